@@ -1,0 +1,93 @@
+"""The exceptions of liqheat.
+
+::
+
+    LiqheatError
+    ├── InputError            data that cannot be used: names the column, the row and the value
+    ├── ParameterError        a model parameter or a view value outside its domain
+    ├── SettingsError         the environment asks for something impossible
+    ├── SourceError           a venue or a recording failed
+    │   └── SourceUnavailable it cannot be reached at all
+    └── CacheError
+        ├── CacheUnavailable  Redis does not answer
+        └── CorruptEntry      bytes in the cache do not decode
+"""
+
+from __future__ import annotations
+
+
+class LiqheatError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class InputError(LiqheatError):
+    """A frame that cannot be used.
+
+    Parameters
+    ----------
+    frame : str
+        Name of the argument, e.g. ``"candles"``.
+    problem : str
+        What is wrong and what to do about it.
+    column, row, value : optional
+        Where it was found.
+    """
+
+    def __init__(
+        self,
+        frame: str,
+        problem: str,
+        *,
+        column: str | None = None,
+        row: int | None = None,
+        value: object = None,
+    ) -> None:
+        self.frame, self.problem = frame, problem
+        self.column, self.row, self.value = column, row, value
+        where = frame if column is None else f"{frame}.{column}"
+        if row is not None:
+            where += f" row {row}"
+        shown = "" if value is None else f" (value {value!r})"
+        super().__init__(f"{where}: {problem}{shown}")
+
+
+class ParameterError(LiqheatError, ValueError):
+    """A value outside its domain.
+
+    Parameters
+    ----------
+    name : str
+        The parameter.
+    value : object
+        What was given.
+    expected : str
+        What would have been accepted.
+    """
+
+    def __init__(self, name: str, value: object, expected: str) -> None:
+        self.name, self.value, self.expected = name, value, expected
+        super().__init__(f"{name}: got {value!r}, expected {expected}")
+
+
+class SettingsError(LiqheatError):
+    """The environment or the command line asks for something impossible."""
+
+
+class SourceError(LiqheatError):
+    """A venue or a recording failed."""
+
+
+class SourceUnavailable(SourceError):
+    """The source cannot be reached at all."""
+
+
+class CacheError(LiqheatError):
+    """The cache failed."""
+
+
+class CacheUnavailable(CacheError):
+    """Redis does not answer."""
+
+
+class CorruptEntry(CacheError):
+    """Bytes in the cache do not decode to what the key promises."""

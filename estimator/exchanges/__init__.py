@@ -1,0 +1,1 @@
+"""Sources of market data: simulated, recorded, and (one file each) live venues."""

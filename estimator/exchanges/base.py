@@ -1,0 +1,82 @@
+"""What a source of market data looks like to the pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import polars as pl
+
+from estimator.domain import (
+    CANDLES,
+    FUNDING_RATE,
+    LIQUIDATIONS,
+    LONG_SHORT_RATIO,
+    OPEN_INTEREST,
+    Candle,
+    Gap,
+    Liquidation,
+    Market,
+    Observation,
+    Origin,
+)
+
+Progress = Callable[[float, str], None]
+"""Called with the share done (0..1) and what is being done."""
+
+
+def _empty(schema: dict[str, pl.DataType]) -> Callable[[], pl.DataFrame]:
+    return lambda: pl.DataFrame(schema=schema)
+
+
+@dataclass(frozen=True, slots=True)
+class MarketHistory:
+    """Everything a source knows of a market up to now, closed candles only; frames as in `estimator.domain`."""
+
+    market: Market
+    interval_ms: int
+    candles: pl.DataFrame = field(default_factory=_empty(CANDLES))
+    open_interest: pl.DataFrame = field(default_factory=_empty(OPEN_INTEREST))
+    long_short_ratio: pl.DataFrame = field(default_factory=_empty(LONG_SHORT_RATIO))
+    funding_rate: pl.DataFrame = field(default_factory=_empty(FUNDING_RATE))
+    liquidations: pl.DataFrame = field(default_factory=_empty(LIQUIDATIONS))
+    gaps: tuple[Gap, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MarketUpdate:
+    """What is new in one market since the last update.
+
+    `candle` is the latest candle of the source's interval, closed or still open; a closed candle is sent exactly
+    once as closed, in order. `mark_price` is the price now.
+    """
+
+    market: Market
+    time_ms: int
+    mark_price: float
+    candle: Candle
+    candle_closed: bool
+    open_interest: Observation | None = None
+    long_short_ratio: Observation | None = None
+    funding_rate: Observation | None = None
+    liquidations: tuple[Liquidation, ...] = ()
+
+
+class Source(Protocol):
+    """A source of market data. `markets` and `history` may be slow and are called in a thread."""
+
+    origin: Origin
+    description: str
+
+    def markets(self) -> Sequence[Market]:
+        """Return the markets on offer, most important first."""
+        ...
+
+    def history(self, market: Market, progress: Progress) -> MarketHistory:
+        """Return the past of `market`."""
+        ...
+
+    def watch(self) -> AsyncIterator[MarketUpdate]:
+        """Yield updates of every market for ever (a recording without replay ends at once)."""
+        ...

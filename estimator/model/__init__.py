@@ -1,0 +1,1 @@
+"""The pure kernel: no I/O, no network, no clock."""
