@@ -22,6 +22,7 @@ TIME: Final = pl.Datetime("ms", "UTC")
 Float64Array = NDArray[np.float64]
 Float32Array = NDArray[np.float32]
 Int64Array = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
 TimeArray = NDArray[np.datetime64]
 
 MINUTE_MS: Final = 60_000

@@ -12,7 +12,7 @@ from typing import Final, Literal, NamedTuple
 
 import numpy as np
 
-from estimator.domain import DAY_MS, HOUR_MS, MINUTE_MS, Float32Array, Float64Array, Side, TimeArray
+from estimator.domain import DAY_MS, HOUR_MS, MINUTE_MS, Float32Array, Float64Array, Gap, Side, TimeArray
 from estimator.errors import ParameterError
 
 BIN_WIDTH: Final = 0.001  # about .1 % of price
@@ -74,6 +74,8 @@ class LiquidationGrid:
         Names of the effective-leverage tiers `tier_usd` accepts.
     tier_source : callable, optional
         ``tier index -> (long_usd, short_usd)`` of that tier alone; the tiers sum to the totals.
+    gaps : tuple of Gap
+        Stretches where the inputs were missing or too old.
     """
 
     time: TimeArray
@@ -83,6 +85,7 @@ class LiquidationGrid:
     short_usd: Float32Array
     tiers: tuple[str, ...] = TIER_NAMES
     tier_source: TierSource | None = field(default=None, repr=False)
+    gaps: tuple[Gap, ...] = ()
 
     def __post_init__(self) -> None:
         if self.long_usd.shape != self.short_usd.shape or self.long_usd.shape[:1] != self.time.shape:
@@ -117,6 +120,10 @@ class LiquidationGrid:
             raise ParameterError("tier", tier, "a grid that keeps its tiers (this one holds totals only)")
         long_usd, short_usd = self.tier_source(self.tiers.index(tier))
         return long_usd if Side(side) is Side.LONG else short_usd
+
+    def with_source(self, tier_source: TierSource, gaps: tuple[Gap, ...] = ()) -> LiquidationGrid:
+        """Attach the tiers and the gaps of the inputs."""
+        return replace(self, tier_source=tier_source, gaps=gaps)
 
     def with_tiers(self, names: Sequence[str]) -> LiquidationGrid:
         """Keep only the named tiers."""

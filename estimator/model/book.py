@@ -1,0 +1,298 @@
+"""The position book of one market: state, steps, save and restore, and the estimate of a whole history."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any, Final, Literal
+
+import numpy as np
+import polars as pl
+
+from estimator.domain import BoolArray, Candle, Float32Array, Float64Array, Int64Array, Market
+from estimator.errors import InputError, ParameterError
+from estimator.model.grid import DIFFUSE, TIER_NAMES, LiquidationGrid, tier_index
+from estimator.model.parameters import Parameters
+from estimator.model.spread import build_kernels
+from estimator.model.step import CLOSE_BIN, FIRST_BIN, N_STEPS, run_steps, window_range
+from estimator.model.steps import STEP_MS, Steps, at_risk, build_steps
+
+_FORMAT: Final = 1
+_STATE: Final = ("cells", "scale", "mass", "sink", "ints", "last_contracts")
+
+
+class PositionBook:
+    """Positions of one market by side, effective leverage and liquidation price.
+
+    Everything is counted in contracts (base coins for linear markets, USD for inverse ones); USD appears only in
+    emitted columns. At every step and on each side, what the book holds equals the open interest.
+
+    Parameters
+    ----------
+    market : Market
+    parameters : Parameters
+        Assumptions; buckets the market does not offer are cut.
+
+    Attributes
+    ----------
+    cells : Float64Array, shape (2, n_bucket, n_bins)
+        Contracts by side (0 long), bucket and bin, each bucket divided by its `scale`.
+    scale, mass : Float64Array, shape (2, n_bucket)
+        Lazy factor on the cells; contracts held per bucket.
+    sink : Float64Array, shape (2,)
+        Contracts never at risk within reach.
+    """
+
+    def __init__(self, market: Market, parameters: Parameters | None = None) -> None:
+        self.market = market
+        self.parameters = (parameters or Parameters()).for_leverage(market.max_leverage)
+        self._kernels = build_kernels(market, self.parameters)
+        n_bucket = len(self.parameters.leverages)
+        self.cells: Float64Array = np.zeros((2, n_bucket, self.parameters.n_bins))
+        self.scale: Float64Array = np.ones((2, n_bucket))
+        self.mass: Float64Array = np.zeros((2, n_bucket))
+        self.sink: Float64Array = np.zeros(2)
+        self.ints: Int64Array = np.zeros(3, dtype=np.int64)
+        self.last_contracts: Float64Array = np.zeros(1)
+
+    @property
+    def n_steps(self) -> int:
+        """Steps taken so far."""
+        return int(self.ints[N_STEPS])
+
+    @property
+    def total(self) -> Float64Array:
+        """Contracts held, at risk or in the sink, shape (2,): the open interest on each side."""
+        return self.mass.sum(axis=1) + self.sink
+
+    def at_risk(self) -> Float64Array:
+        """Contracts by side and bin, shape (2, n_bins), without the diffuse background."""
+        held: Float64Array = np.einsum("skj,sk->sj", self.cells, self.scale)
+        return held
+
+    @property
+    def first_bin(self) -> int:
+        """Lattice index of the lowest kept bin."""
+        return int(self.ints[FIRST_BIN])
+
+    @property
+    def close_bin(self) -> int:
+        """Lattice index of the last close."""
+        return int(self.ints[CLOSE_BIN])
+
+    def step(
+        self,
+        candles: Sequence[Candle],
+        contracts: float,
+        *,
+        close_ms: int,
+        long_short_ratio: float | None = None,
+    ) -> tuple[LiquidationGrid, Float64Array]:
+        """Advance by one step made of one or more sub-candles.
+
+        Parameters
+        ----------
+        candles : sequence of Candle
+            Sub-candles in order, as many as the step has.
+        contracts : float
+            Open interest known at the close. [contracts, see `estimator.model.steps.contracts_of`]
+        close_ms : int
+            Close time of the step.
+        long_short_ratio : float, optional
+            Account ratio known at the close; used only with a lean.
+
+        Returns
+        -------
+        LiquidationGrid
+            One column, with its tiers.
+        Float64Array, shape (2,)
+            Predicted liquidations of the step, longs and shorts. [USD]
+        """
+        if not candles:
+            raise InputError("candles", "a step needs at least one sub-candle")
+        if not (np.isfinite(contracts) and contracts >= 0):
+            raise InputError("open_interest", "is not a number >= 0", column="open_interest", value=contracts)
+        inverse = self.market.contract == "inverse"
+        rows = [(c.low, c.high, c.close, c.volume * c.close if inverse else c.volume, c.low, c.high) for c in candles]
+        ratio = None if long_short_ratio is None else np.array([long_short_ratio])
+        steps = Steps(
+            close_ms=np.array([close_ms], dtype=np.int64),
+            first=np.array([0, len(rows)], dtype=np.int64),
+            candle=np.array(rows, dtype=np.float64),
+            contracts=np.array([contracts], dtype=np.float64),
+            at_risk=at_risk(ratio, 1, self.parameters.ratio_lean),
+        )
+        return self.run(steps, tiers=True)
+
+    def run(
+        self, steps: Steps, *, tiers: bool = False, emit: BoolArray | None = None
+    ) -> tuple[LiquidationGrid, Float64Array]:
+        """Advance over `steps` and return a grid of their columns.
+
+        Parameters
+        ----------
+        steps : Steps
+        tiers : bool
+            Keep every leverage tier (six times the memory).
+        emit : BoolArray, shape (n_step,), optional
+            Which steps to return as columns; all by default.
+
+        Returns
+        -------
+        LiquidationGrid, Float64Array of shape (n_step, 2)
+            The columns, and the predicted liquidations of each step and side. [USD]
+        """
+        if not tiers:
+            long_usd, short_usd, grid, swept = self._run(steps, self._one_layer(), 1, emit)
+            return grid(long_usd[0], short_usd[0], None), swept
+        long_usd, short_usd, grid, swept = self._run(steps, self._tier_layers(), len(TIER_NAMES), emit)
+        totals = long_usd.sum(axis=0), short_usd.sum(axis=0)
+        return grid(*totals, lambda tier: (long_usd[tier], short_usd[tier])), swept
+
+    def save(self) -> bytes:
+        """Serialise the state; `restore` continues from it bit for bit."""
+        out = io.BytesIO()
+        arrays: dict[str, Any] = {name: getattr(self, name) for name in _STATE}
+        np.savez(out, format=_FORMAT, market=self.market.id, parameters=self.parameters.version, **arrays)
+        return out.getvalue()
+
+    def restore(self, state: bytes) -> None:
+        """Take over a saved state.
+
+        Raises
+        ------
+        ParameterError
+            If it was saved by another market, other parameters or another format.
+        """
+        with np.load(io.BytesIO(state), allow_pickle=False) as saved:
+            expected = {"format": _FORMAT, "market": self.market.id, "parameters": self.parameters.version}
+            for name, value in expected.items():
+                if saved[name].item() != value:
+                    raise ParameterError(f"saved {name}", saved[name].item(), repr(value))
+            for name in _STATE:
+                setattr(self, name, saved[name])
+
+    def copy(self) -> PositionBook:
+        """Return an independent book in the same state, for a candle that is still open."""
+        other = object.__new__(PositionBook)
+        other.__dict__.update(self.__dict__)
+        for name in _STATE:
+            setattr(other, name, getattr(self, name).copy())
+        return other
+
+    def _one_layer(self) -> Int64Array:
+        return np.zeros(len(self.parameters.leverages) + 1, dtype=np.int64)
+
+    def _tier_layers(self) -> Int64Array:
+        layers = [tier_index(leverage) for leverage in self.parameters.leverages]
+        return np.array([*layers, TIER_NAMES.index(DIFFUSE)], dtype=np.int64)
+
+    def _run(self, steps: Steps, layer_of: Int64Array, n_layer: int, emit: BoolArray | None) -> Any:
+        """Run the kernel into `n_layer` layers per side."""
+        p, k = self.parameters, self._kernels
+        emit = np.ones(len(steps), dtype=bool) if emit is None else emit
+        emit_row = np.where(emit, np.cumsum(emit) - 1, -1)
+        window = steps.first, steps.candle, p.bin_width, p.n_bins, self.first_bin, self.n_steps == 0
+        first, last = window_range(*window)
+        shape = (n_layer, int(emit.sum()), last - first + p.n_bins)
+        long_usd: Float32Array = np.zeros(shape, dtype=np.float32)
+        short_usd: Float32Array = np.zeros(shape, dtype=np.float32)
+        swept = np.zeros((len(steps), 2))
+        run_steps(
+            self.cells, self.scale, self.mass, self.sink, self.ints,
+            k.mass, k.cumulative, k.start, k.length, k.offset, np.array(p.shares), np.array(p.tau_hours), p.sink_tau_hours,
+            p.churn, p.sink_share, self._diffuse(), p.background_share, round(p.background_near / p.bin_width),
+            p.bin_width, self.market.contract == "inverse",
+            steps.first, steps.candle, steps.contracts, self.last_contracts, steps.at_risk,
+            emit_row, layer_of, first, long_usd, short_usd, swept,
+        )  # fmt: skip
+        time = steps.close_ms[emit].astype("datetime64[ms]")
+
+        def grid(long_: Float32Array, short_: Float32Array, source: Any) -> LiquidationGrid:
+            return LiquidationGrid(time, first, p.bin_width, long_, short_, tier_source=source)
+
+        return long_usd, short_usd, grid, swept
+
+    def _diffuse(self) -> Float64Array:
+        """Share of the background by bins from the price, shape (reach + 1,): grows like the root of the distance."""
+        p = self.parameters
+        distance = np.arange(round(p.background_range / p.bin_width) + 1) * p.bin_width
+        weight = np.sqrt(distance)
+        return weight / weight.sum()
+
+
+class Estimate:
+    """Recomputes one tier of an estimate on demand, so that a grid need not hold six times its memory."""
+
+    def __init__(self, market: Market, parameters: Parameters, steps: Steps, emit: BoolArray | None) -> None:
+        self._inputs = (market, parameters, steps, emit)
+
+    def __call__(self, tier: int) -> tuple[Float32Array, Float32Array]:
+        """Return the long and short density of one tier, shape (n_time, n_price) each. [USD per bin]"""
+        market, parameters, steps, emit = self._inputs
+        book = PositionBook(market, parameters)
+        layers = (book._tier_layers() != tier).astype(np.int64)
+        long_usd, short_usd, _, _ = book._run(steps, layers, 2, emit)
+        return long_usd[0], short_usd[0]
+
+
+def estimate(
+    market: Market,
+    candles: pl.DataFrame,
+    open_interest: pl.DataFrame,
+    long_short_ratio: pl.DataFrame | None = None,
+    funding_rate: pl.DataFrame | None = None,
+    *,
+    parameters: Parameters | None = None,
+    step_ms: int = STEP_MS,
+    every_ms: int | None = None,
+    on_gap: Literal["mark", "error"] = "mark",
+) -> LiquidationGrid:
+    """Estimate where open positions would be liquidated, over a history.
+
+    Parameters
+    ----------
+    market : Market
+    candles : pl.DataFrame
+        ``time`` (Datetime with time zone, interval start), ``open high low close``, ``volume`` (base coin); optional
+        ``mark_high mark_low``. Any interval; those shorter than `step_ms` are used as sub-candles.
+    open_interest : pl.DataFrame
+        ``time`` (when the value became known), ``open_interest`` (base coin).
+    long_short_ratio : pl.DataFrame, optional
+        ``time``, ``long_short_ratio`` (accounts). Used only if the parameters lean on it (off by default).
+    funding_rate : pl.DataFrame, optional
+        ``time``, ``funding_rate`` (fraction per interval). Validated; funding does not move the levels yet.
+    parameters : Parameters, optional
+        Assumptions; the defaults are those of docs/method.md.
+    step_ms : int
+        Step of the book. [ms]
+    every_ms : int, optional
+        Keep only columns at multiples of this. [ms]
+    on_gap : {"mark", "error"}
+        Whether a stretch without data is listed in ``grid.gaps`` or raises.
+
+    Returns
+    -------
+    LiquidationGrid
+        One column per step, valid at its close; a column uses nothing later than its own time.
+
+    Raises
+    ------
+    InputError
+        Naming the frame, column, row and value that cannot be used.
+    """
+    parameters = parameters or Parameters()
+    steps, gaps = build_steps(
+        market,
+        candles,
+        open_interest,
+        long_short_ratio,
+        funding_rate,
+        step_ms=step_ms,
+        ratio_lean=parameters.ratio_lean,
+        on_gap=on_gap,
+    )
+    emit = None if every_ms is None else steps.close_ms % every_ms == 0
+    grid, _ = PositionBook(market, parameters).run(steps, emit=emit)
+    return grid.with_source(Estimate(market, parameters, steps, emit), gaps)
+
