@@ -1,0 +1,9 @@
+"""The cache between the worker and the web: tiles, live columns, prints, statuses and rendered views in Redis.
+
+Everything but the prints can be lost and is rebuilt from history. See `Cache`.
+"""
+
+from estimator.cache.status import MarketStatus, Progress
+from estimator.cache.store import Cache
+
+__all__ = ["Cache", "MarketStatus", "Progress"]

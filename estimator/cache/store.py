@@ -1,0 +1,368 @@
+"""`Cache`: every key, its life time, and the reads and writes of the worker and the web."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from hashlib import blake2b
+from typing import Any, Final, TypeVar
+from weakref import WeakKeyDictionary
+
+import polars as pl
+
+from estimator.cache import codec, prints, tiles
+from estimator.cache.connection import Connection
+from estimator.cache.memory import Kept, TileMemory
+from estimator.cache.status import MarketStatus, Progress
+from estimator.cache.tiles import TILE_COLUMNS, Tile
+from estimator.cache.viewers import SingleFlight, Updates
+from estimator.domain import LIQUIDATIONS, Liquidation
+from estimator.errors import CacheError, CorruptEntry
+from estimator.model.grid import LEVELS, LiquidationGrid
+
+PREFIX: Final = "liqheat:v1"
+_STATUSES: Final = f"{PREFIX}:statuses"
+_PROGRESS: Final = f"{PREFIX}:progress"
+_EPOCH: Final = f"{PREFIX}:epoch"
+_CHANNEL: Final = f"{PREFIX}:updates"
+_VIEW: Final = f"{PREFIX}:view:"
+_LOCK: Final = f"{PREFIX}:lock:"
+_MEMORY_BYTES: Final = 64 << 20
+_MANY_TILES: Final = 64  # ranges wider than this first ask which tiles there are
+
+Part = TypeVar("Part", Tile, pl.DataFrame)
+
+
+class Cache:
+    """Redis as the worker and the web see it. One worker writes a market; any number of threads and processes read.
+
+    Parameters
+    ----------
+    url : str
+        ``redis://``, ``rediss://`` or ``unix://``; nothing is opened before the first call.
+    ttl_s : int
+        Life time of an entry nobody renews; `put_status` renews those of its market. [s]
+    lock_s : float
+        How long a process that dies while computing a view blocks the others. [s]
+
+    Raises
+    ------
+    SettingsError
+        If the URL has another form.
+
+    Notes
+    -----
+    Every call raises `CacheUnavailable` when Redis does not answer and `CorruptEntry` when bytes do not decode.
+    """
+
+    def __init__(self, url: str, *, ttl_s: int = 259_200, lock_s: float = 15.0) -> None:
+        self._connection = Connection(url)
+        self._redis = self._connection.sync
+        self._ttl_s, self._lock_s = ttl_s, lock_s
+        self._memory = TileMemory(_MEMORY_BYTES)
+        self._epoch: bytes | None = None
+        self._stream_keys: dict[str, str] = {}
+        self._renewed: dict[str, float] = {}
+        self._updates: WeakKeyDictionary[asyncio.AbstractEventLoop, Updates] = WeakKeyDictionary()
+        self._flights: WeakKeyDictionary[asyncio.AbstractEventLoop, SingleFlight] = WeakKeyDictionary()
+
+    # --- worker ---------------------------------------------------------------------------------------------------
+
+    def clear_markets(self) -> None:
+        """Drop everything but the streams of prints, and begin a new epoch: for the start of a worker."""
+        with self._connection.translated():
+            keys = [k for k in self._redis.scan_iter(f"{PREFIX}:*", count=1000) if b":prints:" not in k]
+            for at in range(0, len(keys), 1000):
+                self._redis.unlink(*keys[at : at + 1000])
+            # Last, so that no reader can file old tiles under the new epoch.
+            self._redis.set(_EPOCH, secrets.token_hex(8), ex=self._ttl_s)
+        self._renewed.clear()
+
+    def put_status(self, status: MarketStatus) -> None:
+        """Publish the state of a market and keep its entries alive."""
+        with self._connection.translated():
+            pipe = self._redis.pipeline()
+            pipe.hset(_STATUSES, status.id, status.to_json())
+            pipe.expire(_STATUSES, self._ttl_s)
+            pipe.execute()
+            self._renew(status.id)
+        self._stream_keys[status.id] = _stream_key(status)
+
+    def put_progress(self, done: float, text: str) -> None:
+        """Say how far the start of the worker is (0..1) and what it does."""
+        with self._connection.translated():
+            self._redis.set(_PROGRESS, json.dumps({"done": done, "text": text}), ex=self._ttl_s)
+
+    def put_columns(self, market_id: str, level: int, grid: LiquidationGrid) -> None:
+        """Add closed columns; those already stored are kept as they are, whatever `grid` says.
+
+        Raises
+        ------
+        ParameterError
+            If the lattice or the times are not those of `level`, the tiers are not those already stored, or a density
+            is not finite.
+        """
+        for index, parts in tiles.split_grid(level, grid):
+            named = dict(zip(("tile", "tiers"), parts, strict=False))
+            self._append(market_id, level, index, named, tiles.merge_tiles, tiles.encode_tile, tiles.decode_tile)
+
+    def put_series(self, market_id: str, level: int, frame: pl.DataFrame) -> None:
+        """Add closed candle rows; those already stored are kept as they are.
+
+        Parameters
+        ----------
+        frame : DataFrame
+            `time` (interval start) and any Float64 columns; null and NaN both mean missing.
+
+        Raises
+        ------
+        InputError
+            If a column has another type.
+        """
+        for index, rows in tiles.split_series(level, frame):
+            named = {"series": rows}
+            self._append(market_id, level, index, named, tiles.merge_series, tiles.encode_series, tiles.decode_series)
+
+    def put_live(self, market_id: str, grid: LiquidationGrid, series: pl.DataFrame) -> None:
+        """Replace the provisional column and the open candle rows."""
+        payload = tiles.encode_live(grid, series)
+        with self._connection.translated():
+            self._redis.set(_key(market_id, "live"), payload, ex=self._ttl_s)
+
+    def add_liquidations(self, market_id: str, prints_: Sequence[Liquidation]) -> None:
+        """Add prints to the stream of the market and its source; adding the same batch again changes nothing.
+
+        Raises
+        ------
+        CacheError
+            If no status of the market was put before: prints of different sources are kept apart by it.
+        """
+        key = self._stream_key(market_id)
+        if key is None:
+            raise CacheError(f"{market_id}: put_status must come before add_liquidations, it says whose prints they are")
+        with self._connection.translated():
+            prints.append(self._redis, key, prints_)
+
+    def publish(self, market_id: str, message: Mapping[str, Any]) -> None:
+        """Send `message` to every reader of `updates`, with the market under ``"market"``."""
+        with self._connection.translated():
+            self._redis.publish(_CHANNEL, json.dumps({**message, "market": market_id}))
+
+    # --- both sides -----------------------------------------------------------------------------------------------
+
+    def get_statuses(self) -> list[MarketStatus]:
+        """Return the markets by rank."""
+        with self._connection.translated():
+            stored = self._redis.hgetall(_STATUSES)
+        statuses = [MarketStatus.from_json(f"{_STATUSES} {i.decode()}", value) for i, value in stored.items()]
+        return sorted(statuses, key=lambda s: (s.rank, s.id))
+
+    def get_progress(self) -> Progress | None:
+        """Return how far the start of the worker is; None where it has not said so."""
+        with self._connection.translated():
+            payload = self._redis.get(_PROGRESS)
+        return None if payload is None else _parse_progress(payload)
+
+    def get_columns(
+        self, market_id: str, level: int, start_ms: int, end_ms: int, *, tiers: bool = False
+    ) -> LiquidationGrid | None:
+        """Return closed columns with ``start_ms < time <= end_ms``; None if there are none.
+
+        Parameters
+        ----------
+        tiers : bool
+            Read the tiers as well; without, or where some columns have none, the grid holds totals only.
+        """
+        kinds = ("tile", "tiers") if tiers else ("tile",)
+        found = self._read(market_id, kinds, level, start_ms, end_ms, tiles.decode_tile)
+        cut = {kind: [t.within(start_ms, end_ms) for t in found.get(kind, [])] for kind in kinds}
+        return tiles.join_tiles(level, cut["tile"], cut.get("tiers", []))
+
+    def get_series(self, market_id: str, level: int, start_ms: int, end_ms: int) -> pl.DataFrame | None:
+        """Return candle rows that *close* in ``start_ms < close <= end_ms``, as columns do; None if there are none."""
+        found = self._read(market_id, ("series",), level, start_ms, end_ms, tiles.decode_series)["series"]
+        if not found:
+            return None
+        start = pl.col("time").dt.epoch("ms") + LEVELS[level].interval_ms
+        rows = pl.concat(found, how="diagonal").filter(start > start_ms, start <= end_ms)
+        return rows if rows.height else None
+
+    def get_live(self, market_id: str) -> tuple[LiquidationGrid, pl.DataFrame] | None:
+        """Return the provisional column and the open candle rows; None if there are none."""
+        key = _key(market_id, "live")
+        with self._connection.translated():
+            payload = self._redis.get(key)
+        return None if payload is None else tiles.decode_live(key, payload)
+
+    def get_liquidations(self, market_id: str, start_ms: int, end_ms: int, limit: int = 5000) -> pl.DataFrame:
+        """Return prints with ``start_ms <= time <= end_ms`` in order of time; beyond `limit` the largest are kept."""
+        with self._connection.translated():
+            key = self._stream_key(market_id)
+            if key is None:
+                return pl.DataFrame(schema=LIQUIDATIONS)
+            return prints.read(self._redis, key, start_ms, end_ms, limit)
+
+    # --- web ------------------------------------------------------------------------------------------------------
+
+    async def ping(self) -> bool:
+        """Tell whether Redis answers."""
+        try:
+            with self._connection.translated():
+                return bool(await self._connection.asynchronous.ping())
+        except CacheError:
+            return False
+
+    async def updates(self) -> AsyncIterator[dict[str, Any]]:
+        """Yield what is published from now on, as dicts with ``"market"``.
+
+        All readers of an event loop share one subscription. It reconnects by itself and then yields
+        ``{"market": "*", "event": "resync"}``: read everything again. A reader that lags far behind loses the oldest.
+        """
+        loop = asyncio.get_running_loop()
+        shared = self._updates.setdefault(loop, Updates(self._connection, _CHANNEL))
+        async for message in shared.read():
+            yield message
+
+    async def get_or_compute(self, key: str, ttl_s: float, compute: Callable[[], Awaitable[bytes]]) -> bytes:
+        """Return the bytes stored for `key`, computing and storing them once for all tasks and processes that ask.
+
+        An error of `compute` reaches all who wait in this process and is not stored.
+        """
+        flight = self._flights.get(loop := asyncio.get_running_loop())
+        if flight is None:
+            flight = SingleFlight(self._connection, view_prefix=_VIEW, lock_prefix=_LOCK, lock_s=self._lock_s)
+            self._flights[loop] = flight
+        return await flight.get(key, ttl_s, compute)
+
+    def close(self) -> None:
+        """Close the connections of the threads."""
+        self._connection.close()
+
+    async def aclose(self) -> None:
+        """End the subscription and close every connection this event loop and the threads hold."""
+        updates = self._updates.pop(asyncio.get_running_loop(), None)
+        if updates is not None:
+            await updates.aclose()
+        await self._connection.aclose()
+        self.close()
+
+    # --- keys and tiles -------------------------------------------------------------------------------------------
+
+    def _append(
+        self,
+        market_id: str,
+        level: int,
+        index: int,
+        parts: Mapping[str, Part],
+        merge: Callable[[Part | None, Part], Part],
+        encode: Callable[[Part], bytes],
+        decode: Callable[[str, bytes], Part],
+    ) -> None:
+        keys = {kind: _key(market_id, kind, level, index) for kind in parts}
+        ends_ms = (index + 1) * TILE_COLUMNS * LEVELS[level].interval_ms
+
+        def write(pipe: Any) -> None:
+            payloads = dict(zip(keys, pipe.mget(list(keys.values())), strict=True))
+            pipe.multi()
+            pipe.set(_EPOCH, secrets.token_hex(8), nx=True, ex=self._ttl_s)
+            for kind, part in parts.items():
+                stored = None if payloads[kind] is None else decode(keys[kind], payloads[kind])
+                merged = merge(stored, part)
+                if merged is not stored:
+                    pipe.set(keys[kind], encode(merged), ex=self._ttl_s)
+                    pipe.zadd(_key(market_id, "index"), {f"{kind}:{level}:{index}": ends_ms})
+            pipe.expire(_key(market_id, "index"), self._ttl_s)
+
+        with self._connection.translated():
+            self._redis.transaction(write, *keys.values())
+
+    def _read(
+        self,
+        market_id: str,
+        kinds: Sequence[str],
+        level: int,
+        start_ms: int,
+        end_ms: int,
+        decode: Callable[[str, bytes], Part],
+    ) -> dict[str, list[Part]]:
+        wanted: Collection[int] = tiles.tile_range(level, start_ms, end_ms)
+        with self._connection.translated():
+            if len(wanted) > _MANY_TILES:
+                wanted = self._stored_indices(market_id, kinds[0], level, wanted)
+            keys = {(kind, i): _key(market_id, kind, level, i) for kind in kinds for i in wanted}
+            found = self._fetch(list(keys.values()), decode) if keys else {}
+        return {kind: [found[keys[kind, i]] for i in wanted if keys[kind, i] in found] for kind in kinds}
+
+    def _fetch(self, keys: Sequence[str], decode: Callable[[str, bytes], Part]) -> dict[str, Part]:
+        """Return the entries there are, with one MGET unless the cache was filled anew since the last call."""
+        while True:
+            epoch = self._epoch
+            known: dict[str, Any] = {k: v for k in keys if (v := self._memory.complete(k, epoch)) is not None}
+            missing: list[str] = [k for k in keys if k not in known]
+            now, *payloads = self._redis.mget([_EPOCH, *missing])
+            self._epoch = now
+            if now == epoch or not known:
+                break
+        fetched = {k: self._decode(k, p, now, decode) for k, p in zip(missing, payloads, strict=True) if p is not None}
+        return known | fetched
+
+    def _decode(self, key: str, payload: bytes, epoch: bytes | None, decode: Callable[[str, bytes], Part]) -> Part:
+        digest = codec.check(key, payload)
+        kept: Any = self._memory.same(key, digest)
+        value: Part = decode(key, payload) if kept is None else kept
+        rows, nbytes = tiles.measure(value)
+        self._memory.keep(key, Kept(value, digest, epoch, rows == TILE_COLUMNS, nbytes))
+        return value
+
+    def _stored_indices(self, market_id: str, kind: str, level: int, within: Collection[int]) -> list[int]:
+        return sorted(i for k, lv, i in self._index(market_id) if (k, lv) == (kind, level) and i in within)
+
+    def _index(self, market_id: str) -> Iterator[tuple[str, int, int]]:
+        for member in self._redis.zrange(_key(market_id, "index"), 0, -1):
+            kind, level, index = member.decode().split(":")
+            yield kind, int(level), int(index)
+
+    def _renew(self, market_id: str) -> None:
+        """Prolong what the market still keeps: tiles are written once but must live as long as the market."""
+        now = time.monotonic()
+        if now - self._renewed.get(market_id, -self._ttl_s) < self._ttl_s / 4:
+            return
+        self._renewed[market_id] = now
+        entries = list(self._index(market_id))
+        newest = {level: max(i for _, lv, i in entries if lv == level) for level in {lv for _, lv, _ in entries}}
+        pipe = self._redis.pipeline(transaction=False)
+        for key in (_EPOCH, _key(market_id, "index"), _key(market_id, "live")):
+            pipe.expire(key, self._ttl_s)
+        for kind, level, index in entries:
+            kept = LEVELS[level].keep_ms // LEVELS[level].interval_ms // TILE_COLUMNS + 1
+            if index >= newest[level] - kept:
+                pipe.expire(_key(market_id, kind, level, index), self._ttl_s)
+            else:
+                pipe.zrem(_key(market_id, "index"), f"{kind}:{level}:{index}")
+        pipe.execute()
+
+    def _stream_key(self, market_id: str) -> str | None:
+        """Key of the prints of the market's present source. The worker knows it, the web looks it up."""
+        if market_id in self._stream_keys:
+            return self._stream_keys[market_id]
+        payload = self._redis.hget(_STATUSES, market_id)
+        return None if payload is None else _stream_key(MarketStatus.from_json(f"{_STATUSES} {market_id}", payload))
+
+
+def _key(market_id: str, *parts: str | int) -> str:
+    return ":".join((PREFIX, market_id, *map(str, parts)))
+
+
+def _stream_key(status: MarketStatus) -> str:
+    source = blake2b(status.source.encode(), digest_size=4).hexdigest()
+    return _key(status.id, "prints", status.origin.value, source)
+
+
+def _parse_progress(payload: bytes) -> Progress:
+    try:
+        return Progress(**json.loads(payload))
+    except (ValueError, TypeError) as error:
+        raise CorruptEntry(f"{_PROGRESS}: {error}") from error

