@@ -1,0 +1,58 @@
+"""Colours of the chart: two sides, three palettes, two themes."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from dashboard.view import Palette, Theme
+
+Ramp = tuple[str, str, str]  # colours at .35, .7 and full intensity; nothing at all is the background
+
+
+class Ink(NamedTuple):
+    """Everything of a theme that is not data."""
+
+    background: str
+    text: str
+    muted: str
+    line: str
+    accent: str
+    candle_up: str
+    candle_down: str
+    gap: str
+
+
+INK: Final = {
+    Theme.DARK: Ink(
+        "#0b0e14", "#d7dce5", "#8a93a5", "#1d2330", "#6ea8fe", "#f4f6fa", "#9aa3b5", "rgba(138,147,165,0.14)"
+    ),
+    Theme.LIGHT: Ink(
+        "#ffffff", "#1b212c", "#5d6675", "#e3e7ee", "#2563eb", "#2c3442", "#10141b", "rgba(93,102,117,0.14)"
+    ),
+}
+
+# (long, short) for each palette and theme.
+RAMPS: Final[dict[tuple[Palette, Theme], tuple[Ramp, Ramp]]] = {
+    (Palette.REDGREEN, Theme.DARK): (("#06402f", "#0fae78", "#7dffcb"), ("#511821", "#dd3e47", "#ffa79b")),
+    (Palette.REDGREEN, Theme.LIGHT): (("#bfe6d3", "#34a574", "#005c39"), ("#f8cdc8", "#df5450", "#8a0d15")),
+    (Palette.COLORBLIND, Theme.DARK): (("#0a3560", "#2b8be0", "#a5d8ff"), ("#553006", "#e0861a", "#ffd699")),
+    (Palette.COLORBLIND, Theme.LIGHT): (("#cbdff4", "#3f86d2", "#0a3a78"), ("#fbddb6", "#df8724", "#824000")),
+    (Palette.MONO, Theme.DARK): (("#262c38", "#8590a4", "#ffffff"), ("#262c38", "#8590a4", "#ffffff")),
+    (Palette.MONO, Theme.LIGHT): (("#dadde3", "#7b8493", "#0e1116"), ("#dadde3", "#7b8493", "#0e1116")),
+}
+
+_STOPS: Final = (0.35, 0.7, 1.0)
+
+
+def scale(palette: Palette, theme: Theme) -> list[tuple[float, str]]:
+    """Colour scale of signed codes: full long at 0, background at .5, full short at 1."""
+    long_ramp, short_ramp = RAMPS[palette, theme]
+    below = [(0.5 - stop / 2, colour) for stop, colour in zip(_STOPS, long_ramp, strict=True)]
+    above = [(0.5 + stop / 2, colour) for stop, colour in zip(_STOPS, short_ramp, strict=True)]
+    return [*reversed(below), (0.5, INK[theme].background), *above]
+
+
+def side_colours(palette: Palette, theme: Theme) -> tuple[str, str]:
+    """Plain colours of longs and shorts, for bars, rings and lines."""
+    long_ramp, short_ramp = RAMPS[palette, theme]
+    return long_ramp[1], short_ramp[1]

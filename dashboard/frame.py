@@ -1,0 +1,360 @@
+"""Reading a view from the cache: venues on one time axis, added up, with what is missing kept visible."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+import polars as pl
+
+from dashboard.view import ALL_TIERS, Range, SideFilter, ViewError, ViewState
+from estimator.cache import Cache, MarketStatus
+from estimator.domain import DAY_MS, LIQUIDATIONS, TIME, Float32Array, Float64Array, Int64Array, Side
+from estimator.errors import LiqheatError
+from estimator.model.grid import LEVELS, LiquidationGrid, add_grids
+from estimator.model.indicators import rsi
+
+MAX_ROWS: Final = 400
+LENS_MARGIN: Final = 0.06  # log price read beyond the window, so that its edges have a background too
+RSI_LENGTH: Final = 14
+WARM_UP: Final = 150  # candles before the range, after which Wilder's average has forgotten its start
+STALE_MS: Final = 120_000  # a venue this far behind the freshest one is called stale
+MIN_HALF_WINDOW: Final = 0.04
+MAX_HALF_WINDOW: Final = 0.6
+
+_PRICES: Final = ("open", "high", "low", "close")
+_STOCKS: Final = ("open_interest",)
+_FLOWS: Final = ("volume", "long_liquidated_usd", "short_liquidated_usd", "predicted_long_usd", "predicted_short_usd")
+_WEIGHTED: Final = ("funding_rate", "long_short_ratio")
+SERIES: Final = (*_PRICES, *_STOCKS, *_FLOWS, *_WEIGHTED)
+
+
+class NotReady(LiqheatError):
+    """The worker has not filled the cache as far as the view needs."""
+
+    def __init__(self, reason: str, progress: float | None = None) -> None:
+        self.reason, self.progress = reason, progress
+        super().__init__(reason)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ChartFrame:
+    """Everything a picture of one view shows.
+
+    Parameters
+    ----------
+    view : ViewState
+    statuses : tuple of MarketStatus
+        The venues added up, by falling open interest in USD; the first one's candles are drawn.
+    time_ms : Int64Array, shape (n_time,)
+        Close time of every column, evenly spaced, without holes.
+    live : bool
+        Whether the last column is the open interval, which still changes.
+    grid : LiquidationGrid
+        Sum of the venues on `time_ms`, the view's tiers and sides only, wider than `window` by `LENS_MARGIN`.
+    present : array of bool, shape (n_venue, n_time)
+        Whether a venue has the column; where it has not, it adds nothing and the picture says so.
+    window : tuple of float
+        Lowest and highest price shown.
+    series : polars.DataFrame, n_time rows
+        One row per column (`SERIES` and ``rsi``), null where there is nothing.
+    prints : polars.DataFrame
+        Realised liquidations in the range (`LIQUIDATIONS` and ``exchange``), the largest when there are very many.
+    day : polars.DataFrame
+        Realised liquidations of the last 24 h, a row per venue: ``exchange, long_usd, short_usd``.
+    largest_print : dict, optional
+        The largest print of the last 24 h.
+    """
+
+    view: ViewState
+    statuses: tuple[MarketStatus, ...]
+    time_ms: Int64Array
+    live: bool
+    grid: LiquidationGrid
+    present: np.ndarray[tuple[int, int], np.dtype[np.bool_]]
+    window: tuple[float, float]
+    series: pl.DataFrame
+    prints: pl.DataFrame
+    day: pl.DataFrame
+    largest_print: dict[str, object] | None
+
+    @property
+    def interval_ms(self) -> int:
+        """Time between columns."""
+        return self.view.span.interval_ms
+
+    @property
+    def as_of_ms(self) -> int:
+        """Time of the freshest venue."""
+        return max(s.as_of_ms for s in self.statuses)
+
+    @property
+    def mark_price(self) -> float:
+        """Mark price of the venue whose candles are drawn."""
+        return self.statuses[0].mark_price
+
+    @property
+    def per_tenth_percent(self) -> float:
+        """Factor from USD per bin to USD per .1 % of price."""
+        return 0.001 / self.grid.bin_width
+
+    def is_stale(self, status: MarketStatus) -> bool:
+        """Whether a venue lags behind the freshest one."""
+        return self.as_of_ms - status.as_of_ms > STALE_MS
+
+
+def read_statuses(cache: Cache) -> list[MarketStatus]:
+    """Return every market on offer.
+
+    Raises
+    ------
+    NotReady
+        While there is none, with the worker's progress.
+    """
+    statuses = cache.get_statuses()
+    if not statuses:
+        progress = cache.get_progress()
+        if progress is None:
+            raise NotReady("the worker has not started to fill the cache")
+        raise NotReady(f"the worker is starting: {progress.text}", progress.done)
+    return statuses
+
+
+def select_statuses(statuses: Sequence[MarketStatus], view: ViewState) -> tuple[MarketStatus, ...]:
+    """Return the markets of a view, by falling open interest in USD.
+
+    Raises
+    ------
+    ViewError
+        If the coin or a venue of it is not on offer.
+    """
+    of_symbol = [s for s in statuses if s.base == view.symbol]
+    if not of_symbol:
+        raise ViewError("symbol", view.symbol, "one of " + ", ".join(dict.fromkeys(s.base for s in statuses)))
+    offered = {s.exchange for s in of_symbol}
+    if not set(view.venues) <= offered:
+        raise ViewError("venues", ",".join(view.venues), "'all' or some of " + ",".join(sorted(offered)))
+    chosen = [s for s in of_symbol if not view.venues or s.exchange in view.venues]
+    return tuple(sorted(chosen, key=lambda s: (-(s.open_interest_base or 0.0) * s.mark_price, s.rank)))
+
+
+def read_frame(cache: Cache, view: ViewState, statuses: Sequence[MarketStatus] | None = None) -> ChartFrame:
+    """Read a view. Blocks: call it in a thread.
+
+    Parameters
+    ----------
+    statuses : sequence of MarketStatus, optional
+        What `read_statuses` returned; read again when absent.
+
+    Raises
+    ------
+    ViewError
+        If the symbol or a venue is not on offer.
+    NotReady
+        If no venue of the view has columns of its range yet.
+    CacheError
+        If the cache fails.
+    """
+    chosen = select_statuses(read_statuses(cache) if statuses is None else statuses, view)
+    lives = [cache.get_live(s.id) for s in chosen]
+    time_ms = _axis(view.span, chosen, any(lives))
+    rows = [_venue_rows(cache, s, view.span, time_ms, live) for s, live in zip(chosen, lives, strict=True)]
+    series = _combine(rows, chosen).tail(len(time_ms))
+    window = view.price or default_window(series, chosen[0].mark_price)
+    grids = [_venue_grid(cache, s, view, time_ms, window, live) for s, live in zip(chosen, lives, strict=True)]
+    found = [g for g in grids if g is not None]
+    if not found:
+        raise NotReady(f"no columns of {view.symbol} for {view.range} yet", min(s.progress for s in chosen))
+    day, largest = _read_day(cache, chosen)
+    return ChartFrame(
+        view=view,
+        statuses=chosen,
+        time_ms=time_ms,
+        live=any(lives),
+        grid=_on_axis(_one_side(add_grids(found), view.side), time_ms),
+        present=np.array([np.isin(time_ms, () if g is None else _times(g)) for g in grids]),
+        window=window,
+        series=series,
+        prints=_read_prints(cache, chosen, int(time_ms[0]) - view.span.interval_ms, int(time_ms[-1])),
+        day=day,
+        largest_print=largest,
+    )
+
+
+def default_window(series: pl.DataFrame, mark_price: float) -> tuple[float, float]:
+    """Choose the price window: the candles with room around them, wider where the price moves more.
+
+    Twice and a half the standard deviation of the return over the whole range to either side of the mark (at least 4 %), and
+    no less than the candles with a sixth of their span as a margin.
+    """
+    low, high = series["low"].min(), series["high"].max()
+    if not isinstance(low, float) or not isinstance(high, float):
+        low = high = mark_price
+    log_close = np.log(series["close"].drop_nulls().to_numpy())
+    moved = float(np.std(np.diff(log_close)) * np.sqrt(len(log_close))) if len(log_close) > 2 else 0.0
+    half = min(max(MIN_HALF_WINDOW, 2.5 * moved), MAX_HALF_WINDOW)
+    margin = np.log(high / low) / 6
+    return (
+        float(min(mark_price * np.exp(-half), low * np.exp(-margin))),
+        float(max(mark_price * np.exp(half), high * np.exp(margin))),
+    )
+
+
+def _axis(span: Range, statuses: Sequence[MarketStatus], live: bool) -> Int64Array:
+    """Close times of the range's closed columns, and of the open interval when there is a live column."""
+    last = max(s.last_ms for s in statuses) // span.interval_ms * span.interval_ms
+    n_time = span.columns + int(live)
+    return last + (np.arange(n_time, dtype=np.int64) - (span.columns - 1)) * span.interval_ms
+
+
+def _times(grid: LiquidationGrid) -> Int64Array:
+    return grid.time.astype("datetime64[ms]").astype(np.int64)
+
+
+def _venue_grid(
+    cache: Cache,
+    status: MarketStatus,
+    view: ViewState,
+    time_ms: Int64Array,
+    window: tuple[float, float],
+    live: tuple[LiquidationGrid, pl.DataFrame] | None,
+) -> LiquidationGrid | None:
+    span, tiers = view.span, view.tiers != ALL_TIERS
+    low, high = window[0] * np.exp(-LENS_MARGIN), window[1] * np.exp(LENS_MARGIN)
+    closed_ms = int(time_ms[span.columns - 1])
+    stored = cache.get_columns(status.id, span.level, closed_ms - span.duration_ms, closed_ms, tiers=tiers)
+    parts = [stored] if stored is not None else []
+    if live is not None:
+        # The open column sits on the finest lattice and may end before its interval does.
+        open_column = live[0].coarsen(LEVELS[span.level].price_factor)
+        parts.append(replace(open_column, time=np.array([time_ms[-1]], dtype="datetime64[ms]")))
+    if not parts:
+        return None
+    factor = max(1, -(-int(np.log(high / low) / parts[0].bin_width) // MAX_ROWS))
+    chosen = [p.with_tiers(view.tier_names) if tiers else replace(p, tier_source=None) for p in parts]
+    return add_grids([replace(p.crop(low, high).coarsen(factor), tier_source=None) for p in chosen])
+
+
+def _one_side(grid: LiquidationGrid, side: SideFilter) -> LiquidationGrid:
+    if side is SideFilter.LONG:
+        return replace(grid, short_usd=np.zeros_like(grid.short_usd))
+    if side is SideFilter.SHORT:
+        return replace(grid, long_usd=np.zeros_like(grid.long_usd))
+    return grid
+
+
+def _on_axis(grid: LiquidationGrid, time_ms: Int64Array) -> LiquidationGrid:
+    """Put the columns on the axis; columns nobody has are empty."""
+    rows = np.searchsorted(time_ms, _times(grid))
+
+    def spread(usd: Float32Array) -> Float32Array:
+        out = np.zeros((len(time_ms), usd.shape[1]), dtype=np.float32)
+        out[rows] = usd
+        return out
+
+    axis = time_ms.astype("datetime64[ms]")
+    return replace(grid, time=axis, long_usd=spread(grid.long_usd), short_usd=spread(grid.short_usd))
+
+
+def _venue_rows(
+    cache: Cache,
+    status: MarketStatus,
+    span: Range,
+    time_ms: Int64Array,
+    live: tuple[LiquidationGrid, pl.DataFrame] | None,
+) -> pl.DataFrame:
+    """Series of one venue on the axis and `WARM_UP` rows before it."""
+    step = span.interval_ms
+    starts = np.arange(int(time_ms[0]) - (WARM_UP + 1) * step, int(time_ms[-1]), step, dtype=np.int64)
+    axis = pl.DataFrame({"time": pl.Series(starts).cast(TIME)})
+    stored = cache.get_series(status.id, span.level, int(starts[0]), int(time_ms[-1]))
+    frames = [] if stored is None else [_complete(stored)]
+    if live is not None:
+        open_ms = int(time_ms[-1]) - step
+        parts = [live[1]] if span.level == 0 else [cache.get_series(status.id, 0, open_ms, int(time_ms[-1])), live[1]]
+        frames.append(_one_candle([_complete(p) for p in parts if p is not None], open_ms))
+    if not frames:
+        return axis.with_columns(pl.lit(None, pl.Float64).alias(n) for n in SERIES)
+    rows = pl.concat(frames).unique("time", keep="first", maintain_order=True)
+    return axis.join(rows, on="time", how="left", maintain_order="left")
+
+
+def _complete(frame: pl.DataFrame) -> pl.DataFrame:
+    """Keep time and `SERIES`, a column the worker does not write as nulls."""
+    missing = [pl.lit(None, pl.Float64).alias(n) for n in SERIES if n not in frame.columns]
+    return frame.with_columns(missing).select(
+        pl.col("time").cast(TIME), *(pl.col(n).cast(pl.Float64).fill_nan(None) for n in SERIES)
+    )
+
+
+def _one_candle(frames: Sequence[pl.DataFrame], open_ms: int) -> pl.DataFrame:
+    """Merge the finer candles of an interval that is still open."""
+    rows = pl.concat(frames).filter(pl.col("time").dt.epoch("ms") >= open_ms).unique("time", keep="last").sort("time")
+    if rows.is_empty():
+        return rows
+    flows = [pl.when(pl.col(n).count() > 0).then(pl.col(n).sum()).alias(n) for n in _FLOWS]
+    stocks = [pl.col(n).drop_nulls().last() for n in (*_STOCKS, *_WEIGHTED)]
+    prices = [
+        pl.col("open").drop_nulls().first(),
+        pl.col("high").max(),
+        pl.col("low").min(),
+        pl.col("close").drop_nulls().last(),
+    ]
+    time = pl.lit(open_ms).cast(pl.Int64).cast(TIME).alias("time")
+    return rows.select(*prices, *stocks, *flows).select(time, *SERIES)
+
+
+def _combine(rows: Sequence[pl.DataFrame], statuses: Sequence[MarketStatus]) -> pl.DataFrame:
+    """Candles of the first venue; stocks and flows added, rates weighted by open interest.
+
+    A stock is added only where every venue that reports it has a value: a venue that falls silent must not look like a fall.
+    """
+    stacked = {n: np.array([r[n].to_numpy() for r in rows], dtype=np.float64) for n in SERIES}
+    held = np.array([[s.open_interest_base or 0.0] for s in statuses])
+    weight = np.where(np.isfinite(stacked["open_interest"]), stacked["open_interest"], held)
+    out = {n: stacked[n][0] for n in _PRICES}
+    out |= {n: _sum_known(stacked[n], strict=n in _STOCKS) for n in (*_STOCKS, *_FLOWS)}
+    out |= {n: _weighted_mean(stacked[n], weight) for n in _WEIGHTED}
+    frame = pl.DataFrame({n: out[n] for n in SERIES}).fill_nan(None)
+    return frame.select(rows[0]["time"], *SERIES).with_columns(rsi(frame["close"], RSI_LENGTH).alias("rsi"))
+
+
+def _sum_known(values: Float64Array, *, strict: bool) -> Float64Array:
+    known = np.isfinite(values)
+    reporting = known.any(axis=1)
+    total = np.where(known, values, 0.0).sum(axis=0)
+    enough = known[reporting].all(axis=0) if strict and reporting.any() else known.any(axis=0)
+    out: Float64Array = np.where(enough, total, np.nan)
+    return out
+
+
+def _weighted_mean(values: Float64Array, weight: Float64Array) -> Float64Array:
+    known = np.isfinite(values) & (weight > 0)
+    total = np.where(known, weight, 0.0).sum(axis=0)
+    mean = np.where(known, values * weight, 0.0).sum(axis=0) / np.where(total > 0, total, 1.0)
+    out: Float64Array = np.where(total > 0, mean, np.nan)
+    return out
+
+
+def _read_prints(cache: Cache, statuses: Sequence[MarketStatus], start_ms: int, end_ms: int) -> pl.DataFrame:
+    parts = [
+        cache.get_liquidations(s.id, start_ms, end_ms).select(*LIQUIDATIONS).with_columns(exchange=pl.lit(s.exchange))
+        for s in statuses
+    ]
+    return pl.concat(parts).sort("time")
+
+
+def _read_day(cache: Cache, statuses: Sequence[MarketStatus]) -> tuple[pl.DataFrame, dict[str, object] | None]:
+    """Realised liquidations of the last 24 h by venue, and the largest print."""
+    end_ms = max(s.as_of_ms for s in statuses)
+    parts, largest = [], []
+    for status in statuses:
+        prints = cache.get_liquidations(status.id, end_ms - DAY_MS, end_ms, limit=100_000)
+        side = [
+            pl.col("notional_usd").filter(pl.col("side") == s).sum().alias(f"{s}_usd") for s in (Side.LONG, Side.SHORT)
+        ]
+        parts.append(prints.select(pl.lit(status.exchange).alias("exchange"), *side))
+        largest += [{**row, "exchange": status.exchange} for row in prints.top_k(1, by="notional_usd").to_dicts()]
+    return pl.concat(parts), max(largest, key=lambda row: row["notional_usd"], default=None)

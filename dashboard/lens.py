@@ -1,0 +1,127 @@
+"""From density to colour: the two lenses, the scale and its handles.
+
+Colour is relative to a high percentile of what is on screen, per side, with a gamma, so that far mass never drowns
+the levels near the price. The picture's legend says what full colour means in USD.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
+
+from dashboard.frame import ChartFrame
+from dashboard.view import Lens, ViewState
+from estimator.domain import Float32Array, Float64Array
+
+BACKGROUND_SIGMA: Final = 0.014  # of log price
+PERCENTILE: Final = 99.5
+GAMMA: Final = 0.65
+FULL: Final = 127  # code of full colour
+
+Int8Array = NDArray[np.int8]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shading:
+    """Colours of the cells in the price window.
+
+    Parameters
+    ----------
+    codes : Int8Array, shape (n_time, n_price)
+        Intensity -127..127: longs negative, shorts positive, 0 nothing.
+    density_usd : Float32Array, shape (n_time, n_price)
+        Estimated density of both sides, whatever the lens. [USD per bin]
+    price_edges : Float64Array, shape (n_price + 1,)
+    long_full, short_full : float
+        What full colour means. [USD per .1 % of price]
+    lens : Lens
+    per_tenth_percent : float
+        Factor from USD per bin to USD per .1 % of price.
+    """
+
+    codes: Int8Array
+    density_usd: Float32Array
+    price_edges: Float64Array
+    long_full: float
+    short_full: float
+    lens: Lens
+    per_tenth_percent: float
+
+
+def shade(frame: ChartFrame) -> Shading:
+    """Apply the view's lens, scale and handles to the columns of a frame."""
+    grid, view = frame.grid, frame.view
+    low, high = frame.window
+    first = int(np.floor(np.log(low) / grid.bin_width + 1e-9)) - grid.first_bin
+    stop = max(first + 1, int(np.ceil(np.log(high) / grid.bin_width - 1e-9)) - grid.first_bin)
+    on_screen = slice(max(first, 0), stop)
+    close_bin = _close_bins(frame)
+    long_usd = _seen(grid.long_usd, close_bin, view.lens, grid.bin_width, below=True)[:, on_screen]
+    short_usd = _seen(grid.short_usd, close_bin, view.lens, grid.bin_width, below=False)[:, on_screen]
+    long_full, short_full = full_scale(long_usd), full_scale(short_usd)
+    intensity = _scaled(short_usd, short_full, view) - _scaled(long_usd, long_full, view)
+    return Shading(
+        codes=np.rint(intensity * FULL).astype(np.int8),
+        density_usd=(grid.long_usd + grid.short_usd)[:, on_screen],
+        price_edges=grid.price_edges[on_screen.start : on_screen.stop + 1],
+        long_full=long_full * frame.per_tenth_percent,
+        short_full=short_full * frame.per_tenth_percent,
+        lens=view.lens,
+        per_tenth_percent=frame.per_tenth_percent,
+    )
+
+
+def contrast(usd: Float32Array, side_mask: NDArray[np.bool_], bin_width: float) -> Float32Array:
+    """Density above its own smooth background along price; what stands out.
+
+    The background is a Gaussian average over the bins of the side alone, so that the cut at the price makes no edge.
+
+    Parameters
+    ----------
+    usd : Float32Array, shape (n_time, n_price)
+    side_mask : array of bool, shape (n_time, n_price)
+        Bins where the side can have liquidation levels.
+    """
+    sigma = BACKGROUND_SIGMA / bin_width
+    weight = gaussian_filter1d(side_mask.astype(np.float32), sigma, axis=1, mode="nearest", truncate=3)
+    smooth = gaussian_filter1d(usd, sigma, axis=1, mode="nearest", truncate=3)
+    out: Float32Array = np.maximum(usd - smooth / np.maximum(weight, 1e-3), 0)
+    return out
+
+
+def full_scale(usd: Float32Array) -> float:
+    """USD per bin that full colour means: a high percentile of the cells that hold anything."""
+    held = usd[usd > 0]
+    return float(np.percentile(held, PERCENTILE)) if held.size else 0.0
+
+
+def usd_at(intensity: float, full: float) -> float:
+    """USD that an intensity 0..1 stands for, given that of full colour."""
+    return float(full * intensity ** (1 / GAMMA))
+
+
+def _close_bins(frame: ChartFrame) -> Float64Array:
+    """Bin of each column's close, fractional; the mark price where there is no candle."""
+    close = frame.series["close"].fill_null(frame.mark_price).to_numpy()
+    out: Float64Array = np.log(close) / frame.grid.bin_width - frame.grid.first_bin
+    return out
+
+
+def _seen(usd: Float32Array, close_bin: Float64Array, lens: Lens, bin_width: float, *, below: bool) -> Float32Array:
+    if lens is Lens.DENSITY:
+        return usd
+    bins = np.arange(usd.shape[1])
+    on_side = bins <= close_bin[:, None] if below else bins + 1 >= close_bin[:, None]
+    return contrast(usd, on_side | (usd > 0), bin_width)
+
+
+def _scaled(usd: Float32Array, full: float, view: ViewState) -> Float32Array:
+    if full <= 0:
+        return np.zeros_like(usd)
+    intensity = np.minimum(usd / np.float32(full), 1) ** np.float32(GAMMA)
+    out: Float32Array = np.clip((intensity - view.min) / (view.max - view.min), 0, 1).astype(np.float32)
+    return out
