@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from collections.abc import Sequence
 from typing import Any, Final, Literal
@@ -14,11 +15,10 @@ from estimator.errors import InputError, ParameterError
 from estimator.model.grid import DIFFUSE, TIER_NAMES, LiquidationGrid, tier_index
 from estimator.model.parameters import Parameters
 from estimator.model.spread import build_kernels
-from estimator.model.step import CLOSE_BIN, FIRST_BIN, N_STEPS, run_steps, window_range
+from estimator.model.step import CLOSE_BIN, FIRST_BIN, N_STEPS, Inputs, Output, Rules, State, run_steps, window_range
 from estimator.model.steps import STEP_MS, Steps, at_risk, build_steps
 
 _FORMAT: Final = 1
-_STATE: Final = ("cells", "scale", "mass", "sink", "ints", "last_contracts")
 
 
 class PositionBook:
@@ -35,50 +35,49 @@ class PositionBook:
 
     Attributes
     ----------
-    cells : Float64Array, shape (2, n_bucket, n_bins)
-        Contracts by side (0 long), bucket and bin, each bucket divided by its `scale`.
-    scale, mass : Float64Array, shape (2, n_bucket)
-        Lazy factor on the cells; contracts held per bucket.
-    sink : Float64Array, shape (2,)
-        Contracts never at risk within reach.
+    state : State
+        The arrays of the book, changed in place by `step` and `run`.
     """
 
     def __init__(self, market: Market, parameters: Parameters | None = None) -> None:
         self.market = market
         self.parameters = (parameters or Parameters()).for_leverage(market.max_leverage)
         self._kernels = build_kernels(market, self.parameters)
+        self._rules = _rules(self.parameters, inverse=market.contract == "inverse")
         n_bucket = len(self.parameters.leverages)
-        self.cells: Float64Array = np.zeros((2, n_bucket, self.parameters.n_bins))
-        self.scale: Float64Array = np.ones((2, n_bucket))
-        self.mass: Float64Array = np.zeros((2, n_bucket))
-        self.sink: Float64Array = np.zeros(2)
-        self.ints: Int64Array = np.zeros(3, dtype=np.int64)
-        self.last_contracts: Float64Array = np.zeros(1)
+        self.state = State(
+            cells=np.zeros((2, n_bucket, self.parameters.n_bins)),
+            scale=np.ones((2, n_bucket)),
+            mass=np.zeros((2, n_bucket)),
+            sink=np.zeros(2),
+            ints=np.zeros(3, dtype=np.int64),
+            last_contracts=np.zeros(1),
+        )
 
     @property
     def n_steps(self) -> int:
         """Steps taken so far."""
-        return int(self.ints[N_STEPS])
+        return int(self.state.ints[N_STEPS])
 
     @property
     def total(self) -> Float64Array:
         """Contracts held, at risk or in the sink, shape (2,): the open interest on each side."""
-        return self.mass.sum(axis=1) + self.sink
+        total: Float64Array = self.state.mass.sum(axis=1) + self.state.sink
+        return total
 
     def at_risk(self) -> Float64Array:
-        """Contracts by side and bin, shape (2, n_bins), without the diffuse background."""
-        held: Float64Array = np.einsum("skj,sk->sj", self.cells, self.scale)
-        return held
+        """Contracts by side (0 long) and bin, shape (2, n_bins), without the diffuse background."""
+        return np.asarray(np.einsum("skj,sk->sj", self.state.cells, self.state.scale))
 
     @property
     def first_bin(self) -> int:
         """Lattice index of the lowest kept bin."""
-        return int(self.ints[FIRST_BIN])
+        return int(self.state.ints[FIRST_BIN])
 
     @property
     def close_bin(self) -> int:
         """Lattice index of the last close."""
-        return int(self.ints[CLOSE_BIN])
+        return int(self.state.ints[CLOSE_BIN])
 
     def step(
         self,
@@ -152,8 +151,9 @@ class PositionBook:
     def save(self) -> bytes:
         """Serialise the state; `restore` continues from it bit for bit."""
         out = io.BytesIO()
-        arrays: dict[str, Any] = {name: getattr(self, name) for name in _STATE}
-        np.savez(out, format=_FORMAT, market=self.market.id, parameters=self.parameters.version, **arrays)
+        np.savez(
+            out, format=_FORMAT, market=self.market.id, parameters=self.parameters.version, **self.state._asdict()
+        )
         return out.getvalue()
 
     def restore(self, state: bytes) -> None:
@@ -169,15 +169,12 @@ class PositionBook:
             for name, value in expected.items():
                 if saved[name].item() != value:
                     raise ParameterError(f"saved {name}", saved[name].item(), repr(value))
-            for name in _STATE:
-                setattr(self, name, saved[name])
+            self.state = State(**{name: saved[name] for name in State._fields})
 
     def copy(self) -> PositionBook:
         """Return an independent book in the same state, for a candle that is still open."""
-        other = object.__new__(PositionBook)
-        other.__dict__.update(self.__dict__)
-        for name in _STATE:
-            setattr(other, name, getattr(self, name).copy())
+        other = copy.copy(self)
+        other.state = State(**{name: array.copy() for name, array in self.state._asdict().items()})
         return other
 
     def _one_layer(self) -> Int64Array:
@@ -189,23 +186,17 @@ class PositionBook:
 
     def _run(self, steps: Steps, layer_of: Int64Array, n_layer: int, emit: BoolArray | None) -> Any:
         """Run the kernel into `n_layer` layers per side."""
-        p, k = self.parameters, self._kernels
+        p = self.parameters
         emit = np.ones(len(steps), dtype=bool) if emit is None else emit
-        emit_row = np.where(emit, np.cumsum(emit) - 1, -1)
-        window = steps.first, steps.candle, p.bin_width, p.n_bins, self.first_bin, self.n_steps == 0
-        first, last = window_range(*window)
+        inputs = Inputs(steps.first, steps.candle, steps.contracts, steps.at_risk)
+        first, last = window_range(inputs, p.bin_width, p.n_bins, self.first_bin, self.n_steps == 0)
         shape = (n_layer, int(emit.sum()), last - first + p.n_bins)
         long_usd: Float32Array = np.zeros(shape, dtype=np.float32)
         short_usd: Float32Array = np.zeros(shape, dtype=np.float32)
         swept = np.zeros((len(steps), 2))
-        run_steps(
-            self.cells, self.scale, self.mass, self.sink, self.ints,
-            k.mass, k.cumulative, k.start, k.length, k.offset, np.array(p.shares), np.array(p.tau_hours), p.sink_tau_hours,
-            p.churn, p.sink_share, self._diffuse(), p.background_share, round(p.background_near / p.bin_width),
-            p.bin_width, self.market.contract == "inverse",
-            steps.first, steps.candle, steps.contracts, self.last_contracts, steps.at_risk,
-            emit_row, layer_of, first, long_usd, short_usd, swept,
-        )  # fmt: skip
+        rows = np.where(emit, np.cumsum(emit) - 1, -1)
+        output = Output(rows, layer_of, first, long_usd, short_usd, swept)
+        run_steps(self.state, self._rules, self._kernels, inputs, output)
         time = steps.close_ms[emit].astype("datetime64[ms]")
 
         def grid(long_: Float32Array, short_: Float32Array, source: Any) -> LiquidationGrid:
@@ -213,12 +204,22 @@ class PositionBook:
 
         return long_usd, short_usd, grid, swept
 
-    def _diffuse(self) -> Float64Array:
-        """Share of the background by bins from the price, shape (reach + 1,): grows like the root of the distance."""
-        p = self.parameters
-        distance = np.arange(round(p.background_range / p.bin_width) + 1) * p.bin_width
-        weight = np.sqrt(distance)
-        return weight / weight.sum()
+
+def _rules(p: Parameters, *, inverse: bool) -> Rules:
+    distance = np.arange(round(p.background_range / p.bin_width) + 1) * p.bin_width
+    weight = np.sqrt(distance)
+    return Rules(
+        shares=np.array(p.shares),
+        tau=np.array(p.tau_hours),
+        sink_tau=p.sink_tau_hours,
+        churn=p.churn,
+        sink_share=p.sink_share,
+        diffuse=weight / weight.sum(),
+        diffuse_share=p.background_share,
+        near=round(p.background_near / p.bin_width),
+        bin_width=p.bin_width,
+        inverse=inverse,
+    )
 
 
 class Estimate:

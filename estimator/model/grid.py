@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 
-from estimator.domain import DAY_MS, HOUR_MS, MINUTE_MS, Float32Array, Float64Array, Gap, Side, TimeArray
+from estimator.domain import DAY_MS, HOUR_MS, MINUTE_MS, BoolArray, Float32Array, Float64Array, Gap, Side, TimeArray
 from estimator.errors import ParameterError
 
 BIN_WIDTH: Final = 0.001  # about .1 % of price
@@ -139,52 +139,44 @@ class LiquidationGrid:
             tier_source=lambda i: parts[i],
         )
 
+    def pick(self, columns: BoolArray | slice) -> LiquidationGrid:
+        """Keep only some columns."""
+        return self._map(lambda usd: usd[columns], time=self.time[columns])
+
     def coarsen(self, price_factor: int = 1, time_factor: int = 1) -> LiquidationGrid:
         """Merge bins and thin columns.
 
         Bins are summed (mass is kept), aligned to the lattice so that results of different grids still add. A density
         is a stock: of each run of `time_factor` columns the last is kept, as it was, never an average.
         """
-        pick = slice(time_factor - 1, None, time_factor)
-        source = self.tier_source
-        totals = (self.long_usd[pick], self.short_usd[pick])
-        long_usd, short_usd = (merge_bins(a, self.first_bin, price_factor) for a in totals)
-
-        def merged(tier: int) -> tuple[Float32Array, Float32Array]:
-            assert source is not None
-            long_, short_ = source(tier)
-            return (
-                merge_bins(long_[pick], self.first_bin, price_factor),
-                merge_bins(short_[pick], self.first_bin, price_factor),
-            )
-
-        return replace(
-            self,
-            time=self.time[pick],
+        grid = self if time_factor == 1 else self.pick(slice(time_factor - 1, None, time_factor))
+        return grid._map(
+            lambda usd: merge_bins(usd, self.first_bin, price_factor),
             first_bin=self.first_bin // price_factor,
             bin_width=self.bin_width * price_factor,
-            long_usd=long_usd,
-            short_usd=short_usd,
-            tier_source=merged if source is not None else None,
         )
 
     def crop(self, low: float, high: float) -> LiquidationGrid:
         """Keep the bins that overlap prices ``low .. high``, padded with empty bins where the grid ends earlier."""
         first = int(np.floor(np.log(low) / self.bin_width + 1e-9))
         stop = max(first + 1, int(np.ceil(np.log(high) / self.bin_width - 1e-9)))
-        source, here = self.tier_source, self.first_bin
+        return self._map(lambda usd: fit_bins(usd, self.first_bin, first, stop - first), first_bin=first)
 
-        def cut(tier: int) -> tuple[Float32Array, Float32Array]:
+    def _map(self, change: Callable[[Float32Array], Float32Array], **fields: Any) -> LiquidationGrid:
+        """Apply `change` to the density of each side, tiers included."""
+        source = self.tier_source
+
+        def changed(tier: int) -> tuple[Float32Array, Float32Array]:
             assert source is not None
-            long_, short_ = source(tier)
-            return fit_bins(long_, here, first, stop - first), fit_bins(short_, here, first, stop - first)
+            long_usd, short_usd = source(tier)
+            return change(long_usd), change(short_usd)
 
         return replace(
             self,
-            first_bin=first,
-            long_usd=fit_bins(self.long_usd, here, first, stop - first),
-            short_usd=fit_bins(self.short_usd, here, first, stop - first),
-            tier_source=cut if source is not None else None,
+            long_usd=change(self.long_usd),
+            short_usd=change(self.short_usd),
+            tier_source=changed if source is not None else None,
+            **fields,
         )
 
 

@@ -7,47 +7,20 @@ maintenance is log-normal, integrated over the bins, so there is no comb of line
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from scipy.special import ndtr
 
-from estimator.domain import Float64Array, Int64Array, Market, Side
+from estimator.domain import Float64Array, Market, Side
 from estimator.errors import ParameterError
 from estimator.model.margin import margin_ratio
 from estimator.model.parameters import Parameters
+from estimator.model.step import Kernels
 
 _NEGLIGIBLE = 1e-9  # kernel mass below this goes to the sink with the rest that is never liquidated
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(32)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class LevelKernels:
-    """Kernels of every side and bucket, end to end in one array.
-
-    Parameters
-    ----------
-    mass : Float64Array, shape (n_total,)
-        Share of an opening per lattice bin. What a kernel lacks to 1 is never liquidated within reach.
-    cumulative : Float64Array, shape (n_total + 2 * n_bucket,)
-        Running sums of each kernel, from 0, one element longer than the kernel.
-    start, length, offset : Int64Array, shape (2, n_bucket)
-        First element in `mass`, number of elements, and bins from the entry's bin to the first element.
-    """
-
-    mass: Float64Array
-    cumulative: Float64Array
-    start: Int64Array
-    length: Int64Array
-    offset: Int64Array
-
-    def kernel(self, side: int, bucket: int) -> tuple[int, Float64Array]:
-        """Return ``(offset, mass)`` of one kernel; side 0 is long."""
-        start = self.start[side, bucket]
-        return int(self.offset[side, bucket]), self.mass[start : start + self.length[side, bucket]]
-
-
-def build_kernels(market: Market, parameters: Parameters) -> LevelKernels:
+def build_kernels(market: Market, parameters: Parameters) -> Kernels:
     """Build the kernels of `market` under `parameters` (its buckets already cut to the market).
 
     Raises
@@ -70,7 +43,7 @@ def build_kernels(market: Market, parameters: Parameters) -> LevelKernels:
             offsets.append(offset)
     shape = (2, len(parameters.leverages))
     lengths = np.array([len(m) for m in masses], dtype=np.int64)
-    return LevelKernels(
+    return Kernels(
         mass=np.concatenate(masses),
         cumulative=np.concatenate([np.concatenate([[0.0], np.cumsum(m)]) for m in masses]),
         start=(np.cumsum(lengths) - lengths).reshape(shape),

@@ -7,42 +7,178 @@ bit for bit. `estimator.model.oracle` says the same thing in plain NumPy.
 from __future__ import annotations
 
 import math
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final, NamedTuple, TypeVar, cast
 
 import numpy as np
 from numba import njit
 
-from estimator.domain import Float64Array
+from estimator.domain import Float32Array, Float64Array, Int64Array
 
-# State scalars: lattice index of bin 0, of the last close, steps taken.
+# Elements of `State.ints`: lattice index of bin 0, of the last close, steps taken.
 FIRST_BIN: Final = 0
 CLOSE_BIN: Final = 1
 N_STEPS: Final = 2
 
-_TINY = 1e-60  # a lazy scale below this is folded into its cells before it underflows
-_OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
-_inline: Any = njit(**_OPTIONS)
+# Columns of `Inputs.candle`.
+LOW: Final = 0
+HIGH: Final = 1
+CLOSE: Final = 2
+VOLUME: Final = 3
+MARK_LOW: Final = 4
+MARK_HIGH: Final = 5
+
+_TINY: Final = 1e-60  # a lazy scale below this is folded into its cells before it underflows
+F = TypeVar("F", bound=Callable[..., object])
 
 
-@_inline
+def _kernel(function: F) -> F:
+    """Compile, keeping the compiled code on disk and the static type of the function."""
+    return cast("F", njit(cache=True, nogil=True, error_model="numpy")(function))
+
+
+class State(NamedTuple):
+    """What a book holds; see `PositionBook`."""
+
+    cells: Float64Array  # (2, n_bucket, n_bins), contracts / scale
+    scale: Float64Array  # (2, n_bucket)
+    mass: Float64Array  # (2, n_bucket), contracts
+    sink: Float64Array  # (2,), contracts
+    ints: Int64Array  # (3,)
+    last_contracts: Float64Array  # (1,)
+
+
+class Kernels(NamedTuple):
+    """Level kernels of every side and bucket, end to end; built by `estimator.model.spread`."""
+
+    mass: Float64Array  # (n_total,), share of an opening per bin; what lacks to 1 is never liquidated within reach
+    cumulative: Float64Array  # (n_total + 2 * n_bucket,), running sums of each kernel, from 0
+    start: Int64Array  # (2, n_bucket), first element in `mass`
+    length: Int64Array  # (2, n_bucket)
+    offset: Int64Array  # (2, n_bucket), bins from the entry's bin to the first element
+
+
+class Rules(NamedTuple):
+    """Parameters in the form the compiled step takes."""
+
+    shares: Float64Array  # (n_bucket,)
+    tau: Float64Array  # (n_bucket,)
+    sink_tau: float
+    churn: float
+    sink_share: float
+    diffuse: Float64Array  # (reach + 1,), share of the background by bins from the price
+    diffuse_share: float
+    near: int
+    bin_width: float
+    inverse: bool
+
+
+class Inputs(NamedTuple):
+    """Steps in the form the compiled step takes; see `estimator.model.steps.Steps`."""
+
+    first: Int64Array  # (n_step + 1,)
+    candle: Float64Array  # (n_sub, 6)
+    contracts: Float64Array  # (n_step,)
+    at_risk: Float64Array  # (n_step, 2)
+
+
+class Output(NamedTuple):
+    """Where columns go: one layer holds the total, several hold the tiers ``layer_of[bucket]``."""
+
+    row: Int64Array  # (n_step,), row of the column or -1
+    layer_of: Int64Array  # (n_bucket + 1,), the last for the background
+    first_bin: int
+    long_usd: Float32Array  # (n_layer, n_row, n_price)
+    short_usd: Float32Array
+    swept: Float64Array  # (n_step, 2), predicted liquidations [USD]
+
+
+@_kernel
 def bin_of(price: float, bin_width: float) -> int:
     """Lattice index of a price."""
     return int(math.floor(math.log(price) / bin_width))
 
 
-@_inline
-def triangle_below(x: float, low: float, mode: float, high: float) -> float:
-    """Share of a triangular distribution below x."""
-    if x <= low:
-        return 0.0
-    if x >= high:
-        return 1.0
-    if x < mode:
-        return (x - low) * (x - low) / ((high - low) * (mode - low))
-    return 1.0 - (high - x) * (high - x) / ((high - low) * (high - mode))
+@_kernel
+def clip(index: int, n_bins: int) -> int:
+    """Index limited to ``0 .. n_bins``."""
+    return min(max(index, 0), n_bins)
 
 
-@_inline
+@_kernel
+def needs_recentre(close_bin: int, first_bin: int, n_bins: int) -> bool:
+    """Whether the close has left the middle quarter of the window."""
+    return bool(abs(close_bin - n_bins // 2 - first_bin) > n_bins // 8)
+
+
+@_kernel
+def window_range(inputs: Inputs, bin_width: float, n_bins: int, first_bin: int, fresh: bool) -> tuple[int, int]:
+    """Lowest and highest first bin of the windows `run_steps` will use."""
+    at = bin_of(inputs.candle[inputs.first[1] - 1, CLOSE], bin_width) - n_bins // 2 if fresh else first_bin
+    low = high = at
+    for t in range(len(inputs.contracts)):
+        close_bin = bin_of(inputs.candle[inputs.first[t + 1] - 1, CLOSE], bin_width)
+        if needs_recentre(close_bin, at, n_bins):
+            at = close_bin - n_bins // 2
+            low, high = min(low, at), max(high, at)
+    return low, high
+
+
+@_kernel
+def shift_row(row: Float64Array, shift: int) -> float:
+    """Move the content of a row by `shift` bins towards its start and return what falls off."""
+    n_bins = len(row)
+    lost = 0.0
+    if shift > 0:
+        for j in range(clip(shift, n_bins)):
+            lost += row[j]
+        for j in range(n_bins):
+            row[j] = row[j + shift] if j + shift < n_bins else 0.0
+    else:
+        for j in range(clip(n_bins + shift, n_bins), n_bins):
+            lost += row[j]
+        for j in range(n_bins - 1, -1, -1):
+            row[j] = row[j + shift] if j + shift >= 0 else 0.0
+    return lost
+
+
+@_kernel
+def recentre(state: State, shift: int) -> None:
+    """Move the window of kept bins; what leaves it goes to the sink."""
+    for s in range(2):
+        for k in range(state.cells.shape[1]):
+            lost = shift_row(state.cells[s, k], shift) * state.scale[s, k]
+            state.mass[s, k] = max(state.mass[s, k] - lost, 0.0)
+            state.sink[s] += lost
+    state.ints[FIRST_BIN] += shift
+
+
+@_kernel
+def sweep(state: State, s: int, begin: int, end: int, price: Float64Array) -> float:
+    """Empty bins ``begin .. end - 1`` of one side and return the USD taken out."""
+    usd = 0.0
+    for k in range(state.cells.shape[1]):
+        row = state.cells[s, k]
+        scale = state.scale[s, k]
+        gone = 0.0
+        for j in range(begin, end):
+            gone += row[j]
+            usd += row[j] * scale * price[j]
+            row[j] = 0.0
+        state.mass[s, k] = max(state.mass[s, k] - gone * scale, 0.0)
+    return usd
+
+
+@_kernel
+def held(state: State, s: int) -> float:
+    """Contracts of one side, at risk or in the sink."""
+    total = state.sink[s]
+    for k in range(state.mass.shape[1]):
+        total += state.mass[s, k]
+    return float(total)
+
+
+@_kernel
 def closing(mass: Float64Array, tau: Float64Array, sink: float, sink_tau: float, target: float) -> float:
     """Solve ``sum(mass * exp(-theta / tau)) + sink * exp(-theta / sink_tau) = target`` for theta >= 0.
 
@@ -65,260 +201,190 @@ def closing(mass: Float64Array, tau: Float64Array, sink: float, sink_tau: float,
     return theta
 
 
-@_inline
-def needs_recentre(close_bin: int, first_bin: int, n_bins: int) -> bool:
-    """Whether the close has left the middle quarter of the window."""
-    return abs(close_bin - n_bins // 2 - first_bin) > n_bins // 8
+@_kernel
+def close_side(state: State, s: int, rules: Rules, target: float) -> None:
+    """Scale a side down to `target` contracts with the buckets' hazards."""
+    if target <= 1e-12 * held(state, s):
+        state.cells[s] = 0.0
+        state.scale[s] = 1.0
+        state.mass[s] = 0.0
+        state.sink[s] = max(target, 0.0)
+        return
+    theta = closing(state.mass[s], rules.tau, state.sink[s], rules.sink_tau, target)
+    state.sink[s] *= math.exp(-theta / rules.sink_tau)
+    for k in range(len(rules.tau)):
+        keep = math.exp(-theta / rules.tau[k])
+        state.mass[s, k] *= keep
+        state.scale[s, k] *= keep
+        if state.scale[s, k] < _TINY:
+            for j in range(state.cells.shape[2]):
+                state.cells[s, k, j] *= state.scale[s, k]
+            state.scale[s, k] = 1.0
 
 
-@_inline
-def window_range(first: Any, candle: Any, bin_width: float, n_bins: int, first_bin: int, fresh: bool) -> tuple[int, int]:
-    """Lowest and highest first bin of the windows `run_steps` will use."""
-    at = bin_of(candle[first[1] - 1, 2], bin_width) - n_bins // 2 if fresh else first_bin
-    low = high = at
-    for t in range(len(first) - 1):
-        close_bin = bin_of(candle[first[t + 1] - 1, 2], bin_width)
-        if needs_recentre(close_bin, at, n_bins):
-            at = close_bin - n_bins // 2
-            low, high = min(low, at), max(high, at)
-    return low, high
+@_kernel
+def triangle_below(x: float, low: float, mode: float, high: float) -> float:
+    """Share of a triangular distribution below x."""
+    if x <= low:
+        return 0.0
+    if x >= high:
+        return 1.0
+    if x < mode:
+        return (x - low) * (x - low) / ((high - low) * (mode - low))
+    return 1.0 - (high - x) * (high - x) / ((high - low) * (high - mode))
 
 
-@_inline
-def recentre(cells: Any, scale: Any, mass: Any, sink: Any, ints: Any, shift: int) -> None:
-    """Move the window of kept bins; what leaves it goes to the sink."""
-    n_bins = cells.shape[2]
-    for s in range(2):
-        for k in range(cells.shape[1]):
-            row = cells[s, k]
-            lost = 0.0
-            if shift > 0:
-                for j in range(min(shift, n_bins)):
-                    lost += row[j]
-                for j in range(n_bins):
-                    row[j] = row[j + shift] if j + shift < n_bins else 0.0
-            else:
-                for j in range(max(0, n_bins + shift), n_bins):
-                    lost += row[j]
-                for j in range(n_bins - 1, -1, -1):
-                    row[j] = row[j + shift] if j + shift >= 0 else 0.0
-            lost *= scale[s, k]
-            mass[s, k] = max(mass[s, k] - lost, 0.0)
-            sink[s] += lost
-    ints[FIRST_BIN] += shift
+@_kernel
+def entry_profile(candle: Float64Array, low_bin: int, n_bin: int, bin_width: float) -> Float64Array:
+    """Volume-weighted entry profile of sub-candles, shape (n_bin,), from lattice bin `low_bin`; sums to 1."""
+    profile = np.zeros(n_bin)
+    volume = 0.0
+    for i in range(len(candle)):
+        volume += candle[i, VOLUME]
+    for i in range(len(candle)):
+        weight = candle[i, VOLUME] / volume if volume > 0.0 else 1.0 / len(candle)
+        low, high = math.log(candle[i, LOW]), math.log(candle[i, HIGH])
+        mode = math.log(candle[i, CLOSE])
+        begin = int(math.floor(low / bin_width))
+        end = int(math.floor(high / bin_width))
+        below = 0.0
+        for j in range(begin, end + 1):
+            share = 1.0 if j == end else triangle_below((j + 1) * bin_width, low, mode, high)
+            profile[j - low_bin] += weight * (share - below)
+            below = share
+    return profile
 
 
-@_inline
-def sweep(cells: Any, scale: Any, mass: Any, s: int, begin: int, end: int, price: Any) -> float:
-    """Empty bins ``begin .. end - 1`` of one side and return the USD taken out."""
-    usd = 0.0
-    for k in range(cells.shape[1]):
-        row = cells[s, k]
-        gone = 0.0
-        for j in range(begin, end):
-            gone += row[j]
-            usd += row[j] * scale[s, k] * price[j]
-            row[j] = 0.0
-        mass[s, k] = max(mass[s, k] - gone * scale[s, k], 0.0)
-    return usd
-
-
-@_inline
+@_kernel
 def deposit(
-    cells: Any, scale: Any, mass: Any, sink: Any, s: int, amount: float, shares: Any, profile: Any, profile_at: int,
-    begin: int, end: int, kernel: Any, cumulative: Any, start: Any, length: Any, offset: Any,
+    state: State, s: int, kernels: Kernels, amounts: Float64Array, profile: Float64Array, at: int, begin: int, end: int
 ) -> None:
-    """Open `amount` contracts at risk; what would lie outside ``begin .. end - 1`` goes to the sink."""
-    n_bucket = cells.shape[1]
+    """Open ``amounts[k]`` contracts at entries from bin `at`; levels outside ``begin .. end - 1`` go to the sink."""
+    n_bucket = len(amounts)
     for k in range(n_bucket):
-        part = amount * shares[k]
-        if part <= 0.0:
-            continue
-        row = cells[s, k]
-        size = length[s, k]
-        source = kernel[start[s, k] : start[s, k] + size]
-        sums = start[s, k] + s * n_bucket + k  # `cumulative` holds one element more per kernel
+        row = state.cells[s, k]
+        source = kernels.mass[kernels.start[s, k] : kernels.start[s, k] + kernels.length[s, k]]
+        sums = kernels.start[s, k] + s * n_bucket + k  # `cumulative` holds one element more per kernel
         kept = 0.0
         for i in range(len(profile)):
-            if profile[i] <= 0.0:
-                continue
-            at = profile_at + i + offset[s, k]
-            low = max(begin - at, 0)
-            high = min(end - at, size)
+            level = at + i + kernels.offset[s, k]
+            low = max(begin - level, 0)
+            high = min(end - level, len(source))
             if high <= low:
                 continue
-            kept += profile[i] * (cumulative[sums + high] - cumulative[sums + low])
-            weight = part * profile[i] / scale[s, k]
-            target = row[at + low : at + high]
+            kept += profile[i] * (kernels.cumulative[sums + high] - kernels.cumulative[sums + low])
+            weight = amounts[k] * profile[i] / state.scale[s, k]
+            target = row[level + low : level + high]
             piece = source[low:high]
             for j in range(high - low):
                 target[j] += weight * piece[j]
-        mass[s, k] += part * kept
-        sink[s] += part * (1.0 - kept)
+        state.mass[s, k] += amounts[k] * kept
+        state.sink[s] += amounts[k] * (1.0 - kept)
 
 
-@_inline
+@_kernel
 def emit(
-    cells: Any, scale: Any, sink: Any, s: int, begin: int, end: int, close: int, price: Any, layer_of: Any,
-    diffuse: Any, diffuse_share: float, near: int, total: Any, out: Any, row: int, at: int,
+    state: State, s: int, rules: Rules, close: int, begin: int, end: int, price: Float64Array, out: Output, t: int
 ) -> None:
-    """Write one side of a column, contracts x price, with the diffuse background out of the sink.
-
-    `out` has one layer for the total, or several: ``layer_of[k]`` for bucket ``k`` and its last element for the
-    background.
-    """
-    n_bucket = cells.shape[1]
-    total[begin:end] = 0.0
+    """Write one side of a column, contracts x price, with the diffuse background out of the sink."""
+    layers = out.long_usd if s == 0 else out.short_usd
+    row, at = out.row[t], state.ints[FIRST_BIN] - out.first_bin
+    n_bucket = state.cells.shape[1]
+    # Loops run over slices from 0, which the compiler can prove to be in range and vectorises.
+    total = np.zeros(end - begin)
+    usd = price[begin:end]
     for k in range(n_bucket):
-        source = cells[s, k, begin:end]
-        target = total[begin:end]
-        factor = scale[s, k]
+        source = state.cells[s, k, begin:end]
+        scale = state.scale[s, k]
         for j in range(len(source)):
-            target[j] += source[j] * factor
-        if out.shape[0] > 1:
-            layer = out[layer_of[k], row, at + begin : at + end]
+            total[j] += source[j] * scale
+        if len(layers) > 1:
+            layer = layers[out.layer_of[k], row, at + begin : at + end]
             for j in range(len(source)):
-                layer[j] += np.float32(source[j] * factor * price[begin + j])
-    held = 0.0
-    for j in range(max(begin, close - near), min(end, close + near + 1)):
-        held += total[j]
-    amount = min(diffuse_share * held, sink[s])
-    reach = len(diffuse) - 1
-    if out.shape[0] > 1:
-        total[begin:end] = 0.0
-    for j in range(max(begin, close - reach), min(end, close + reach + 1)):
-        total[j] += amount * diffuse[abs(j - close)]
-    layer = out[layer_of[n_bucket], row, at + begin : at + end]
-    for j in range(end - begin):
-        layer[j] += np.float32(total[begin + j] * price[begin + j])
+                layer[j] += np.float32(source[j] * scale * usd[j])
+    close -= begin
+    amount = min(rules.diffuse_share * total[max(close - rules.near, 0) : max(close + rules.near + 1, 0)].sum(), state.sink[s])
+    if len(layers) > 1:
+        total[:] = 0.0
+    reach = len(rules.diffuse) - 1
+    for j in range(max(close - reach, 0), min(close + reach + 1, len(total))):
+        total[j] += amount * rules.diffuse[abs(j - close)]
+    layer = layers[out.layer_of[n_bucket], row, at + begin : at + end]
+    for j in range(len(layer)):
+        layer[j] += np.float32(total[j] * usd[j])
 
 
-@_inline
-def entry_profile(candle: Any, first: int, last: int, bin_width: float, low_bin: int, profile: Any) -> None:
-    """Volume-weighted entry profile of the sub-candles, shape (n,), from lattice bin `low_bin`; sums to 1."""
-    volume = 0.0
-    for i in range(first, last):
-        volume += candle[i, 3]
-    for j in range(len(profile)):
-        profile[j] = 0.0
-    for i in range(first, last):
-        weight = candle[i, 3] / volume if volume > 0.0 else 1.0 / (last - first)
-        low, high, mode = math.log(candle[i, 0]), math.log(candle[i, 1]), math.log(candle[i, 2])
-        begin = int(math.floor(low / bin_width))
-        end = int(math.floor(high / bin_width)) + 1
-        if high - low < 1e-12:
-            profile[begin - low_bin] += weight
-            continue
-        below = 0.0
-        for j in range(begin, end):
-            share = 1.0 if j == end - 1 else triangle_below((j + 1) * bin_width, low, mode, high)
-            profile[j - low_bin] += weight * (share - below)
-            below = share
+@_kernel
+def set_prices(price: Float64Array, first_bin: int, rules: Rules) -> None:
+    """USD per contract in each bin; an inverse contract is a fixed number of USD."""
+    for j in range(len(price)):
+        price[j] = 1.0 if rules.inverse else math.exp((first_bin + j + 0.5) * rules.bin_width)
 
 
-@_inline
-def run_steps(
-    cells: Any, scale: Any, mass: Any, sink: Any, ints: Any,
-    kernel: Any, cumulative: Any, start: Any, length: Any, offset: Any, shares: Any, tau: Any, sink_tau: float,
-    churn: float, sink_share: float, diffuse: Any, diffuse_share: float, near: int, bin_width: float, inverse: bool,
-    first: Any, candle: Any, contracts: Any, last_contracts: Any, at_risk: Any,
-    emit_row: Any, layer_of: Any, out_first_bin: int, out_long: Any, out_short: Any, swept: Any,
-) -> None:
-    """Advance the book over every step; see `PositionBook` for the shapes."""
-    n_bins = cells.shape[2]
-    price = np.ones(n_bins)
-    priced_at = ints[FIRST_BIN] - 1
-    total = np.zeros(n_bins)
-    for t in range(len(contracts)):
-        begin, end = first[t], first[t + 1]
-        low = mark_low = np.inf
-        high = mark_high = volume = 0.0
-        for i in range(begin, end):
-            low, high = min(low, candle[i, 0]), max(high, candle[i, 1])
-            mark_low, mark_high = min(mark_low, candle[i, 4]), max(mark_high, candle[i, 5])
-            volume += candle[i, 3]
-        close_bin = bin_of(candle[end - 1, 2], bin_width)
-        fresh = ints[N_STEPS] == 0
-        if fresh:
-            ints[FIRST_BIN] = close_bin - n_bins // 2
+@_kernel
+def open_side(
+    state: State, s: int, rules: Rules, kernels: Kernels, target: float, lean: float, profile: Float64Array, at: int,
+    begin: int, end: int,
+) -> None:  # fmt: skip
+    """Open what a side lacks to `target` contracts."""
+    opened = max(target - held(state, s), 0.0)
+    risky = min(opened * (1.0 - rules.sink_share) * lean, opened)
+    state.sink[s] += opened - risky
+    deposit(state, s, kernels, risky * rules.shares, profile, at, begin, end)
+
+
+@_kernel
+def sweep_both(state: State, rules: Rules, candle: Float64Array, close_bin: int, price: Float64Array, swept: Float64Array) -> None:
+    """Remove the levels the mark price reached; the close may lie beyond the mark's extremes, never inside them."""
+    n_bins, first_bin = state.cells.shape[2], state.ints[FIRST_BIN]
+    low = min(bin_of(candle[:, MARK_LOW].min(), rules.bin_width), close_bin) - first_bin
+    high = max(bin_of(candle[:, MARK_HIGH].max(), rules.bin_width), close_bin) - first_bin
+    before = state.ints[CLOSE_BIN] - first_bin
+    swept[0] = sweep(state, 0, clip(low, n_bins), clip(before, n_bins), price)
+    swept[1] = sweep(state, 1, clip(before + 1, n_bins), clip(high + 1, n_bins), price)
+
+
+@_kernel
+def gross_openings(change: float, volume: float, interest: float, churn: float) -> float:
+    """Contracts opened in a step: the rise of open interest and a share of the volume beyond its change."""
+    return min(max(change, 0.0) + churn * max(volume - abs(change), 0.0) / 2.0, interest)
+
+
+@_kernel
+def run_steps(state: State, rules: Rules, kernels: Kernels, inputs: Inputs, out: Output) -> None:
+    """Advance the book over every step and write the columns asked for."""
+    n_bins = state.cells.shape[2]
+    price = np.empty(n_bins)
+    set_prices(price, state.ints[FIRST_BIN], rules)
+    for t in range(len(inputs.contracts)):
+        candle = inputs.candle[inputs.first[t] : inputs.first[t + 1]]
+        close_bin = bin_of(candle[-1, CLOSE], rules.bin_width)
+        interest = inputs.contracts[t]
+        change = interest - state.last_contracts[0]
+        if state.ints[N_STEPS] == 0:
+            state.ints[FIRST_BIN] = close_bin - n_bins // 2
+            set_prices(price, state.ints[FIRST_BIN], rules)
+            change = interest
         else:
-            # Levels the mark reached are gone; the close may lie beyond the mark's extremes, never inside them.
-            reached_low = min(bin_of(mark_low, bin_width), close_bin) - ints[FIRST_BIN]
-            reached_high = max(bin_of(mark_high, bin_width), close_bin) - ints[FIRST_BIN]
-            old = ints[CLOSE_BIN] - ints[FIRST_BIN]
-            if priced_at != ints[FIRST_BIN]:
-                _set_prices(price, ints[FIRST_BIN], bin_width, inverse)
-                priced_at = ints[FIRST_BIN]
-            swept[t, 0] = sweep(cells, scale, mass, 0, min(max(reached_low, 0), n_bins), max(min(old, n_bins), 0), price)
-            swept[t, 1] = sweep(cells, scale, mass, 1, max(min(old + 1, n_bins), 0), max(min(reached_high + 1, n_bins), 0), price)
-            if needs_recentre(close_bin, ints[FIRST_BIN], n_bins):
-                recentre(cells, scale, mass, sink, ints, close_bin - n_bins // 2 - ints[FIRST_BIN])
-        if priced_at != ints[FIRST_BIN]:
-            _set_prices(price, ints[FIRST_BIN], bin_width, inverse)
-            priced_at = ints[FIRST_BIN]
-        close = close_bin - ints[FIRST_BIN]
-        ints[CLOSE_BIN] = close_bin
+            sweep_both(state, rules, candle, close_bin, price, out.swept[t])
+        if needs_recentre(close_bin, state.ints[FIRST_BIN], n_bins):
+            recentre(state, close_bin - n_bins // 2 - state.ints[FIRST_BIN])
+            set_prices(price, state.ints[FIRST_BIN], rules)
+        state.last_contracts[0] = interest
+        state.ints[CLOSE_BIN] = close_bin
+        state.ints[N_STEPS] += 1
 
-        interest = contracts[t]
-        change = interest if fresh else interest - last_contracts[0]
-        gross = max(change, 0.0) + churn * max(volume - abs(change), 0.0) / 2.0
-        gross = min(gross, interest)
-        last_contracts[0] = interest
-        ints[N_STEPS] += 1
-
-        low_bin = bin_of(low, bin_width)
-        profile = np.empty(bin_of(high, bin_width) - low_bin + 1)
-        entry_profile(candle, begin, end, bin_width, low_bin, profile)
+        low_bin = bin_of(candle[:, LOW].min(), rules.bin_width)
+        n_bin = bin_of(candle[:, HIGH].max(), rules.bin_width) - low_bin + 1
+        profile = entry_profile(candle, low_bin, n_bin, rules.bin_width)
+        gross = gross_openings(change, candle[:, VOLUME].sum(), interest, rules.churn)
+        close = close_bin - state.ints[FIRST_BIN]
+        at = low_bin - state.ints[FIRST_BIN]
         for s in range(2):
-            held = sink[s]
-            for k in range(len(tau)):
-                held += mass[s, k]
-            if held > interest - gross:
-                _close_side(cells, scale, mass, sink, s, tau, sink_tau, interest - gross, held)
-            held = sink[s]
-            for k in range(len(tau)):
-                held += mass[s, k]
-            opened = max(interest - held, 0.0)
-            risky = opened * (1.0 - sink_share)
-            risky = min(risky * at_risk[t, s], opened)
-            sink[s] += opened - risky
-            side_begin, side_end = (0, min(max(close, 0), n_bins)) if s == 0 else (min(max(close + 1, 0), n_bins), n_bins)
-            deposit(
-                cells, scale, mass, sink, s, risky, shares, profile, low_bin - ints[FIRST_BIN],
-                side_begin, side_end, kernel, cumulative, start, length, offset,
-            )
-            if emit_row[t] >= 0:
-                emit(
-                    cells, scale, sink, s, side_begin, side_end, close, price, layer_of, diffuse, diffuse_share, near,
-                    total, out_long if s == 0 else out_short, emit_row[t], ints[FIRST_BIN] - out_first_bin,
-                )
-
-
-@_inline
-def _set_prices(price: Any, first_bin: int, bin_width: float, inverse: bool) -> None:
-    if not inverse:  # an inverse contract is a fixed number of USD
-        for j in range(len(price)):
-            price[j] = math.exp((first_bin + j + 0.5) * bin_width)
-
-
-@_inline
-def _close_side(
-    cells: Any, scale: Any, mass: Any, sink: Any, s: int, tau: Any, sink_tau: float, target: float, held: float
-) -> None:
-    """Scale a side down to `target` contracts with the buckets' hazards."""
-    if target <= 1e-12 * held:
-        cells[s] = 0.0
-        scale[s] = 1.0
-        mass[s] = 0.0
-        sink[s] = max(target, 0.0)
-        return
-    theta = closing(mass[s], tau, sink[s], sink_tau, target)
-    sink[s] *= math.exp(-theta / sink_tau)
-    for k in range(len(tau)):
-        keep = math.exp(-theta / tau[k])
-        mass[s, k] *= keep
-        scale[s, k] *= keep
-        if scale[s, k] < _TINY:
-            for j in range(cells.shape[2]):
-                cells[s, k, j] *= scale[s, k]
-            scale[s, k] = 1.0
+            # Longs live strictly below the close's bin, shorts strictly above it.
+            begin, end = (0, close) if s == 0 else (close + 1, n_bins)
+            if held(state, s) > interest - gross:
+                close_side(state, s, rules, interest - gross)
+            open_side(state, s, rules, kernels, interest, inputs.at_risk[t, s], profile, at, begin, end)
+            if out.row[t] >= 0:
+                emit(state, s, rules, close, begin, end, price, out, t)

@@ -55,6 +55,17 @@ class Steps:
     def __len__(self) -> int:
         return len(self.close_ms)
 
+    def part(self, begin: int, end: int) -> Steps:
+        """Steps ``begin .. end - 1``."""
+        low, high = self.first[begin], self.first[end]
+        return Steps(
+            close_ms=self.close_ms[begin:end],
+            first=self.first[begin : end + 1] - low,
+            candle=self.candle[low:high],
+            contracts=self.contracts[begin:end],
+            at_risk=self.at_risk[begin:end],
+        )
+
 
 def validate(frame: pl.DataFrame, schema: Mapping[str, pl.DataType], name: str) -> pl.DataFrame:
     """Check a frame against a schema and return its columns, times as UTC ms and numbers as Float64.
