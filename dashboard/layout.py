@@ -1,0 +1,436 @@
+"""The component tree of the page and the ids its parts are known by. No data: the browser fetches that.
+
+One tree serves ``/`` and ``/embed``; the style sheet hides the controls of an embed.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, Final
+
+import dash_mantine_components as dmc
+from dash import dcc, html
+from dash.development.base_component import Component
+
+from dashboard.view import ALL_PANELS, ALL_TIERS, RANGES, TIER_SLUGS, Lens, Palette, Panel, SideFilter, Theme, ViewState
+
+
+class Id(StrEnum):
+    """Component ids, shared with the callbacks, the scripts and the browser tests."""
+
+    PROVIDER = "provider"
+    URL = "url"
+    SCHEMA = "schema"
+    VIEW = "view"
+    NUDGE = "nudge"
+    READINGS = "readings"
+    WATCH = "watch"
+    LIVE = "live"
+    SYMBOL = "symbol"
+    VENUES = "venues"
+    VENUES_LABEL = "venues-label"
+    RANGE = "range"
+    LENS = "lens"
+    SIDE = "side"
+    TIERS = "tiers"
+    TIERS_LABEL = "tiers-label"
+    INTENSITY = "intensity"
+    PRICE_LOW = "price-low"
+    PRICE_HIGH = "price-high"
+    PRICE_ZOOM = "price-zoom"
+    PRICE_AUTO = "price-auto"
+    PRICE_LABEL = "price-label"
+    PANELS = "panels"
+    PALETTE = "palette"
+    THEME = "theme"
+    SHARE_LINK = "share-link"
+    SHARE_EMBED = "share-embed"
+    SHARE_PNG = "share-png"
+    SHARE_CSV = "share-csv"
+    SHARE_JSON = "share-json"
+    SHARE_DONE = "share-done"
+    PRICE = "mark-price"
+    TOTALS = "totals"
+    BANNER = "banner"
+    STATUS = "status"
+    LEGEND = "legend"
+    CHART = "chart"
+    MAP = "map"
+    MAP_TITLE = "map-title"
+    NOTICE = "notice"
+    LIQUIDATED = "liquidated"
+    FOOTER = "footer"
+
+
+PANEL_NAMES: Final = {
+    Panel.LIQ: "Liquidations",
+    Panel.FUNDING: "Funding",
+    Panel.RSI: "RSI",
+    Panel.LSR: "Long/short ratio",
+    Panel.OI: "Open interest",
+}
+PALETTE_NAMES: Final = {
+    Palette.REDGREEN: "Red / green",
+    Palette.COLORBLIND: "Colour-blind safe",
+    Palette.MONO: "One colour",
+}
+# The chart draws its own cross-hair and reading, so Plotly's tool bar stays away.
+GRAPH_CONFIG: Final[dict[str, Any]] = {
+    "displayModeBar": False,
+    "scrollZoom": True,
+    "doubleClick": "reset",
+    "responsive": False,
+    "showTips": False,
+}
+
+
+def build() -> Component:
+    """Return the whole page, controls at the default view."""
+    view = ViewState("BTC")
+    return dmc.MantineProvider(
+        id=Id.PROVIDER,
+        forceColorScheme=view.theme.value,
+        theme={
+            "primaryColor": "blue",
+            "fontFamily": "var(--font)",
+            "fontFamilyMonospace": "var(--mono)",
+            "defaultRadius": "sm",
+            "respectReducedMotion": True,
+        },
+        children=[
+            dcc.Location(id=Id.URL, refresh=False),
+            *_stores(),
+            html.Div(
+                className="page",
+                children=[
+                    _header(view),
+                    _tools(view),
+                    _strip(),
+                    _main(),
+                    html.Footer(id=Id.FOOTER, className="footer"),
+                ],
+            ),
+        ],
+    )
+
+
+def schema() -> dict[str, Any]:
+    """What the scripts need to know about a query string, so that `dashboard.view` stays its only definition."""
+    default = ViewState.parse("")
+    choices = ("range", "side", "lens", "palette", "theme")
+    return {
+        "default_symbol": default.symbol,
+        "defaults": {name: str(getattr(default, name)) for name in choices},
+        "choices": {
+            "range": list(RANGES),
+            "side": list(SideFilter),
+            "lens": list(Lens),
+            "palette": list(Palette),
+            "theme": list(Theme),
+        },
+        "tiers": {slug: _tier_words(slug) for slug in ALL_TIERS},
+        "panels": list(ALL_PANELS),
+    }
+
+
+def _stores() -> list[Component]:
+    return [
+        dcc.Store(id=Id.SCHEMA, data=schema()),
+        *(dcc.Store(id=i) for i in (Id.VIEW, Id.NUDGE, Id.READINGS, Id.WATCH, Id.LIVE)),
+    ]
+
+
+def _header(view: ViewState) -> Component:
+    return html.Header(
+        className="bar header",
+        children=[
+            html.A(
+                className="brand",
+                href="/",
+                title="liqheat: liquidation heatmap",
+                children=[html.Span(className="logo"), html.Span("liqheat", className="brand-name")],
+            ),
+            dmc.Select(
+                id=Id.SYMBOL,
+                className="symbol",
+                value=view.symbol,
+                data=[view.symbol],
+                allowDeselect=False,
+                searchable=True,
+                nothingFoundMessage="No such coin here",
+                size="xs",
+                **{"aria-label": "Coin"},
+            ),
+            html.Div(id=Id.PRICE, className="mark-price number"),
+            html.Div(
+                className="scroll-row",
+                children=[_segments(Id.RANGE, view.range, {r: r for r in RANGES}, "Range, keys 1 to 8")],
+            ),
+            html.Div(id=Id.TOTALS, className="totals"),
+            html.Div(className="spacer"),
+            _segments(
+                Id.THEME,
+                view.theme,
+                {Theme.DARK: _icon("moon", "Dark"), Theme.LIGHT: _icon("sun", "Light")},
+                "Dark or light",
+            ),
+            _share_menu(),
+        ],
+    )
+
+
+def _tools(view: ViewState) -> Component:
+    return html.Div(
+        className="bar tools",
+        role="toolbar",
+        children=[
+            _popover("Venues", Id.VENUES_LABEL, dmc.ChipGroup(id=Id.VENUES, multiple=True, value=[], children=[])),
+            _segments(Id.LENS, view.lens, {Lens.CONTRAST: "Contrast", Lens.DENSITY: "Density"}, _LENS_HELP),
+            _segments(
+                Id.SIDE,
+                view.side,
+                {SideFilter.BOTH: "Both", SideFilter.LONG: "Longs", SideFilter.SHORT: "Shorts"},
+                "Whose liquidations",
+            ),
+            _popover(
+                "Leverage",
+                Id.TIERS_LABEL,
+                dmc.ChipGroup(id=Id.TIERS, multiple=True, value=list(view.tiers), children=_tier_chips()),
+                note="Effective leverage: notional over the margin really behind a position. Estimated.",
+            ),
+            html.Div(
+                className="tool intensity",
+                title="Part of the colour scale that is shown, % of full colour",
+                children=[
+                    html.Span("Intensity", className="tool-name"),
+                    dmc.RangeSlider(
+                        id=Id.INTENSITY,
+                        min=0,
+                        max=100,
+                        step=1,
+                        minRange=1,
+                        value=[0, 100],
+                        size=4,
+                        thumbSize=14,
+                        label=None,
+                        thumbFromLabel="Weakest intensity shown, percent",
+                        thumbToLabel="Strongest intensity shown, percent",
+                        updatemode="mouseup",
+                        w=110,
+                    ),
+                    html.Span("0–100 %", id="intensity-label", className="number dim"),
+                ],
+            ),
+            _popover("Price", Id.PRICE_LABEL, _price_fields()),
+            _popover(
+                "Rows",
+                "panels-label",
+                dmc.ChipGroup(
+                    id=Id.PANELS,
+                    multiple=True,
+                    value=list(view.panels),
+                    children=[_chip(p.value, PANEL_NAMES[p]) for p in Panel],
+                ),
+            ),
+            _popover(
+                "Colours",
+                "palette-label",
+                dmc.RadioGroup(
+                    id=Id.PALETTE,
+                    value=view.palette.value,
+                    size="xs",
+                    children=dmc.Stack(
+                        [dmc.Radio(label=name, value=p.value, size="xs") for p, name in PALETTE_NAMES.items()], gap=8
+                    ),
+                ),
+            ),
+        ],
+    )
+
+
+_LENS_HELP: Final = (
+    "Contrast: what stands out from its surroundings along price, so that clusters show. Density: all of it. "
+    "The reading under the pointer is always the density."
+)
+
+
+def _strip() -> Component:
+    return html.Div(
+        className="strip",
+        children=[
+            html.Div(id=Id.BANNER, className="banner", role="status"),
+            html.Div(id=Id.STATUS, className="bar status", **{"aria-live": "off"}),
+        ],
+    )
+
+
+def _main() -> Component:
+    return html.Main(
+        className="main",
+        children=[
+            html.Section(
+                className="chart-box",
+                **{"aria-label": "Liquidation heatmap"},
+                children=[
+                    html.Div(id=Id.LEGEND, className="legend"),
+                    html.Div(
+                        className="plot",
+                        children=[
+                            dcc.Graph(id=Id.CHART, config=GRAPH_CONFIG, responsive=False, clear_on_unhover=True),
+                            html.Div(className="cross", **{"aria-hidden": "true"}),
+                            html.Div(className="skeleton", **{"aria-hidden": "true"}),
+                            html.Div(id=Id.NOTICE, className="notice", role="alert"),
+                        ],
+                    ),
+                ],
+            ),
+            html.Aside(
+                className="aside",
+                children=[
+                    html.Section(
+                        className="map-box",
+                        **{"aria-label": "Liquidation map now"},
+                        children=[
+                            html.Div(id=Id.MAP_TITLE, className="box-title", children="Liquidation map now"),
+                            dcc.Graph(id=Id.MAP, config=GRAPH_CONFIG, responsive=False),
+                        ],
+                    ),
+                    html.Section(id=Id.LIQUIDATED, className="liquidated-box"),
+                ],
+            ),
+        ],
+    )
+
+
+def _segments(component_id: Id, value: str, choices: dict[Any, Any], help_text: str) -> Component:
+    return html.Div(
+        className="segments",
+        title=help_text,
+        children=dmc.SegmentedControl(
+            id=component_id,
+            value=str(value),
+            data=[{"value": str(v), "label": label} for v, label in choices.items()],
+            size="xs",
+            transitionDuration=120,
+        ),
+    )
+
+
+def _popover(name: str, label_id: str, content: Component, note: str | None = None) -> Component:
+    body = [html.Div(content, className="chips"), *([html.P(note, className="note")] if note else [])]
+    return dmc.Popover(
+        position="bottom-start",
+        shadow="md",
+        withinPortal=True,
+        keepMounted=True,
+        trapFocus=True,
+        transitionProps={"duration": 80},
+        children=[
+            dmc.PopoverTarget(
+                html.Button(
+                    className="tool tool-button",
+                    type="button",
+                    children=[
+                        html.Span(name, className="tool-name"),
+                        html.Span(id=label_id, className="tool-value"),
+                        html.Span(className="caret"),
+                    ],
+                )
+            ),
+            dmc.PopoverDropdown(html.Div(body, className="pop")),
+        ],
+    )
+
+
+def _price_fields() -> Component:
+    def field(component_id: Id, name: str) -> Component:
+        return dmc.NumberInput(
+            id=component_id,
+            label=name,
+            size="xs",
+            min=0,
+            hideControls=True,
+            debounce=True,
+            thousandSeparator=" ",
+            w=110,
+        )
+
+    return html.Div(
+        className="price-fields",
+        children=[
+            dmc.Group([field(Id.PRICE_LOW, "From"), field(Id.PRICE_HIGH, "to")], gap=8),
+            dmc.Group(
+                [
+                    dmc.Button("As zoomed", id=Id.PRICE_ZOOM, size="compact-xs", variant="light"),
+                    dmc.Button("Automatic", id=Id.PRICE_AUTO, size="compact-xs", variant="default"),
+                ],
+                gap=8,
+                mt=8,
+            ),
+        ],
+    )
+
+
+def _tier_words(slug: str) -> str:
+    return TIER_SLUGS[slug].replace("-", "–")
+
+
+def _tier_chips() -> list[Component]:
+    return [_chip(slug, _tier_words(slug)) for slug in ALL_TIERS]
+
+
+def _chip(value: str, name: str) -> Component:
+    return dmc.Chip(name, value=value, size="xs", radius="sm")
+
+
+def _icon(name: str, words: str) -> Component:
+    return html.Span(className=f"icon icon-{name}", role="img", title=words, **{"aria-label": words})
+
+
+def _share_menu() -> Component:
+    def item(component_id: Id, words: str, note: str) -> Component:
+        return dmc.MenuItem(
+            id=component_id,
+            n_clicks=0,
+            children=[html.Div(words), html.Div(note, className="note")],
+            closeMenuOnClick=True,
+        )
+
+    def link(component_id: Id, words: str, note: str) -> Component:
+        return dmc.MenuItem(
+            [html.Div(words), html.Div(note, className="note")],
+            id=component_id,
+            href="/",
+            target="_blank",
+            refresh=True,
+        )
+
+    return html.Div(
+        className="share",
+        children=[
+            dmc.Menu(
+                position="bottom-end",
+                shadow="md",
+                keepMounted=True,
+                transitionProps={"duration": 80},
+                children=[
+                    dmc.MenuTarget(
+                        html.Button(
+                            [_icon("share", "Share"), "Share"], type="button", className="tool tool-button accent"
+                        )
+                    ),
+                    dmc.MenuDropdown(
+                        [
+                            item(Id.SHARE_LINK, "Copy link", "this very view"),
+                            item(Id.SHARE_EMBED, "Copy embed code", "an iframe with the chart alone"),
+                            dmc.MenuDivider(),
+                            link(Id.SHARE_PNG, "Picture", "PNG, 1200 × 630"),
+                            link(Id.SHARE_CSV, "Table", "CSV of the cells"),
+                            link(Id.SHARE_JSON, "Data", "JSON, as the API gives it"),
+                        ]
+                    ),
+                ],
+            ),
+            html.Span(id=Id.SHARE_DONE, className="share-done", role="status"),
+        ],
+    )

@@ -1,0 +1,246 @@
+/* Fetches the chart of the view, fits it to the screen and keeps it moving. */
+(function () {
+  "use strict";
+  const liqheat = (window.liqheat = window.liqheat || {});
+  const callbacks = (window.dash_clientside = window.dash_clientside || {});
+  callbacks.liqheat = callbacks.liqheat || {};
+  const still = () => callbacks.no_update;
+
+  const FOLLOW_MS = 2000; // a chart at most this often while prices stream in
+  const SILENCE_MS = 9000; // after this long without a push the page asks by itself
+  const RETRY_MS = 2000;
+  const ROW = { wide: 58, narrow: 54, gap: 8 };
+
+  const now = { query: null, etag: null, flight: null, again: false, loaded: 0, heard: 0, answer: null };
+
+  /* Component description for a property that takes children. */
+  liqheat.h = (type, props, ...children) => {
+    const flat = children.flat().filter((c) => c !== null && c !== undefined && c !== false);
+    return { namespace: "dash_html_components", type, props: { ...props, children: flat.length === 1 ? flat[0] : flat } };
+  };
+
+  const nudge = () => callbacks.set_props("nudge", { data: Date.now() });
+  const plot = () => document.querySelector(".plot");
+  const graph = (id) => document.querySelector(`#${id} .js-plotly-plot`);
+  const mark = (state) => plot() && (plot().dataset.state = state);
+
+  /* -> [chart figure, map figure, readings, notice] */
+  callbacks.liqheat.load = async function (view) {
+    const nothing = [still(), still(), still(), still()];
+    if (!view) return nothing;
+    const other = view.query !== now.query;
+    if (!other && now.flight) {
+      now.again = true;
+      return nothing;
+    }
+    if (now.flight) now.flight.abort();
+    const flight = (now.flight = new AbortController());
+    if (other) mark("loading");
+    try {
+      const response = await fetch(`/api/v1/chart?${view.query}`, { signal: flight.signal, cache: "no-cache" });
+      const etag = response.headers.get("ETag");
+      if (response.ok && !other && etag && etag === now.etag) return settled(nothing);
+      const answer = await response.json();
+      if (flight.signal.aborted) return nothing;
+      if (!response.ok) return settled([...(other ? [empty(), empty()] : nothing), still(), failed(response.status, answer, view)].slice(-4));
+      Object.assign(now, { query: view.query, etag, answer, loaded: Date.now() });
+      mark("shown");
+      return settled([fit(answer.figure), fitMap(answer.map), answer.readings, null]);
+    } catch (error) {
+      if (flight.signal.aborted) return nothing;
+      retry();
+      mark(now.query ? "stale" : "failed");
+      return settled([still(), still(), still(), unreachable()]);
+    }
+
+    function settled(result) {
+      if (now.flight === flight) now.flight = null;
+      if (now.again) {
+        now.again = false;
+        setTimeout(nudge, FOLLOW_MS);
+      }
+      return result;
+    }
+  };
+
+  const empty = () => ({ data: [], layout: { xaxis: { visible: false }, yaxis: { visible: false }, height: 320 } });
+
+  let retrying = null;
+  function retry() {
+    clearTimeout(retrying);
+    retrying = setTimeout(nudge, RETRY_MS);
+  }
+
+  /* What to say when there is no chart: a value that cannot be shown, a worker that is still starting, a cache gone. */
+  function failed(status, answer, view) {
+    const h = liqheat.h;
+    now.query = null;
+    mark("failed");
+    if (status === 422) {
+      const rest = new URLSearchParams(view.query);
+      rest.delete(answer.parameter);
+      return h("Div", { className: "notice-body" },
+        h("H2", {}, "This link asks for something that cannot be shown"),
+        h("P", {}, h("Code", {}, `${answer.parameter}=${answer.value}`), ` is not possible. Accepted: ${answer.accepted}.`),
+        h("A", { className: "button", href: `${location.pathname}?${rest}` }, `Leave out ${answer.parameter}`));
+    }
+    retry();
+    const done = liqheat.format.finite(answer.progress) ? Math.round(answer.progress * 100) : null;
+    return h("Div", { className: "notice-body" },
+      h("H2", {}, done === null ? "No data at the moment" : `Reading history: ${done} %`),
+      done !== null && h("Progress", { max: 100, value: String(done) }),
+      h("P", {}, answer.reason || answer.detail || `The server answered ${status}.`),
+      h("P", { className: "dim" }, "This page goes on by itself."));
+  }
+
+  const unreachable = () =>
+    liqheat.h("Div", { className: now.query ? "notice-line" : "notice-body" },
+      "The server does not answer. Trying again…", now.query ? " The chart is what it was." : "");
+
+  /* ---- size: pixels belong to the browser, so rows are laid out here ---- */
+
+  const narrow = () => window.innerWidth < 760;
+  const embedded = () => document.documentElement.dataset.page === "embed";
+
+  function heights(rows) {
+    const row = narrow() ? ROW.narrow : ROW.wide;
+    const below = rows * (row + ROW.gap);
+    const box = plot();
+    const top = box ? box.getBoundingClientRect().top + window.scrollY : 150;
+    const foot = embedded() ? 24 : 30;
+    const free = window.innerHeight - top - foot - below;
+    const least = narrow() ? Math.min(420, window.innerHeight * 0.5) : embedded() ? 160 : 360;
+    return { row, main: Math.round(Math.max(least, narrow() && !embedded() ? least : free)) };
+  }
+
+  function fit(figure) {
+    const layout = { ...figure.layout };
+    const keys = Object.keys(layout).filter((k) => /^yaxis\d*$/.test(k) && !layout[k].overlaying);
+    keys.sort((a, b) => (layout[b].domain || [0, 1])[1] - (layout[a].domain || [0, 1])[1]);
+    const { row, main } = heights(keys.length - 1);
+    const margin = { l: 0, r: narrow() ? 52 : 62, t: 6, b: 24 };
+    const inner = main - margin.t - margin.b;
+    const total = inner + (keys.length - 1) * (row + ROW.gap);
+    const moved = new Map();
+    let top = total;
+    keys.forEach((key, i) => {
+      const height = i ? row : inner;
+      const domain = [Math.max(0, (top - height) / total), top / total];
+      moved.set((layout[key].domain || [0, 1])[1], domain[1]);
+      layout[key] = { ...layout[key], domain, automargin: false, showspikes: false };
+      top -= height + ROW.gap;
+    });
+    // Row titles are placed on the page; they move with their rows.
+    layout.annotations = (layout.annotations || []).map((a) => (a.yref === "paper" && moved.has(a.y) ? { ...a, y: moved.get(a.y) } : a));
+    layout.xaxis = { ...layout.xaxis, showspikes: false };
+    const width = plot() ? plot().clientWidth : undefined;
+    Object.assign(layout, { margin, width, height: total + margin.t + margin.b, autosize: false, hovermode: false });
+    if (narrow()) layout.dragmode = false; // a finger scrolls the page
+    layout.meta = { query: now.query, etag: now.etag };
+    now.main = { inner, margin };
+    setTimeout(watchPlot, 0);
+    // The scale is the legend above the chart.
+    const data = figure.data.map((t) => (t.type === "heatmap" ? { ...t, showscale: false } : t));
+    return { ...figure, data, layout };
+  }
+
+  /* The map stands beside the heatmap with its prices at the same height. */
+  function fitMap(figure) {
+    if (!figure) return empty();
+    const box = document.querySelector(".map-box");
+    const side = !narrow() && now.main;
+    const margin = { ...figure.layout.margin, ...(side ? { t: now.main.margin.t } : {}) };
+    const height = side ? now.main.inner + margin.t + (margin.b || 0) : 360;
+    return { ...figure, layout: { ...figure.layout, margin, width: box ? box.clientWidth : 280, height, autosize: false } };
+  }
+
+  let resizing = null;
+  window.addEventListener("resize", () => {
+    clearTimeout(resizing);
+    resizing = setTimeout(() => {
+      if (!now.answer) return;
+      callbacks.set_props("chart", { figure: fit(now.answer.figure) });
+      callbacks.set_props("map", { figure: fitMap(now.answer.map) });
+    }, 120);
+  });
+
+  /* ---- what the chart tells ---- */
+
+  function painted(gd) {
+    const { query, etag } = (gd.layout && gd.layout.meta) || {};
+    if (!query) return;
+    Object.assign(plot().dataset, { shown: query, etag: etag || "", painted: Math.round(performance.now()) });
+  }
+
+  function watchPlot() {
+    const gd = graph("chart");
+    if (!gd || !gd.on) return void setTimeout(watchPlot, 60);
+    if (gd.dataset.watched) return;
+    gd.dataset.watched = "yes";
+    gd.on("plotly_afterplot", () => painted(gd));
+    if (gd._fullLayout) painted(gd);
+    gd.on("plotly_relayout", (change) => {
+      if (Object.keys(change).some((k) => k.startsWith("yaxis."))) followZoom();
+    });
+    liqheat.attachCross(gd);
+  }
+
+  function followZoom() {
+    const gd = graph("chart");
+    const map = graph("map");
+    if (map && map._fullLayout) window.Plotly.relayout(map, { "yaxis.range": [...gd._fullLayout.yaxis.range] });
+  }
+
+  /* Prices of the heatmap's window as it is zoomed. */
+  liqheat.priceWindow = function () {
+    const gd = graph("chart");
+    if (!gd || !gd._fullLayout) return null;
+    const axis = gd._fullLayout.yaxis;
+    const ends = axis.range.map((r) => axis.r2p && Number(axis.type === "log" ? 10 ** r : r)).sort((a, b) => a - b);
+    return ends.map((p) => Number(p.toPrecision(5)));
+  };
+
+  liqheat.answer = () => now.answer;
+
+  /* ---- live ---- */
+
+  const page = Math.random().toString(36).slice(2);
+  let turn = 0;
+  let watched = null;
+  liqheat.watching = (symbol) => {
+    if (symbol === watched) return still();
+    watched = symbol;
+    return { page, turn: ++turn, symbol };
+  };
+
+  /* A push moves the price at once; the chart follows at its own pace. */
+  callbacks.liqheat.pulse = function (live, readings) {
+    const fresh = (callbacks.callback_context.triggered || []).some((t) => t.prop_id.startsWith("live"));
+    if (fresh && live && live.turn === turn) {
+      now.heard = Date.now();
+      if (live.markets.length) follow();
+    }
+    return liqheat.priceTag(live && live.turn === turn && fresh ? live.markets : [], readings);
+  };
+
+  let following = null;
+  function follow() {
+    if (following || document.hidden) return;
+    const wait = Math.max(0, now.loaded + FOLLOW_MS - Date.now());
+    following = setTimeout(() => {
+      following = null;
+      if (!liqheat.dragging) nudge();
+    }, wait);
+  }
+
+  /* No push for long: the socket is gone, or this browser has none for it. Ask, and offer the watch again. */
+  setInterval(() => {
+    if (document.hidden || !liqheat.view || now.flight || Date.now() - now.heard < SILENCE_MS) return;
+    if (Date.now() - now.loaded > FOLLOW_MS * 2) nudge();
+    if (now.heard && Date.now() - now.heard > SILENCE_MS * 2) {
+      now.heard = Date.now() - SILENCE_MS;
+      callbacks.set_props("watch", { data: { page, turn: ++turn, symbol: watched } });
+    }
+  }, 3000);
+  document.addEventListener("visibilitychange", () => !document.hidden && liqheat.view && nudge());
+})();

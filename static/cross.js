@@ -1,0 +1,197 @@
+/* The cross-hair and the reading under it: price, time, density of both sides, distance from the mark; rows below alike. */
+(function () {
+  "use strict";
+  const liqheat = (window.liqheat = window.liqheat || {});
+  const TYPES = {
+    i1: Int8Array, u1: Uint8Array, i2: Int16Array, u2: Uint16Array, i4: Int32Array, u4: Uint32Array, f4: Float32Array, f8: Float64Array,
+  };
+
+  /* Values of an array of a figure, which may be {dtype, bdata, shape}. Decoded once. */
+  const decoded = new WeakMap();
+  function values(array) {
+    if (!array || !array.bdata) return array || [];
+    if (!decoded.has(array)) {
+      const text = atob(array.bdata);
+      const bytes = Uint8Array.from(text, (c) => c.charCodeAt(0));
+      decoded.set(array, new TYPES[array.dtype || "u1"](bytes.buffer));
+    }
+    return decoded.get(array);
+  }
+  liqheat.values = values;
+
+  const toMs = (x) => (typeof x === "number" ? x : Date.parse(/Z|[+-]\d\d:?\d\d$/.test(x) ? x : x + "Z"));
+
+  /* Index of the last edge at or below a value, -1 outside. */
+  function cell(edges, x) {
+    if (!(x >= edges[0] && x < edges[edges.length - 1])) return -1;
+    let low = 0;
+    let high = edges.length - 1;
+    while (high - low > 1) {
+      const middle = (low + high) >> 1;
+      if (edges[middle] <= x) low = middle;
+      else high = middle;
+    }
+    return low;
+  }
+
+  /* Everything a reading needs, taken from an answer once. */
+  const prepared = new WeakMap();
+  function prepare(answer) {
+    if (prepared.has(answer)) return prepared.get(answer);
+    const { figure, readings } = answer;
+    const heat = figure.data.find((t) => t.type === "heatmap");
+    const bubbles = figure.data.filter((t) => t.type === "scatter" && t.mode === "markers");
+    const candles = figure.data.find((t) => t.type === "candlestick");
+    const made = heat && {
+      edges: values(heat.y),
+      start: toMs(heat.x0) - heat.dx / 2,
+      step: heat.dx,
+      close: candles ? values(candles.close) : [],
+      density: readings.density && { ...readings.density, codes: values({ ...readings.density, dtype: "u1" }) },
+      bubbles,
+    };
+    if (made && made.density) [, made.columns] = shapeOf(made.density.shape);
+    prepared.set(answer, made);
+    return made;
+  }
+
+  const shapeOf = (shape) => (typeof shape === "string" ? shape.split(",").map(Number) : shape);
+
+  /* Density of a cell in USD per bin. */
+  function usdAt(made, row, column) {
+    const d = made.density;
+    const code = d ? d.codes[row * made.columns + column] : 0;
+    return code ? Math.exp(d.log_min + code * d.log_step) : 0;
+  }
+
+  const axesOf = (layout) => Object.keys(layout).filter((k) => /^yaxis\d*$/.test(k)).map((k) => layout[k]);
+  const within = (axis, px) => px >= axis._offset && px <= axis._offset + axis._length;
+
+  function nearestPrint(gd, made, x, y) {
+    const { xaxis, yaxis } = gd._fullLayout;
+    let best = null;
+    for (const trace of made.bubbles) {
+      const [times, prices, sizes] = [values(trace.x), values(trace.y), values(trace.marker.size)];
+      for (let i = 0; i < times.length; i++) {
+        const dx = xaxis._offset + xaxis.c2p(toMs(times[i])) - x;
+        const dy = yaxis._offset + yaxis.d2p(prices[i]) - y;
+        const far = Math.hypot(dx, dy);
+        if (far <= Math.max(5, sizes[i] / 2) && (!best || far < best.far)) best = { far, trace, i };
+      }
+    }
+    return best;
+  }
+
+  const line = (name, value, cls, title) =>
+    `<div><span>${name}</span><span class="number ${cls || ""}">${title ? `<b>${value}</b>` : value}</span></div>`;
+
+  function reading(gd, x, y) {
+    const answer = liqheat.answer();
+    const made = answer && prepare(answer);
+    const layout = gd._fullLayout;
+    if (!made || !layout || !layout.xaxis || !within(layout.xaxis, x)) return null;
+    const axis = axesOf(layout).find((a) => within(a, y));
+    if (!axis) return null;
+    const time = layout.xaxis.p2c(x - layout.xaxis._offset);
+    const f = liqheat.format;
+    const at = Math.floor((time - made.start) / made.step);
+    const column = at >= 0 && at < made.columns ? at : -1;
+    const out = { axis, time, rows: [], tag: null };
+    if (axis._id === "y") {
+      const price = axis.p2d(y - axis._offset);
+      out.tag = f.price(price);
+      readPrice(out, answer.readings, made, { price, column });
+      const print = nearestPrint(gd, made, x, y);
+      if (print) out.rows.unshift(...readPrint(print));
+    } else {
+      readRows(out, answer.figure, axis._id, column);
+    }
+    return out;
+  }
+
+  function readPrice(out, readings, made, { price, column }) {
+    const f = liqheat.format;
+    const row = cell(made.edges, price);
+    const mark = readings.mark_price;
+    out.rows.push(line("Price", f.price(price), "", true));
+    if (mark) out.rows.push(line("From mark", f.percent(price / mark - 1)));
+    if (row < 0 || column < 0) return;
+    const bin = Math.log(made.edges[row + 1] / made.edges[row]);
+    const usd = (usdAt(made, row, column) * 0.001) / bin;
+    const close = made.close[column];
+    const short = price > (Number.isFinite(close) ? close : mark);
+    const side = short ? "Shorts" : "Longs";
+    out.rows.push(line(`${side} at risk`, usd ? `≈ ${f.usd(usd)} / 0.1 %` : "none", short ? "short" : "long", true));
+  }
+
+  function readPrint({ trace, i }) {
+    const f = liqheat.format;
+    const usd = values(trace.customdata)[i];
+    const [time, price] = [toMs(values(trace.x)[i]), values(trace.y)[i]];
+    const long = /long/i.test(trace.name);
+    return [
+      line(long ? "Long liquidated" : "Short liquidated", f.exact(Array.isArray(usd) ? usd[0] : usd), long ? "long" : "short", true),
+      line("at", `${f.price(price)} · ${f.clock(time, true)} UTC`),
+    ];
+  }
+
+  function readRows(out, figure, id, column) {
+    for (const trace of figure.data) {
+      if (trace.yaxis !== id) continue;
+      const y = column < 0 ? NaN : values(trace.y)[column];
+      if (Number.isFinite(y)) out.rows.push(line(...rowWords(trace.name, y)));
+    }
+  }
+
+  /* A row's name and its number with the unit. */
+  function rowWords(name, y) {
+    const f = liqheat.format;
+    if (/liquidated/.test(name)) return [/^long/.test(name) ? "Longs liquidated" : "Shorts liquidated", f.usd(Math.abs(y)), /^long/.test(name) ? "long" : "short", true];
+    if (name === "funding_rate") return ["Funding", `${y >= 0 ? "+" : "−"}${Math.abs(y).toFixed(4)} %`, "", true];
+    if (name === "rsi") return ["RSI 14", y.toFixed(1), "", true];
+    if (name === "long_short_ratio") return ["Long accounts per short", y.toFixed(2), "", true];
+    return ["Open interest", `${Math.round(y).toLocaleString("en-US")} ${liqheat.view.symbol}`, "", true];
+  }
+
+  function show(gd, layer, x, y) {
+    const found = reading(gd, x, y);
+    layer.hidden = !found;
+    if (!found) return;
+    const f = liqheat.format;
+    const { xaxis } = gd._fullLayout;
+    const right = x > xaxis._offset + xaxis._length * 0.62;
+    const when = `${f.day(found.time)} ${f.clock(found.time)} UTC`;
+    const far = new Date(found.time);
+    const here = `${String(far.getHours()).padStart(2, "0")}:${String(far.getMinutes()).padStart(2, "0")} here`;
+    const foot = xaxis._offset + xaxis._length;
+    const bottom = Math.max(...axesOf(gd._fullLayout).map((a) => a._offset + a._length));
+    layer.innerHTML =
+      `<i class="v" style="left:${x}px"></i><i class="h" style="top:${y}px;right:auto;width:${foot}px"></i>` +
+      (found.tag ? `<span class="tag" style="left:${foot + 2}px;top:${y - 9}px">${found.tag}</span>` : "") +
+      `<span class="tag" style="left:${Math.max(2, Math.min(foot - 120, x - 60))}px;top:${bottom + 3}px">${when}</span>` +
+      `<div class="card" style="top:${Math.max(4, Math.min(y + 14, bottom - 130))}px;${right ? `right:${layer.clientWidth - x + 14}px` : `left:${x + 14}px`}">` +
+      found.rows.join("") + line(f.clock(found.time) + " UTC", here, "dim") + "</div>";
+  }
+
+  liqheat.attachCross = function (gd) {
+    const box = gd.closest(".plot");
+    const layer = box.querySelector(".cross");
+    layer.hidden = true;
+    let frame = 0;
+    const at = (event) => {
+      const rect = box.getBoundingClientRect();
+      const [x, y] = [event.clientX - rect.left, event.clientY - rect.top];
+      cancelAnimationFrame(frame);
+      frame = requestAnimationFrame(() => (liqheat.dragging ? (layer.hidden = true) : show(gd, layer, x, y)));
+    };
+    const leave = () => {
+      cancelAnimationFrame(frame);
+      layer.hidden = true;
+    };
+    box.addEventListener("pointermove", (event) => event.pointerType === "mouse" && at(event));
+    box.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && leave());
+    box.addEventListener("click", (event) => window.matchMedia("(hover: none)").matches && at(event));
+    box.addEventListener("pointerdown", (event) => (liqheat.dragging = event.pointerType === "mouse"));
+    window.addEventListener("pointerup", () => (liqheat.dragging = false));
+  };
+})();

@@ -1,0 +1,162 @@
+/* What the numbers are, where they come from and how old they are: everything beside the chart. */
+(function () {
+  "use strict";
+  const liqheat = (window.liqheat = window.liqheat || {});
+  const callbacks = (window.dash_clientside = window.dash_clientside || {});
+  callbacks.liqheat = callbacks.liqheat || {};
+  const h = (...args) => liqheat.h(...args);
+  const f = liqheat.format;
+  const dmc = (type, props) => ({ namespace: "dash_mantine_components", type, props });
+
+  /* -> [banner, status, totals, legend, 24 h, footer] */
+  callbacks.liqheat.describe = function (readings, view) {
+    if (!readings || !view) return Array(6).fill(callbacks.no_update);
+    colours();
+    return [
+      banner(readings), status(readings), totals(readings.totals), legend(readings, view), liquidated(readings), footer(readings, view),
+    ];
+  };
+
+  /* The two ends of the colour scale, for everything else that names a side. */
+  function colours() {
+    const { figure } = liqheat.answer();
+    const heat = figure.data.find((t) => t.type === "heatmap");
+    const scale = heat && heat.colorscale;
+    if (!Array.isArray(scale)) return;
+    const style = document.documentElement.style;
+    const stops = (from, to, turn) => {
+      const part = scale.filter(([at]) => at >= from && at <= to);
+      return (turn ? part.reverse() : part).map(([, c]) => c).join(", ");
+    };
+    style.setProperty("--long-ramp", `linear-gradient(90deg, ${stops(0, 0.5, true)})`);
+    style.setProperty("--short-ramp", `linear-gradient(90deg, ${stops(0.5, 1, false)})`);
+  }
+
+  function banner(readings) {
+    return readings.banner ? h("Span", { className: readings.origin }, readings.banner) : null;
+  }
+
+  function status(readings) {
+    const { origin } = readings;
+    const behind = Math.max(...readings.venues.map((v) => v.as_of_ms));
+    return [
+      h("Span", { className: `badge ${origin}`, title: readings.source || "" }, origin.toUpperCase()),
+      ...readings.venues.map((v) => venue(v, origin, behind)),
+      h("Span", { title: "Levels are computed from open interest, prices and assumed leverages; nobody publishes them." },
+        "levels ", h("B", {}, "ESTIMATED")),
+      h("Span", { title: "Liquidations as the venues print them." },
+        "prints ", h("B", {}, origin === "simulated" ? "SIMULATED" : "MEASURED")),
+      readings.provisional && h("Span", { className: "venue stale", title: "The position book is young: levels still depend on how it was started." }, "book PROVISIONAL"),
+      h("Span", { className: "asof", id: "as-of", title: f.local(readings.as_of_ms) },
+        "as of ", h("B", { id: "as-of-time" }, f.clock(readings.as_of_ms, true)), ` UTC, ${f.day(readings.as_of_ms)}`),
+    ].filter(Boolean);
+  }
+
+  function venue(v, origin, behind) {
+    const gap = v.gaps && v.gaps.length ? v.gaps[v.gaps.length - 1] : null;
+    const more = v.gaps && v.gaps.length > 1 ? ` +${v.gaps.length - 1}` : "";
+    // Ages against the clock mean something only for a live market.
+    const lag = origin === "live" ? Date.now() - v.as_of_ms : behind - v.as_of_ms;
+    const age = origin === "live" || v.stale ? ` ${f.age(lag)}${origin === "live" ? "" : " behind"}` : "";
+    return h("Span", { className: `venue${v.stale ? " stale" : ""}`, title: `data to ${f.clock(v.as_of_ms, true)} UTC · ${f.local(v.as_of_ms)}` },
+      h("Span", { className: "dot" }), `${liqheat.venueName(v.exchange)}${age}`,
+      gap && h("Span", { className: "gap", title: v.gaps.map(gapWords).join("\n") }, ` gap ${gapWords(gap)}${more}`));
+  }
+  const gapWords = (g) => {
+    const far = Math.abs(g.end_ms - g.start_ms) > 72e6;
+    const at = (ms) => (far ? f.day(ms) : f.clock(ms));
+    return `${at(g.start_ms)}–${at(g.end_ms)}${g.what ? ` (${g.what.replace(/_/g, " ")})` : ""}`;
+  };
+
+  function totals(day) {
+    if (!day) return null;
+    return [
+      h("Span", { title: `Realised liquidations of the last 24 h: longs ${f.exact(day.long_usd)}, shorts ${f.exact(day.short_usd)}` },
+        "24 h liquidated: longs ", h("B", { className: "long" }, f.usd(day.long_usd)), " · shorts ", h("B", { className: "short" }, f.usd(day.short_usd))),
+    ];
+  }
+
+  function legend(readings, view) {
+    const { scale } = readings;
+    const one = (side, ramp, usd, where) =>
+      view.side === (side === "longs" ? "short" : "long") ? null
+        : h("Span", { title: `Full colour: ${f.exact(usd)} per 0.1 % of price or more. Estimated.` },
+          h("B", { className: side === "longs" ? "long" : "short" }, side), ` liquidated ${where}`,
+          h("Span", { className: "ramp", style: { background: `var(${ramp})` } }), "≈ ", h("B", {}, f.usd(usd)), " per 0.1 %");
+    const how = `${scale.lens === "contrast" ? "Contrast: density above its surroundings along price. " : "Density. "}` +
+      `Full colour is percentile ${scale.percentile} of what is on screen, per side; gamma ${scale.gamma}.`;
+    return [
+      one("longs", "--long-ramp", scale.long_usd, "below"),
+      one("shorts", "--short-ramp", scale.short_usd, "above"),
+      h("Span", { className: "how", title: how }, `${scale.lens} · p${scale.percentile} · γ ${scale.gamma}`),
+    ].filter(Boolean);
+  }
+
+  function liquidated(readings) {
+    const day = readings.totals;
+    if (!day) return null;
+    const sum = day.long_usd + day.short_usd;
+    const cell = (usd, cls) => h("Td", { className: `number ${cls || ""}`, title: f.exact(usd) }, f.usd(usd));
+    const row = (name, long, short, cls) => h("Tr", { className: cls || "" }, h("Td", {}, name), cell(long, "long"), cell(short, "short"));
+    const big = day.largest;
+    return [
+      h("Div", { className: "box-title" }, "Liquidated in 24 h", h("Span", { className: "dim" }, readings.origin === "simulated" ? "simulated" : "measured")),
+      sum > 0 && h("Div", { className: "ratio", title: `longs ${Math.round((100 * day.long_usd) / sum)} %` },
+        h("Span", { style: { width: `${(100 * day.long_usd) / sum}%`, background: "var(--long)" } }),
+        h("Span", { style: { flex: 1, background: "var(--short)" } })),
+      h("Table", {},
+        h("Thead", {}, h("Tr", {}, h("Th", {}, ""), h("Th", {}, "longs"), h("Th", {}, "shorts"))),
+        h("Tbody", {},
+          ...day.venues.map((v) => row(liqheat.venueName(v.exchange), v.long_usd, v.short_usd)),
+          row("All", day.long_usd, day.short_usd, "sum"))),
+      big && h("P", { title: `${f.exact(big.notional_usd)} at ${f.price(big.price)} · ${f.local(big.time_ms)}` },
+        "Largest: ", h("B", { className: big.side }, f.usd(big.notional_usd)), ` ${big.side} at ${f.price(big.price)}, `,
+        `${liqheat.venueName(big.exchange)} ${f.clock(big.time_ms)} UTC`),
+    ].filter(Boolean);
+  }
+
+  function footer(readings, view) {
+    return [
+      h("A", { href: `/?${view.canonical}`, target: document.documentElement.dataset.page === "embed" ? "_blank" : undefined }, `liqheat · ${view.symbol}`),
+      h("Span", { className: "footer-origin" }, readings.origin === "live" ? "" : readings.origin.toUpperCase()),
+      h("Span", {}, `as of ${f.clock(readings.as_of_ms, true)} UTC`),
+      h("Span", {}, `levels estimated, leverage mix “${readings.preset}”`),
+      h("Span", {}, "times in UTC"),
+    ];
+  }
+
+  /* ---- price tag: from a push when there is one, else from the chart's readings ---- */
+  let before = null;
+  liqheat.priceTag = function (markets, readings) {
+    if (!readings) return callbacks.no_update;
+    const lead = readings.venues[0];
+    const pushed = markets.find((m) => m.market.startsWith(`${lead.exchange}:`));
+    const newer = pushed && pushed.as_of_ms >= readings.as_of_ms;
+    const price = newer ? pushed.mark_price : readings.mark_price;
+    if (newer && document.getElementById("as-of-time")) callbacks.set_props("as-of-time", { children: f.clock(pushed.as_of_ms, true) });
+    const way = before && before.symbol === readings.symbol && price !== before.price ? (price > before.price ? "up" : "down") : before && before.way;
+    before = { symbol: readings.symbol, price, way };
+    return h("Span", { title: `mark price, ${liqheat.venueName(lead.exchange)}` }, h("Span", { className: way || "" }, f.price(price)), h("Span", { className: "unit" }, readings.quote || ""));
+  };
+
+  /* ---- what is on offer ---- */
+  let markets = null;
+  callbacks.liqheat.offer = async function (_readings, view) {
+    const nothing = [callbacks.no_update, callbacks.no_update];
+    if (!view) return nothing;
+    if (!markets || !markets.some((m) => m.base === view.symbol)) {
+      try {
+        const response = await fetch("/api/v1/markets");
+        if (!response.ok) return nothing;
+        const answer = await response.json();
+        markets = answer.markets || answer;
+      } catch (error) {
+        return nothing; // the chart says that the server does not answer
+      }
+    }
+    const coins = [...new Set(markets.map((m) => m.base))];
+    liqheat.offered = markets.filter((m) => m.base === view.symbol).map((m) => m.exchange);
+    callbacks.set_props("venues", { value: liqheat.venuesShown(liqheat.view) });
+    return [coins, liqheat.offered.map((v) => dmc("Chip", { children: liqheat.venueName(v), value: v, size: "xs", radius: "sm" }))];
+  };
+})();
