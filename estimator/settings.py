@@ -20,27 +20,28 @@ class Settings(BaseSettings):
         env_prefix="LIQHEAT_", env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
     )
 
-    host: str = Field("127.0.0.1", description="Address the web server listens on.")
-    port: int = Field(8050, ge=1, le=65535, description="Port the web server listens on.")
+    host: str = Field(default="127.0.0.1", description="Address the web server listens on.")
+    port: int = Field(default=8050, ge=1, le=65535, description="Port the web server listens on.")
     redis_url: str | None = Field(
-        None,
+        default=None,
         validation_alias="REDIS_URL",
         description="Redis >= 7 or Valkey >= 8 to use; empty starts the bundled server on a private unix socket.",
     )
-    data: Path = Field(Path("data"), description="Folder of the bundled server's append-only file.")
-    source: Literal["simulated", "recorded"] = Field("simulated", description="Where market data comes from.")
-    recording: Path | None = Field(None, description="Folder or file that --source recorded reads.")
+    data: Path = Field(default=Path("data"), description="Folder of the bundled server's append-only file.")
+    source: Literal["simulated", "recorded"] = Field(default="simulated", description="Where market data comes from.")
+    recording: Path | None = Field(default=None, description="Folder or file that --source recorded reads.")
     replay: float | None = Field(
-        None, gt=0, description="Play a recording as if live, this many times faster than time; empty shows it at rest."
+        default=None, gt=0, description="Play a recording as if live, this many times faster than time; empty shows it at rest."
     )
-    seed: int = Field(7, ge=0, description="Seed of the simulated market.")
+    seed: int = Field(default=7, ge=0, description="Seed of the simulated market.")
+    days: float = Field(default=30.0, gt=0, le=400, description="Length of the simulated market's history, in days.")
     preset: Literal["balanced", "positions", "high-leverage"] = Field(
-        "balanced", description="Mix of effective leverages the position book assumes."
+        default="balanced", description="Mix of effective leverages the position book assumes."
     )
-    cache_ttl_hours: float = Field(72.0, gt=0, description="Unread cache entries are dropped after this long.")
+    cache_ttl_hours: float = Field(default=72.0, gt=0, description="Unread cache entries are dropped after this long.")
     frame_ancestors: str = Field(
-        "*", description="Sites that may frame /embed, as in the CSP directive (space separated; * for any)."
+        default="*", description="Sites that may frame /embed, as in the CSP directive (space separated; * for any)."
     )
     public_url: str | None = Field(
-        None, description="Address of the site as others see it, for embed snippets; empty takes it from the request."
+        default=None, description="Address of the site as others see it, for embed snippets; empty takes it from the request."
     )

@@ -6,7 +6,8 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from hashlib import blake2b
 from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
@@ -103,7 +104,7 @@ class Cache:
         ------
         ParameterError
             If the lattice or the times are not those of `level`, the tiers are not those already stored, or a density
-            is not finite.
+            is negative or not finite.
         """
         for index, parts in tiles.split_grid(level, grid):
             named = dict(zip(("tile", "tiers"), parts, strict=False))
@@ -145,6 +146,13 @@ class Cache:
             raise CacheError(f"{market_id}: put_status must come before add_liquidations, it says whose prints they are")
         with self._connection.translated():
             prints.append(self._redis, key, prints_)
+
+    def forget_liquidations(self, market_id: str) -> None:
+        """Drop the prints of a market whose source tells its past anew: a simulated or a recorded one."""
+        key = self._stream_key(market_id)
+        if key is not None:
+            with self._connection.translated():
+                self._redis.unlink(key)
 
     def publish(self, market_id: str, message: Mapping[str, Any]) -> None:
         """Send `message` to every reader of `updates`, with the market under ``"market"``."""
@@ -215,7 +223,7 @@ class Cache:
         except CacheError:
             return False
 
-    async def updates(self) -> AsyncIterator[dict[str, Any]]:
+    async def updates(self) -> AsyncGenerator[dict[str, Any], None]:
         """Yield what is published from now on, as dicts with ``"market"``.
 
         All readers of an event loop share one subscription. It reconnects by itself and then yields
@@ -223,8 +231,9 @@ class Cache:
         """
         loop = asyncio.get_running_loop()
         shared = self._updates.setdefault(loop, Updates(self._connection, _CHANNEL))
-        async for message in shared.read():
-            yield message
+        async with aclosing(shared.read()) as messages:
+            async for message in messages:
+                yield message
 
     async def get_or_compute(self, key: str, ttl_s: float, compute: Callable[[], Awaitable[bytes]]) -> bytes:
         """Return the bytes stored for `key`, computing and storing them once for all tasks and processes that ask.

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import polars as pl
 
-from estimator.domain import BoolArray, Candle, Float32Array, Float64Array, Int64Array, Market
+from estimator.domain import BoolArray, Candle, Float32Array, Float64Array, Int64Array, LeverageBracket, Market
 from estimator.errors import InputError, ParameterError
 from estimator.model.grid import DIFFUSE, TIER_NAMES, LiquidationGrid, tier_index
 from estimator.model.parameters import Parameters
@@ -297,3 +297,8 @@ def estimate(
     grid, _ = PositionBook(market, parameters).run(steps, emit=emit)
     return grid.with_source(Estimate(market, parameters, steps, emit), gaps)
 
+
+def compile_book() -> None:
+    """Compile the kernel into its on-disk cache."""
+    market = Market("binance", "BTC/USDT:USDT", "linear", (LeverageBracket(0, 125, 0.004),))
+    PositionBook(market).step([Candle(0, 1.0, 1.0, 1.0, 1.0, 1.0)], 1.0, close_ms=STEP_MS)

@@ -1,0 +1,57 @@
+# Two commands are enough: `make run` and `make test`. Both install what they need first.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export UV_PYTHON_DOWNLOADS = never
+ARGS ?=
+
+.PHONY: help install run test check format bench lock clean
+
+help: ## Show what can be made
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[1mmake %-8s\033[0m %s\n", $$1, $$2}'
+
+install: $(STAMP) ## Install everything into .venv (uv if it is there, else pip)
+
+$(STAMP): requirements.lock pyproject.toml
+	@echo "Setting up $(VENV) (once) …"
+	@if command -v uv >/dev/null 2>&1; then \
+		uv venv --quiet --allow-existing --python '>=3.11' $(VENV) && \
+		uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock && \
+		uv pip install --quiet --python $(BIN)/python --no-deps --editable . ; \
+	else \
+		$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "liqheat needs Python 3.11 or newer: make PYTHON=python3.11 …")' && \
+		$(PYTHON) -m venv $(VENV) && \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock && \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable . ; \
+	fi
+	@$(BIN)/liqheat warm
+	@touch $(STAMP)
+
+run: $(STAMP) ## Start liqheat at http://127.0.0.1:8050 (ARGS="--source recorded --data FOLDER")
+	@exec $(BIN)/liqheat run $(ARGS)
+
+test: $(STAMP) ## Run every test; browser tests need Chromium
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(STAMP) ## Lint, types, import rules and the fast tests: all CI checks but the slow tests
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/python -m pytest -q -m "not browser" $(ARGS)
+
+format: $(STAMP) ## Format the code and apply safe fixes
+	@$(BIN)/ruff check --fix --quiet . || true
+	@$(BIN)/ruff format .
+
+bench: $(STAMP) ## Measure: kernel, start, server; prints ratios
+	@$(BIN)/python -m tests.benchmarks $(ARGS)
+
+lock: ## Resolve requirements.lock anew (needs uv)
+	uv pip compile pyproject.toml --group dev --universal --generate-hashes --no-header --no-annotate --quiet -o requirements.lock
+
+clean: ## Remove what install and the tools made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,216 @@
+"""The `liqheat` command: the estimator's commands, `run` (supervisor), `web` and `estimate` (which draws)."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, Final, Literal, NoReturn
+
+import typer
+from estimator import cli as data_commands
+from estimator.cli import console, fail, progress_bar, read_settings
+from estimator.errors import LiqheatError
+from estimator.settings import Settings
+
+_RESTART_S: Final = 2.0  # pause before a worker that died is started again
+_STOP_S: Final = 5.0  # how long a child may take to end before it is killed
+
+app = typer.Typer(
+    name="liqheat",
+    help="Open, self-hosted liquidation heatmap for crypto perpetual futures.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+)
+app.command()(data_commands.worker)
+app.command()(data_commands.warm)
+
+SourceName = Literal["simulated", "recorded"]
+
+
+@app.command()
+def run(
+    source: Annotated[SourceName | None, typer.Option(help="Where market data comes from.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder or file that --source recorded reads.")] = None,
+    replay: Annotated[str | None, typer.Option(help="Play a recording as if live, e.g. 60x.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the simulated market.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+) -> None:
+    """Start everything: the bundled Redis if none is set, one worker and one web server."""
+    chosen = {
+        "LIQHEAT_SOURCE": source or ("recorded" if data else None),
+        "LIQHEAT_RECORDING": data,
+        "LIQHEAT_REPLAY": _replay(replay),
+        "LIQHEAT_SEED": seed,
+        "LIQHEAT_HOST": host,
+        "LIQHEAT_PORT": port,
+    }
+    os.environ.update({name: str(value) for name, value in chosen.items() if value is not None})
+    settings = read_settings()
+    _check_recording(settings)
+    _check_port(settings)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        if settings.redis_url is not None:
+            _supervise(settings, settings.redis_url)
+        else:
+            from estimator.redis_server import BundledServer
+
+            with BundledServer(settings.data) as server:
+                _supervise(settings, server.url)
+    except KeyboardInterrupt:
+        console.print("stopped")
+    except LiqheatError as error:
+        fail(str(error))
+
+
+@app.command()
+def web() -> None:
+    """Serve the page and the API from the cache (needs REDIS_URL)."""
+    import uvicorn
+
+    from dashboard.app import create_app
+    from estimator.cache import Cache
+
+    settings = read_settings()
+    if settings.redis_url is None:
+        fail("web needs REDIS_URL; `liqheat run` starts a server of its own")
+    cache = Cache(settings.redis_url, ttl_s=int(settings.cache_ttl_hours * 3600))
+    uvicorn.run(
+        create_app(settings, cache),
+        host=settings.host,
+        port=settings.port,
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=2,
+    )
+
+
+@app.command()
+def estimate(
+    candles: Annotated[Path, typer.Argument(help="Candles: CSV, Parquet, Feather or JSON, .gz too.")],
+    open_interest: Annotated[Path, typer.Argument(help="Open interest, in base coins, in the same formats.")],
+    market: Annotated[Path, typer.Option(help="JSON: exchange, symbol, contract, brackets, taker_fee_rate.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Write the grid as Parquet: time, price, long_usd, short_usd.")
+    ] = None,
+    png: Annotated[Path | None, typer.Option(help="Draw the map as a PNG.")] = None,
+    preset: Annotated[
+        Literal["balanced", "positions", "high-leverage"], typer.Option(help="Mix of effective leverages.")
+    ] = "balanced",
+) -> None:
+    """Estimate a liquidation map from files, without a server."""
+    from dashboard.preview import draw_grid
+    from estimator.files import estimate_files, write_grid
+
+    try:
+        with progress_bar() as report:
+            grid, frame = estimate_files(candles, open_interest, market, preset, report)
+        if out is not None:
+            console.print(f"{out}: {write_grid(grid, out)} cells", highlight=False)
+        if png is not None:
+            png.write_bytes(draw_grid(grid, frame, title=json.loads(market.read_text())["symbol"]))
+            console.print(f"{png}: drawn", highlight=False)
+        if out is None and png is None:
+            console.print("nothing written: give --out GRID.parquet, --png MAP.png or both")
+    except (LiqheatError, OSError) as error:
+        fail(str(error))
+
+
+def _replay(text: str | None) -> float | None:
+    """Read ``60x`` or ``60``."""
+    if text is None:
+        return None
+    try:
+        return float(text.lower().removesuffix("x"))
+    except ValueError:
+        raise typer.BadParameter(f"got {text!r}, expected a speed such as 60x", param_hint="--replay") from None
+
+
+def _check_recording(settings: Settings) -> None:
+    if settings.source != "recorded":
+        return
+    if settings.recording is None:
+        fail("--source recorded needs a file or folder: --data PATH")
+    elif not settings.recording.exists():
+        fail(f"--data {settings.recording}: there is no such file or folder")
+
+
+def _check_port(settings: Settings) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            fail(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; choose another with --port")
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _supervise(settings: Settings, redis_url: str) -> None:
+    """Run the worker and the web server until one asks to end; a worker that dies is started again."""
+    environment = {**os.environ, "REDIS_URL": redis_url}
+    children: dict[str, subprocess.Popen[bytes]] = {}
+    shown = f"[{settings.host}]" if ":" in settings.host else settings.host
+    try:
+        for name in ("web", "worker"):
+            children[name] = _start(name, environment)
+        console.print(
+            f"liqheat: [bold]http://{shown}:{settings.port}[/] · {_describe(settings)} · Ctrl-C stops it",
+            highlight=False,
+        )
+        while True:
+            time.sleep(0.2)
+            code = children["web"].poll()
+            if code is not None:
+                fail(f"the web server ended with status {code}")
+            code = children["worker"].poll()
+            if code is not None:
+                console.print(f"liqheat: the worker ended with status {code}; starting it again in {_RESTART_S:g} s")
+                time.sleep(_RESTART_S)
+                children["worker"] = _start("worker", environment)
+    finally:
+        _stop(list(children.values()))
+
+
+def _describe(settings: Settings) -> str:
+    if settings.source == "simulated":
+        return f"SIMULATED market, seed {settings.seed}: no real prices"
+    speed = f", replayed at {settings.replay:g}x" if settings.replay else ""
+    return f"RECORDED market from {settings.recording}{speed}"
+
+
+def _start(command: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    options: dict[str, Any] = {}
+    if sys.platform == "linux":
+        from estimator.redis_server import end_with_parent
+
+        options["preexec_fn"] = end_with_parent()
+    return subprocess.Popen([sys.executable, "-m", "dashboard.cli", command], env=environment, **options)
+
+
+def _stop(children: list[subprocess.Popen[bytes]]) -> None:
+    for child in children:
+        if child.poll() is None:
+            child.terminate()
+    deadline = time.monotonic() + _STOP_S
+    for child in children:
+        try:
+            child.wait(max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+if __name__ == "__main__":
+    app()
