@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from dashboard.view import Palette, Theme
+from estimator.model.grid import DIFFUSE, TIERS
 
 Ramp = tuple[str, str, str]  # colours at .35, .7 and full intensity; nothing at all is the background
 
@@ -56,3 +57,20 @@ def side_colours(palette: Palette, theme: Theme) -> tuple[str, str]:
     """Plain colours of longs and shorts, for bars, rings and lines."""
     long_ramp, short_ramp = RAMPS[palette, theme]
     return long_ramp[1], short_ramp[1]
+
+
+_TIERS: Final[dict[Theme, tuple[str, ...]]] = {
+    # Rising leverage from cool to hot along one perceptual ramp, readable without telling red from green.
+    Theme.DARK: ("#4c5aa8", "#2f86a6", "#29b088", "#8ed04f", "#f7e225"),
+    Theme.LIGHT: ("#3a4390", "#23708e", "#1d9273", "#6da42c", "#d39b00"),
+}
+_TIERS_MONO: Final[dict[Theme, tuple[str, ...]]] = {
+    Theme.DARK: ("#3b4252", "#5d6678", "#868fa2", "#b3bac8", "#eef1f6"),
+    Theme.LIGHT: ("#c4c9d2", "#9aa1ae", "#717987", "#474e5b", "#14181f"),
+}
+
+
+def tier_colours(palette: Palette, theme: Theme) -> dict[str, str]:
+    """Colour of every display tier; what nobody can know is grey."""
+    ramp = (_TIERS_MONO if palette is Palette.MONO else _TIERS)[theme]
+    return {**dict(zip((t.name for t in TIERS), ramp, strict=True)), DIFFUSE: INK[theme].muted}

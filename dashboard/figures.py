@@ -124,7 +124,7 @@ def _bubbles(frame: ChartFrame) -> list[Trace]:
 def _rings(prints: pl.DataFrame, side: Side, colour: str, biggest: float) -> Trace:
     usd = prints["notional_usd"].to_numpy()
     return {
-        "type": "scatter", "mode": "markers", "name": f"{side} liquidated (measured)", "showlegend": False,
+        "type": "scatter", "mode": "markers", "meta": "prints", "name": f"{side} liquidated (measured)", "showlegend": False,
         "x": [utc_text(t, seconds=True) for t in prints["time"].dt.epoch("ms").to_list()],
         "y": typed(prints["price"].to_numpy().astype(np.float32)),
         "customdata": [round(v) for v in usd.tolist()],
@@ -137,13 +137,11 @@ def _rings(prints: pl.DataFrame, side: Side, colour: str, biggest: float) -> Tra
     }  # fmt: skip
 
 
-def _line(
-    frame: ChartFrame, column: str, colour: str, hover: str, *, factor: float = 1.0, shape: str = "linear"
-) -> Trace:
+def _line(frame: ChartFrame, column: str, name: str, unit: str, hover: str, *, shape: str = "linear") -> Trace:
     return {
-        "type": "scatter", "mode": "lines", "name": column, "x0": _middle(frame), "dx": frame.interval_ms,
-        "y": typed((frame.series[column].to_numpy() * factor).astype(np.float32)),
-        "line": {"color": colour, "width": 1.3, "shape": shape}, "hovertemplate": hover + "<extra></extra>",
+        "type": "scatter", "mode": "lines", "name": name, "meta": unit, "x0": _middle(frame), "dx": frame.interval_ms,
+        "y": typed(frame.series[column].to_numpy().astype(np.float32)),
+        "line": {"color": INK[frame.view.theme].accent, "width": 1.3, "shape": shape}, "hovertemplate": hover + "<extra></extra>",
     }  # fmt: skip
 
 
@@ -155,7 +153,7 @@ def _liq_panel(frame: ChartFrame) -> list[Trace]:
     colours = side_colours(frame.view.palette, frame.view.theme)
     return [
         {
-            "type": "bar", "name": f"{side} liquidated", "x0": _middle(frame), "dx": frame.interval_ms,
+            "type": "bar", "name": f"{side.capitalize()}s liquidated", "meta": "usd", "x0": _middle(frame), "dx": frame.interval_ms,
             "y": typed((sign * frame.series[f"{side}_liquidated_usd"].to_numpy()).astype(np.float32)),
             "marker": {"color": colour, "line": {"width": 0}},
             "hovertemplate": f"{side}s liquidated %{{y:$,.0f}}<extra></extra>",
@@ -165,24 +163,25 @@ def _liq_panel(frame: ChartFrame) -> list[Trace]:
 
 
 def _funding_panel(frame: ChartFrame) -> list[Trace]:
-    return [_line(frame, "funding_rate", INK[frame.view.theme].accent, "funding %{y:.4f} %", factor=100, shape="hv")]
+    return [_line(frame, "funding_rate", "Funding per interval", "rate", "funding %{y:.4%}", shape="hv")]
 
 
 def _rsi_panel(frame: ChartFrame) -> list[Trace]:
-    return [_line(frame, "rsi", INK[frame.view.theme].accent, "RSI %{y:.1f}")]
+    return [_line(frame, "rsi", "RSI 14", "", "RSI %{y:.1f}")]
 
 
 def _lsr_panel(frame: ChartFrame) -> list[Trace]:
-    return [_line(frame, "long_short_ratio", INK[frame.view.theme].accent, "%{y:.2f} long accounts per short")]
+    return [_line(frame, "long_short_ratio", "Long/short accounts", "", "%{y:.2f} long accounts per short")]
 
 
 def _oi_panel(frame: ChartFrame) -> list[Trace]:
-    return [_line(frame, "open_interest", INK[frame.view.theme].accent, f"%{{y:,.0f}} {frame.view.symbol}")]
+    unit = frame.view.symbol
+    return [_line(frame, "open_interest", f"Open interest, {unit}", unit, f"%{{y:,.0f}} {unit}")]
 
 
 _PANELS: Final[dict[Panel, tuple[str, Callable[[ChartFrame], list[Trace]]]]] = {
     Panel.LIQ: ("Liquidated, USD: longs up, shorts down (measured)", _liq_panel),
-    Panel.FUNDING: ("Funding, % per interval", _funding_panel),
+    Panel.FUNDING: ("Funding, % per interval, weighted by open interest", _funding_panel),
     Panel.RSI: ("RSI 14", _rsi_panel),
     Panel.LSR: ("Long/short ratio, accounts", _lsr_panel),
     Panel.OI: ("Open interest, {symbol}", _oi_panel),
@@ -244,7 +243,7 @@ def _panel_axis(panel: Panel, frame: ChartFrame, ink: Ink, domain: tuple[float, 
     axis = {**_axis(ink), "domain": list(domain), "nticks": 3, "fixedrange": True}
     if panel is Panel.RSI:
         return {**axis, "range": [0, 100], "tickvals": [30, 70]}
-    return {**axis, "tickformat": "$.2~s" if panel is Panel.LIQ else "~s" if panel is Panel.OI else ""}
+    return {**axis, "tickformat": {Panel.LIQ: "$.2~s", Panel.OI: "~s", Panel.FUNDING: ".3~%"}.get(panel, "")}
 
 
 def _panel_title(panel: Panel, frame: ChartFrame, ink: Ink, domain: tuple[float, float]) -> dict[str, Any]:

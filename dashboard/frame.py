@@ -56,6 +56,8 @@ class ChartFrame:
         Sum of the venues on `time_ms`, the view's tiers and sides only, wider than `window` by `LENS_MARGIN`.
     present : array of bool, shape (n_venue, n_time)
         Whether a venue has the column; where it has not, it adds nothing and the picture says so.
+    now : LiquidationGrid
+        The latest column of every venue, added up, on the finest lattice, with the tiers of the view.
     window : tuple of float
         Lowest and highest price shown.
     series : polars.DataFrame, n_time rows
@@ -74,6 +76,7 @@ class ChartFrame:
     live: bool
     grid: LiquidationGrid
     present: np.ndarray[tuple[int, int], np.dtype[np.bool_]]
+    now: LiquidationGrid
     window: tuple[float, float]
     series: pl.DataFrame
     prints: pl.DataFrame
@@ -175,6 +178,7 @@ def read_frame(cache: Cache, view: ViewState, statuses: Sequence[MarketStatus] |
         live=any(lives),
         grid=_on_axis(_one_side(add_grids(found), view.side), time_ms),
         present=np.array([np.isin(time_ms, () if g is None else _times(g)) for g in grids]),
+        now=_one_side(_read_now(cache, chosen, view, window, lives), view.side),
         window=window,
         series=series,
         prints=_read_prints(cache, chosen, int(time_ms[0]) - view.span.interval_ms, int(time_ms[-1])),
@@ -237,12 +241,37 @@ def _venue_grid(
     return add_grids([replace(p.crop(low, high).coarsen(factor), tier_source=None) for p in chosen])
 
 
+def _read_now(
+    cache: Cache,
+    statuses: Sequence[MarketStatus],
+    view: ViewState,
+    window: tuple[float, float],
+    lives: Sequence[tuple[LiquidationGrid, pl.DataFrame] | None],
+) -> LiquidationGrid:
+    latest = []
+    for status, live in zip(statuses, lives, strict=True):
+        grid = live[0] if live is not None else None
+        if grid is None or grid.tier_source is None:
+            interval_ms = LEVELS[0].interval_ms
+            grid = cache.get_columns(status.id, 0, status.last_ms - interval_ms, status.last_ms, tiers=True)
+        if grid is not None:
+            latest.append(replace(grid.crop(*window), time=np.array([statuses[0].as_of_ms], dtype="datetime64[ms]")))
+    if not latest:
+        raise NotReady(f"no levels of {view.symbol} yet", min(s.progress for s in statuses))
+    return add_grids(latest).with_tiers(view.tier_names)
+
+
 def _one_side(grid: LiquidationGrid, side: SideFilter) -> LiquidationGrid:
-    if side is SideFilter.LONG:
-        return replace(grid, short_usd=np.zeros_like(grid.short_usd))
-    if side is SideFilter.SHORT:
-        return replace(grid, long_usd=np.zeros_like(grid.long_usd))
-    return grid
+    if side is SideFilter.BOTH:
+        return grid
+    source, zero = grid.tier_source, np.zeros_like(grid.long_usd)
+
+    def pair(long_usd: Float32Array, short_usd: Float32Array) -> tuple[Float32Array, Float32Array]:
+        return (long_usd, zero) if side is SideFilter.LONG else (zero, short_usd)
+
+    long_usd, short_usd = pair(grid.long_usd, grid.short_usd)
+    tiers = None if source is None else lambda index: pair(*source(index))
+    return replace(grid, long_usd=long_usd, short_usd=short_usd, tier_source=tiers)
 
 
 def _on_axis(grid: LiquidationGrid, time_ms: Int64Array) -> LiquidationGrid:
@@ -356,5 +385,8 @@ def _read_day(cache: Cache, statuses: Sequence[MarketStatus]) -> tuple[pl.DataFr
             pl.col("notional_usd").filter(pl.col("side") == s).sum().alias(f"{s}_usd") for s in (Side.LONG, Side.SHORT)
         ]
         parts.append(prints.select(pl.lit(status.exchange).alias("exchange"), *side))
-        largest += [{**row, "exchange": status.exchange} for row in prints.top_k(1, by="notional_usd").to_dicts()]
+        top = prints.top_k(1, by="notional_usd").with_columns(
+            time_ms=pl.col("time").dt.epoch("ms"), exchange=pl.lit(status.exchange)
+        )
+        largest += top.drop("time").to_dicts()
     return pl.concat(parts), max(largest, key=lambda row: row["notional_usd"], default=None)

@@ -1,0 +1,152 @@
+"""The liquidation map: what would be liquidated from here, by price and leverage tier, and summed outward."""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from scipy.ndimage import gaussian_filter1d
+
+from dashboard.colours import INK, side_colours, tier_colours
+from dashboard.figures import Figure, Trace, typed
+from dashboard.frame import ChartFrame
+from dashboard.units import price_text, short_usd
+from estimator.domain import Float32Array, Float64Array, Side
+from estimator.model.grid import LiquidationGrid
+
+MAX_BARS: Final = 150
+PAIN_SIGMA: Final = 0.0015  # of log price, over which max pain is judged
+PAIN_SHARE: Final = 1.5  # how far above the average of its side a maximum must stand to count as one
+
+
+class MapNow(NamedTuple):
+    """The latest column in the price window, in bars.
+
+    Parameters
+    ----------
+    price_edges : Float64Array, shape (n_bar + 1,)
+    tier_usd : Float32Array, shape (n_tier, 2, n_bar)
+        Longs and shorts of every tier of the view. [USD per bar]
+    long_beyond_usd, short_beyond_usd : Float64Array, shape (n_bar,)
+        What is liquidated once the price has crossed the bar, coming from the mark; 0 on the other side. [USD]
+    long_pain, short_pain : float or None
+        Max pain, see `max_pain`.
+    """
+
+    price_edges: Float64Array
+    tier_usd: Float32Array
+    long_beyond_usd: Float64Array
+    short_beyond_usd: Float64Array
+    long_pain: float | None
+    short_pain: float | None
+
+
+def read_map(frame: ChartFrame) -> MapNow:
+    """Put the latest column of a frame into bars, and sum it from the mark outward."""
+    grid = frame.now.coarsen(-(-frame.now.n_price // MAX_BARS))
+    tiers = np.stack([[grid.tier_usd(side, tier)[-1] for side in Side] for tier in grid.tiers])
+    longs, shorts = tiers.sum(axis=0, dtype=np.float64)
+    return MapNow(
+        price_edges=grid.price_edges,
+        tier_usd=tiers,
+        long_beyond_usd=longs[::-1].cumsum()[::-1],
+        short_beyond_usd=shorts.cumsum(),
+        long_pain=max_pain(frame.now, Side.LONG),
+        short_pain=max_pain(frame.now, Side.SHORT),
+    )
+
+
+def max_pain(grid: LiquidationGrid, side: Side) -> float | None:
+    """Price at which most of a side would be liquidated per step of price.
+
+    The highest density of the latest column after smoothing over .15 % of price. It is undefined (None) where the side
+    is empty, where the maximum lies on the edge of the window, or where it stands less than half above the side's average.
+    """
+    usd = gaussian_filter1d(grid.side_usd(side)[-1].astype(np.float64), PAIN_SIGMA / grid.bin_width)
+    held = usd > 0
+    at = int(usd.argmax())
+    if not held.any() or at in (0, len(usd) - 1) or usd[at] < PAIN_SHARE * usd[held].mean():
+        return None
+    return float(np.sqrt(grid.price_edges[at] * grid.price_edges[at + 1]))
+
+
+def build_map(frame: ChartFrame, now: MapNow) -> Figure:
+    """Build the map: bars by price stacked by tier, cumulative curves on the upper axis, max pain, the mark."""
+    return {"data": [*_bars(frame, now), *_curves(frame, now)], "layout": _layout(frame, now)}
+
+
+def _bars(frame: ChartFrame, now: MapNow) -> list[Trace]:
+    middle = np.sqrt(now.price_edges[1:] * now.price_edges[:-1])
+    height = np.diff(now.price_edges).astype(np.float32)
+    names = frame.view.tier_names
+    colours = tier_colours(frame.view.palette, frame.view.theme)
+    return [
+        {
+            "type": "bar", "orientation": "h", "name": name, "meta": "usd", "x": typed(usd.sum(axis=0)),
+            "y": typed(middle.astype(np.float32)), "width": typed(height),
+            "marker": {"color": colours[name], "line": {"width": 0}},
+            "hovertemplate": f"{name} ≈ $%{{x:.3s}}<extra></extra>",
+        }
+        for name, usd in zip(names, now.tier_usd, strict=True)
+    ]  # fmt: skip
+
+
+def _curves(frame: ChartFrame, now: MapNow) -> list[Trace]:
+    colours = side_colours(frame.view.palette, frame.view.theme)
+    mark = frame.mark_price
+    middle = np.sqrt(now.price_edges[1:] * now.price_edges[:-1])
+    parts = (("longs", middle < mark, now.long_beyond_usd), ("shorts", middle > mark, now.short_beyond_usd))
+    return [
+        {
+            "type": "scatter", "mode": "lines", "name": f"{name} up to here", "meta": "usd", "xaxis": "x2",
+            "x": typed(usd[on_side].astype(np.float32)), "y": typed(middle[on_side].astype(np.float32)),
+            "line": {"color": colour, "width": 1.6}, "hovertemplate": f"{name} to here ≈ $%{{x:.3s}}<extra></extra>",
+        }
+        for (name, on_side, usd), colour in zip(parts, colours, strict=True)
+        if on_side.any() and usd[on_side].any()
+    ]  # fmt: skip
+
+
+def _layout(frame: ChartFrame, now: MapNow) -> dict[str, Any]:
+    ink = INK[frame.view.theme]
+    axis = {"zeroline": False, "gridcolor": ink.line, "tickfont": {"size": 9, "color": ink.muted}, "fixedrange": True}
+    money = {**axis, "tickformat": "$.2~s", "nticks": 4, "rangemode": "tozero"}
+    labels = [
+        _pain_label(frame, side, price)
+        for side, price in zip(Side, (now.long_pain, now.short_pain), strict=True)
+        if price
+    ]
+    return {
+        "paper_bgcolor": ink.background, "plot_bgcolor": ink.background, "barmode": "stack", "bargap": 0, "showlegend": True,
+        "font": {"family": "Inter, system-ui, sans-serif", "size": 10, "color": ink.muted}, "hovermode": "y unified",
+        "margin": {"l": 4, "r": 4, "t": 24, "b": 40}, "uirevision": frame.view.query(), "dragmode": False,
+        "hoverlabel": {"bgcolor": ink.background, "bordercolor": ink.line, "font": {"color": ink.text}},
+        "legend": {"orientation": "h", "y": -0.06, "yanchor": "top", "x": 0, "font": {"size": 9}, "itemwidth": 30},
+        "xaxis": {**money, "title": {"text": "≈ USD per bar", "font": {"size": 9}}},
+        "xaxis2": {**money, "overlaying": "x", "side": "top", "showgrid": False},
+        "yaxis": {**axis, "range": list(frame.window), "showticklabels": False, "tickformat": ",.5~r", "hoverformat": ",.5~r"},
+        "shapes": [_mark_line(frame.mark_price, ink.accent)],
+        "annotations": labels,
+    }  # fmt: skip
+
+
+def _mark_line(mark: float, colour: str) -> dict[str, Any]:
+    line = {"color": colour, "width": 1, "dash": "dot"}
+    return {"name": "mark", "type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": mark, "y1": mark, "line": line}
+
+
+def _pain_label(frame: ChartFrame, side: Side, price: float) -> dict[str, Any]:
+    ink = INK[frame.view.theme]
+    return {
+        "text": f"max pain, {side}s {price_text(price)}", "x": 1, "xref": "paper", "xanchor": "right", "y": price, "yref": "y",
+        "yanchor": "middle", "showarrow": False, "font": {"size": 9, "color": ink.text}, "bgcolor": ink.background, "opacity": 0.85,
+    }  # fmt: skip
+
+
+def summary(now: MapNow) -> dict[str, Any]:
+    """The map in five numbers: what lies in the window on each side, and max pain."""
+    long_usd, short_usd_ = float(now.long_beyond_usd[0]), float(now.short_beyond_usd[-1])
+    return {
+        "long_usd": long_usd, "short_usd": short_usd_, "long_pain": now.long_pain, "short_pain": now.short_pain,
+        "text": f"≈ {short_usd(long_usd)} of longs and ≈ {short_usd(short_usd_)} of shorts in the price window",
+    }  # fmt: skip

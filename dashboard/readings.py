@@ -1,0 +1,97 @@
+"""The numbers beside the chart: what it shows, from when, from whom, and what is missing."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any, Final
+
+import numpy as np
+
+from dashboard.frame import ChartFrame
+from dashboard.lens import GAMMA, PERCENTILE, Shading
+from dashboard.maps import MapNow, summary
+from dashboard.marks import missing_runs
+from estimator.cache import MarketStatus
+from estimator.domain import Gap, Origin
+
+DENSITY_SPAN: Final = 1e-4  # of the densest cell; what is below reads as nothing
+_CODES: Final = 255
+
+_BANNERS: Final = {
+    Origin.SIMULATED: "SIMULATED market. These prices and liquidations are made up and say nothing about any real market.",
+    Origin.RECORDED: "RECORDED data: this is the past, not the market now.",
+    Origin.LIVE: "",
+}
+
+
+def build_readings(frame: ChartFrame, shading: Shading, now: MapNow) -> dict[str, Any]:
+    """Everything the page writes around the chart, JSON-ready."""
+    lead = frame.statuses[0]
+    return {
+        "symbol": frame.view.symbol, "quote": lead.symbol.partition("/")[2].partition(":")[0], "range": frame.view.range,
+        "as_of_ms": frame.as_of_ms, "mark_price": frame.mark_price, "origin": lead.origin.value, "source": lead.source,
+        "banner": _BANNERS[lead.origin], "preset": lead.preset, "basis": {"levels": "estimated", "prints": "measured"},
+        "progress": min(s.progress for s in frame.statuses),
+        "interval_ms": frame.interval_ms, "live": frame.live, "window": list(frame.window),
+        "provisional": max(s.provisional_until_ms for s in frame.statuses) > int(frame.time_ms[0]) - frame.interval_ms,
+        "provisional_until_ms": max(s.provisional_until_ms for s in frame.statuses),
+        "venues": [venue_reading(frame, s) for s in frame.statuses],
+        "totals": day_totals(frame), "scale": scale_reading(shading), "density": density_codes(shading), "map": summary(now),
+    }  # fmt: skip
+
+
+def venue_reading(frame: ChartFrame, status: MarketStatus) -> dict[str, Any]:
+    """State of one venue: how old, what is missing in the range."""
+    return {
+        "exchange": status.exchange, "market": status.id, "as_of_ms": status.as_of_ms, "mark_price": status.mark_price,
+        "stale": frame.is_stale(status), "open_interest_base": status.open_interest_base, "interval_ms": status.interval_ms,
+        "gaps": [{"start_ms": g.start_ms, "end_ms": g.end_ms, "what": g.what} for g in gaps_in_range(frame, status)],
+    }  # fmt: skip
+
+
+def gaps_in_range(frame: ChartFrame, status: MarketStatus) -> list[Gap]:
+    """Gaps the source told of and columns that are not there, by start."""
+    start, end = int(frame.time_ms[0]) - frame.interval_ms, int(frame.time_ms[-1])
+    told = [g for g in status.gaps if g.start_ms < end and g.end_ms > start]
+    seen = [Gap(r.start_ms, r.end_ms, "columns") for r in missing_runs(frame) if status.exchange in r.venues]
+    # One stretch, one mention: a told gap explains the columns that are missing under it.
+    untold = [g for g in seen if not any(t.start_ms < g.end_ms and t.end_ms > g.start_ms for t in told)]
+    return sorted([*told, *untold], key=lambda g: g.start_ms)
+
+
+def day_totals(frame: ChartFrame) -> dict[str, Any]:
+    """Realised liquidations of the last 24 h. [USD]"""
+    venues = frame.day.select("exchange", "long_usd", "short_usd").to_dicts()
+    return {
+        "long_usd": sum(v["long_usd"] for v in venues),
+        "short_usd": sum(v["short_usd"] for v in venues),
+        "venues": venues,
+        "largest": frame.largest_print,
+    }
+
+
+def scale_reading(shading: Shading) -> dict[str, Any]:
+    """What full colour means, in USD per .1 % of price."""
+    return {
+        "long_usd": shading.long_full, "short_usd": shading.short_full, "gamma": GAMMA, "percentile": PERCENTILE, "lens": shading.lens.value,
+    }  # fmt: skip
+
+
+def density_codes(shading: Shading) -> dict[str, Any]:
+    """Density of every cell for the reading under the pointer, one byte each.
+
+    ``USD per bin = exp(log_min + code * log_step)``, code 0 for nothing; rows are prices, as in the heatmap's ``z``.
+    """
+    usd = shading.density_usd.T
+    top = float(usd.max(initial=0.0))
+    if top <= 0:
+        codes, log_min, log_step = np.zeros(usd.shape, dtype=np.uint8), 0.0, 0.0
+    else:
+        log_min = float(np.log(top * DENSITY_SPAN))
+        log_step = float(-np.log(DENSITY_SPAN) / _CODES)
+        raw = (np.log(np.maximum(usd, top * DENSITY_SPAN / 2)) - log_min) / log_step
+        codes = np.clip(np.rint(raw), 0, _CODES).astype(np.uint8)
+    return {
+        "bdata": base64.b64encode(codes.tobytes()).decode(), "shape": list(codes.shape), "log_min": log_min, "log_step": log_step,
+        "per_tenth_percent": shading.per_tenth_percent,
+    }  # fmt: skip
