@@ -17,24 +17,19 @@ have the same law (not the same path). A step must divide a minute.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import astuple
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable
+from typing import Any, Final, TypeVar, cast
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
-from estimator.domain import DAY_MS, HOUR_MS, MINUTE_MS, Float32Array, Float64Array, Int64Array, Market
-from estimator.model.grid import BIN_WIDTH
+from estimator.domain import DAY_MS, HOUR_MS, MINUTE_MS, Float32Array, Float64Array
+from estimator.exchanges.agents_state import Engine
 
-Records = NDArray[Any]
+F = TypeVar("F", bound=Callable[..., Any])
 
 FUNDING_INTERVAL_MS: Final = 8 * HOUR_MS
 MAKER_SPLIT: Final = 0.5
-TRIGGER_BIN: Final = 0.0005  # buckets of the trigger lists, in log price
-TRIGGER_BINS: Final = 6000  # +-150 % in log price about the anchor
-BOOK_BINS: Final = 2400  # bins of BIN_WIDTH in an hourly book, +-120 % in log price about the anchor
 DOWN, UP = 0, 1  # lists of triggers reached by a falling and by a rising price
 PREVIOUS, NEXT, BIN = 0, 1, 2
 FLOOR, MAX_LEVERAGE, RATE, AMOUNT = 0, 1, 2, 3
@@ -43,62 +38,9 @@ OPEN, HIGH, LOW, CLOSE, VOLUME, BUY, INTEREST, RATIO, FUNDING, MARK_HIGH, MARK_L
 N_COLUMNS: Final = 11
 MINUTE_S, DAY_S = MINUTE_MS / 1000.0, DAY_MS / 1000.0
 
-CAPACITY: Final = 1 << 16  # positions alive at once, per symbol
-OPENS_PER_S: Final = 0.2
-POSITION_SHARE: Final = 1.0 / 20_000  # mean size of a position in open interests
-HEDGE_SHARE: Final = 0.2
-LASTING: Final = 0.35  # share of an order's impact that does not decay
-
-PARAMETER: Final = np.dtype(
-    [
-        (name, np.float64)
-        for name in "anchor sigma open_interest position_base opens_per_s distance impact lasting".split()
-    ]
-)
-STATE: Final = np.dtype(
-    [(name, np.int64) for name in ("time_ms", "n_live", "n_prints", "step_prints", "n_rows", "n_books")]
-    + [
-        (name, np.float64)
-        for name in (
-            "x fundamental impact trend vol_fast vol_slow shock sigma activity ema_fast ema_slow sentiment "
-            "until_open until_close low high mark_low mark_high noise noise_buy"
-        ).split()
-    ]
-)
-VENUE: Final = np.dtype(
-    [("n_long", np.int64), ("n_short", np.int64)]
-    + [
-        (name, np.float64)
-        for name in "share fee long_base short_base hedge busy premium funding basis open high low volume buy".split()
-    ]
-)
-POSITION: Final = np.dtype(
-    [(name, np.int64) for name in ("venue", "side", "refills", "slot")]
-    + [(name, np.float64) for name in "entry quantity margin liquidation stop top_up hazard".split()]
-)
-PRINT: Final = np.dtype(
-    [(name, np.int64) for name in ("time_ms", "venue", "side")]
-    + [(name, np.float64) for name in ("price", "quantity")]
-)
-
-# Leverage on the label, share of openings, mean holding time in hours.
-LEVERAGES: Final = (
-    (2.0, 0.08, 90.0),
-    (3.0, 0.10, 72.0),
-    (5.0, 0.17, 48.0),
-    (10.0, 0.24, 30.0),
-    (20.0, 0.16, 20.0),
-    (25.0, 0.08, 16.0),
-    (50.0, 0.09, 8.0),
-    (75.0, 0.03, 6.0),
-    (100.0, 0.03, 4.0),
-    (125.0, 0.02, 4.0),
-)
-MAX_HAZARD: Final = 1.0 / (3600.0 * min(hours for _, _, hours in LEVERAGES))
-
 _FAST_S, _SLOW_S = 1800.0, 43_200.0  # memory of the two volatility factors
-_FAST_SD, _SLOW_SD = 0.38, 0.38
-_SHOCK_S = 1200.0
+_FAST_SD, _SLOW_SD = 0.44, 0.38
+_SHOCK_S, _NEWS_S = 1200.0, 1.2 * DAY_S  # decay of excitement; mean time between news
 _IMPACT_S = 1500.0
 _ANCHOR_S = 20 * DAY_S
 _TREND_S, _TREND_SD = 2 * DAY_S, 0.006 / DAY_S
@@ -106,57 +48,29 @@ _BASIS_S, _BASIS_SD = 600.0, 0.00012
 _TURNOVER_PER_S = 0.9 / DAY_S  # volume that moves no position, in open interests
 
 
-class Engine(NamedTuple):
-    """State of one symbol: everything that, with its random generator, decides the future.
 
-    Attributes
-    ----------
-    parameter, state : structured, shape (1,)
-    venues : structured, shape (n_venue,)
-    brackets : Float64Array, shape (n_venue, n_bracket, 4)
-        Notional floor, maximum leverage, maintenance margin rate and amount.
-    classes : Float64Array, shape (n_class, 3)
-        Leverage, cumulative share of openings, closing hazard. [1/s]
-    positions : structured, shape (capacity,)
-    live : Int64Array, shape (capacity,)
-        A permutation of the positions, the live ones first.
-    trigger : Float64Array, shape (2, capacity)
-        Log price of each position's downward and upward trigger.
-    links : Int64Array, shape (2, capacity, 3)
-        Previous, next and bucket in the trigger lists; bucket -1 is not linked.
-    heads : Int64Array, shape (2, TRIGGER_BINS)
-    edges : Float64Array, shape (2,)
-        No downward trigger lies above the first, no upward trigger below the second.
-    prints : structured, shape (n_print,)
-        Liquidations since the caller last set ``state["n_prints"]`` to 0.
-    """
-
-    parameter: Records
-    state: Records
-    venues: Records
-    brackets: Float64Array
-    classes: Float64Array
-    positions: Records
-    live: Int64Array
-    trigger: Float64Array
-    links: Int64Array
-    heads: Int64Array
-    edges: Float64Array
-    prints: Records
+def _kernel(function: F) -> F:
+    """Compile, keeping the compiled code on disk and the static type of the function."""
+    return cast("F", njit(cache=True, nogil=True, error_model="numpy")(function))
 
 
-@njit(cache=True, nogil=True)
+def _inlined(function: F) -> F:
+    """Compile into the callers: passing an `Engine` costs more than most of these functions do."""
+    return cast("F", njit(cache=True, nogil=True, error_model="numpy", forceinline=True)(function))
+
+
+@_inlined
 def _bucket(e: Engine, x: float) -> int:
-    at = int(math.floor((x - e.parameter[0].anchor) / TRIGGER_BIN)) + TRIGGER_BINS // 2
-    return min(max(at, 0), TRIGGER_BINS - 1)
+    at = int(math.floor((x - e.parameter[0].anchor) / e.parameter[0].trigger_bin)) + e.heads.shape[1] // 2
+    return int(min(max(at, 0), e.heads.shape[1] - 1))
 
 
-@njit(cache=True, nogil=True)
+@_inlined
 def _reached(x: float, trigger: float, way: int) -> bool:
     return x <= trigger if way == DOWN else x >= trigger
 
 
-@njit(cache=True, nogil=True)
+@_inlined
 def _link(e: Engine, i: int, way: int, trigger: float) -> None:
     e.trigger[way, i] = trigger
     e.links[way, i, BIN] = -1
@@ -171,7 +85,7 @@ def _link(e: Engine, i: int, way: int, trigger: float) -> None:
     e.edges[way] = max(e.edges[way], trigger) if way == DOWN else min(e.edges[way], trigger)
 
 
-@njit(cache=True, nogil=True)
+@_inlined
 def _unlink(e: Engine, i: int, way: int) -> None:
     at = e.links[way, i, BIN]
     if at < 0:
@@ -185,7 +99,7 @@ def _unlink(e: Engine, i: int, way: int) -> None:
         e.links[way, after, PREVIOUS] = before
 
 
-@njit(cache=True, nogil=True)
+@_inlined
 def _bracket(e: Engine, venue: int, notional: float) -> int:
     tier = 0
     while tier + 1 < e.brackets.shape[1] and notional >= e.brackets[venue, tier + 1, FLOOR]:
@@ -193,7 +107,7 @@ def _bracket(e: Engine, venue: int, notional: float) -> int:
     return tier
 
 
-@njit(cache=True, nogil=True)
+@_inlined
 def _liquidation(e: Engine, i: int) -> float:
     """Log liquidation price, the tier being that of the notional there; -inf for a long that has none."""
     at = e.positions[i]
@@ -208,7 +122,7 @@ def _liquidation(e: Engine, i: int) -> float:
     return math.log(price)
 
 
-@njit(cache=True, nogil=True)
+@_inlined
 def _arm(e: Engine, i: int) -> None:
     """Put the nearest adverse trigger of a position in its list, after its margin changed."""
     at = e.positions[i]
@@ -223,7 +137,7 @@ def _arm(e: Engine, i: int) -> None:
     _link(e, i, DOWN if at.side > 0 else UP, nearest)
 
 
-@njit(cache=True, nogil=True)
+@_inlined
 def _trade(e: Engine, venue: int, signed_base: float) -> None:
     """Fill an order at market: part of its impact lasts, part decays."""
     s, p = e.state[0], e.parameter[0]
@@ -236,7 +150,7 @@ def _trade(e: Engine, venue: int, signed_base: float) -> None:
     e.venues[venue].buy += max(signed_base, 0.0)
 
 
-@njit(cache=True, nogil=True)
+@_inlined
 def _count(e: Engine, i: int, one: int) -> None:
     at = e.positions[i]
     venue = e.venues[at.venue]
@@ -248,7 +162,7 @@ def _count(e: Engine, i: int, one: int) -> None:
         venue.short_base += one * at.quantity
 
 
-@njit(cache=True, nogil=True)
+@_kernel
 def _close(e: Engine, i: int) -> None:
     s, at = e.state[0], e.positions[i]
     _unlink(e, i, DOWN)
@@ -261,12 +175,12 @@ def _close(e: Engine, i: int) -> None:
     _trade(e, at.venue, -at.side * at.quantity)
 
 
-@njit(cache=True, nogil=True)
+@_kernel
 def _liquidate(e: Engine, i: int, step_ms: int) -> None:
     s, at, out = e.state[0], e.positions[i], e.prints[e.state[0].n_prints]
     before = s.x
     _close(e, i)
-    s.shock = min(s.shock + 12.0 * at.quantity / e.parameter[0].open_interest, 1.2)
+    s.shock = min(s.shock + 8.0 * at.quantity / e.parameter[0].open_interest, 1.2)
     out.time_ms = s.time_ms + min(s.step_prints, step_ms - 1)
     out.venue, out.side, out.quantity = at.venue, at.side, at.quantity
     out.price = math.exp(0.5 * (before + s.x) + e.venues[at.venue].basis)
@@ -274,7 +188,7 @@ def _liquidate(e: Engine, i: int, step_ms: int) -> None:
     s.step_prints += 1
 
 
-@njit(cache=True, nogil=True)
+@_kernel
 def _touch(e: Engine, i: int, way: int, step_ms: int) -> None:
     """Act on a reached trigger: take profit, stop, liquidation or a top-up."""
     s, at = e.state[0], e.positions[i]
@@ -289,20 +203,20 @@ def _touch(e: Engine, i: int, way: int, step_ms: int) -> None:
         _arm(e, i)
 
 
-@njit(cache=True, nogil=True)
+@_kernel
 def _settle_edge(e: Engine, way: int, at: int) -> None:
     """Find the nearest trigger left, from bucket `at` outwards."""
     step = -1 if way == DOWN else 1
-    while 0 <= at < TRIGGER_BINS and e.heads[way, at] < 0:
+    while 0 <= at < e.heads.shape[1] and e.heads[way, at] < 0:
         at += step
     e.edges[way] = -math.inf if way == DOWN else math.inf
-    i = e.heads[way, at] if 0 <= at < TRIGGER_BINS else -1
+    i = e.heads[way, at] if 0 <= at < e.heads.shape[1] else -1
     while i >= 0:
         e.edges[way] = max(e.edges[way], e.trigger[way, i]) if way == DOWN else min(e.edges[way], e.trigger[way, i])
         i = e.links[way, i, NEXT]
 
 
-@njit(cache=True, nogil=True)
+@_kernel
 def _sweep(e: Engine, way: int, step_ms: int) -> None:
     """Touch every reached trigger of one list, following the price while the fills move it."""
     s = e.state[0]
@@ -317,12 +231,12 @@ def _sweep(e: Engine, way: int, step_ms: int) -> None:
                 _touch(e, i, way, step_ms)
             i = after
         at += step
-        if at < 0 or at >= TRIGGER_BINS:
+        if at < 0 or at >= e.heads.shape[1]:
             break
     _settle_edge(e, way, first)
 
 
-@njit(cache=True, nogil=True)
+@_inlined
 def _pick_side(e: Engine, rng: np.random.Generator, venue: int) -> int:
     """Three in five follow momentum, the others fade it; dear funding deters longs."""
     s = e.state[0]
@@ -334,21 +248,21 @@ def _pick_side(e: Engine, rng: np.random.Generator, venue: int) -> int:
     return 1 if rng.random() * (1.0 + math.exp(-lean)) < 1.0 else -1
 
 
-@njit(cache=True, nogil=True)
+@_inlined
 def _pick_exits(e: Engine, rng: np.random.Generator, i: int) -> None:
     at, scale = e.positions[i], e.parameter[0].distance
     room = abs(at.liquidation - at.entry)
     room = min(room, 1.0)
     at.stop = math.nan
-    if rng.random() < 0.25:
+    if rng.random() < 0.22:
         at.stop = at.entry - at.side * min(room * (0.25 + 0.5 * rng.random()), scale * rng.lognormal(-3.5, 0.7))
     gain = math.inf
-    if rng.random() < 0.35:
+    if rng.random() < 0.3:
         gain = min(scale * rng.lognormal(-3.4, 0.8), room * (0.5 + 2.0 * rng.random()))
     _link(e, i, UP if at.side > 0 else DOWN, at.entry + at.side * gain)
 
 
-@njit(cache=True, nogil=True)
+@_inlined
 def _pick_venue(e: Engine, rng: np.random.Generator) -> int:
     venue, left = 0, rng.random() - e.venues[0].share
     while left > 0.0 and venue + 1 < e.venues.shape[0]:
@@ -357,7 +271,7 @@ def _pick_venue(e: Engine, rng: np.random.Generator) -> int:
     return venue
 
 
-@njit(cache=True, nogil=True)
+@_kernel
 def _open(e: Engine, rng: np.random.Generator) -> None:
     s, p = e.state[0], e.parameter[0]
     if s.n_live == e.live.shape[0]:
@@ -387,30 +301,30 @@ def _open(e: Engine, rng: np.random.Generator) -> None:
     _trade(e, at.venue, at.side * at.quantity)
 
 
-@njit(cache=True, nogil=True)
+@_inlined
 def _come_and_go(e: Engine, rng: np.random.Generator, dt: float) -> None:
     """Openings and closings as Poisson processes, the closings by thinning a common highest hazard."""
-    s = e.state[0]
-    s.until_open -= e.parameter[0].opens_per_s * s.activity * dt
+    s, p = e.state[0], e.parameter[0]
+    s.until_open -= p.opens_per_s * s.activity * dt
     while s.until_open < 0.0:
         s.until_open += rng.standard_exponential()
         _open(e, rng)
-    s.until_close -= s.n_live * MAX_HAZARD * dt
+    s.until_close -= s.n_live * p.highest_hazard * dt
     while s.until_close < 0.0 and s.n_live > 0:
         s.until_close += rng.standard_exponential()
         i = e.live[int(rng.random() * s.n_live)]
-        if rng.random() * MAX_HAZARD < e.positions[i].hazard:
+        if rng.random() * p.highest_hazard < e.positions[i].hazard:
             _close(e, i)
 
 
-@njit(cache=True, nogil=True)
+@_inlined
 def _relax(value: float, mean: float, sd: float, memory_s: float, dt: float, z: float) -> float:
     """One exact step of a mean-reverting Gaussian process."""
     keep = math.exp(-dt / memory_s)
     return mean + keep * (value - mean) + sd * math.sqrt(1.0 - keep * keep) * z
 
 
-@njit(cache=True, nogil=True)
+@_kernel
 def _slow_change(e: Engine, rng: np.random.Generator) -> None:
     """Once a minute: volatility, mood, hedgers, premium."""
     s, p = e.state[0], e.parameter[0]
@@ -419,6 +333,8 @@ def _slow_change(e: Engine, rng: np.random.Generator) -> None:
     s.trend = _relax(s.trend, 0.0, _TREND_SD, _TREND_S, MINUTE_S, rng.standard_normal())
     s.sentiment = _relax(s.sentiment, 0.0, 0.35, 1.5 * DAY_S, MINUTE_S, rng.standard_normal())
     s.shock *= math.exp(-MINUTE_S / _SHOCK_S)
+    if rng.random() < MINUTE_S / _NEWS_S:
+        s.shock = min(s.shock + 0.85, 1.2)
     day = 0.2 * math.cos(2.0 * math.pi * ((s.time_ms % DAY_MS) / DAY_MS - 15.0 / 24.0))  # busiest at 15:00 UTC
     heat = s.vol_fast + s.vol_slow + day + s.shock
     s.sigma = p.sigma * math.exp(heat - _FAST_SD**2 - _SLOW_SD**2)
@@ -426,7 +342,7 @@ def _slow_change(e: Engine, rng: np.random.Generator) -> None:
     slow = math.tanh((s.x - s.ema_slow) / (p.sigma * math.sqrt(43_200.0)))
     for v in range(e.venues.shape[0]):
         venue = e.venues[v]
-        stock = HEDGE_SHARE * venue.share * p.open_interest
+        stock = p.hedge_share * venue.share * p.open_interest
         venue.hedge = max(_relax(venue.hedge, stock, 0.15 * stock, DAY_S, MINUTE_S, rng.standard_normal()), 0.0)
         venue.busy = _relax(venue.busy, 0.0, 0.3, 600.0, MINUTE_S, rng.standard_normal())
         venue.premium = _relax(venue.premium, 0.0, 0.00004, 14_400.0, MINUTE_S, rng.standard_normal())
@@ -435,7 +351,7 @@ def _slow_change(e: Engine, rng: np.random.Generator) -> None:
         venue.funding = min(max(rate, -0.003), 0.003)
 
 
-@njit(cache=True, nogil=True)
+@_kernel
 def _pay_funding(e: Engine) -> None:
     """Take funding from (or add it to) every margin; liquidation prices follow."""
     s = e.state[0]
@@ -448,15 +364,15 @@ def _pay_funding(e: Engine) -> None:
         _arm(e, i)
 
 
-@njit(cache=True, nogil=True)
+@_kernel
 def open_interest(e: Engine, v: int) -> float:
     """Open interest of venue `v`, one side counted. [base]"""
     venue = e.venues[v]
     long_base, short_base = max(venue.long_base, 0.0), max(venue.short_base, 0.0)
-    return max(long_base, short_base) + MAKER_SPLIT * min(long_base, short_base) + venue.hedge
+    return float(max(long_base, short_base) + MAKER_SPLIT * min(long_base, short_base) + venue.hedge)
 
 
-@njit(cache=True, nogil=True)
+@_kernel
 def read_minute(e: Engine, out: Float64Array) -> None:
     """Write the current minute of each venue, finished or not.
 
@@ -484,7 +400,7 @@ def read_minute(e: Engine, out: Float64Array) -> None:
         out[v, MARK_HIGH], out[v, MARK_LOW] = math.exp(s.mark_high), math.exp(s.mark_low)
 
 
-@njit(cache=True, nogil=True)
+@_kernel
 def _start_minute(e: Engine, rng: np.random.Generator) -> None:
     s = e.state[0]
     if s.time_ms % FUNDING_INTERVAL_MS == 0:
@@ -498,25 +414,19 @@ def _start_minute(e: Engine, rng: np.random.Generator) -> None:
         venue.open = venue.high = venue.low = s.x + venue.basis
 
 
-@njit(cache=True, nogil=True)
-def first_book_bin(e: Engine) -> int:
-    """Lattice index of the first bin of the hourly books."""
-    return int(math.floor(e.parameter[0].anchor / BIN_WIDTH)) - BOOK_BINS // 2
-
-
-@njit(cache=True, nogil=True)
+@_kernel
 def _snapshot(e: Engine, out: Float32Array) -> None:
     """Add up the live positions per venue, side and lattice bin; `out` has shape (n_venue, 2, BOOK_BINS)."""
-    first = first_book_bin(e)
+    p = e.parameter[0]
     for k in range(e.state[0].n_live):
         at = e.positions[e.live[k]]
         if math.isfinite(at.liquidation):
-            b = int(math.floor(at.liquidation / BIN_WIDTH)) - first
+            b = int(math.floor(at.liquidation / p.book_bin) - p.first_book_bin)
             if 0 <= b < out.shape[2]:
                 out[at.venue, 0 if at.side > 0 else 1, b] += at.quantity
 
 
-@njit(cache=True, nogil=True)
+@_inlined
 def _move(e: Engine, rng: np.random.Generator, dt: float, step: int) -> None:
     """Move the price by noise, trend and the decay of past impact; move one venue's basis in turn."""
     s = e.state[0]
@@ -529,13 +439,15 @@ def _move(e: Engine, rng: np.random.Generator, dt: float, step: int) -> None:
     s.ema_slow += (s.x - s.ema_slow) * dt / 43_200.0
     n = e.venues.shape[0]
     venue = e.venues[step % n]
-    venue.basis += -venue.basis * n * dt / _BASIS_S + _BASIS_SD * math.sqrt(2.0 * n * dt / _BASIS_S) * rng.standard_normal()
+    venue.basis += (
+        -venue.basis * n * dt / _BASIS_S + _BASIS_SD * math.sqrt(2.0 * n * dt / _BASIS_S) * rng.standard_normal()
+    )
     noise = _TURNOVER_PER_S * dt * e.parameter[0].open_interest * s.activity * (0.4 + 0.75 * abs(z))
     s.noise += noise
     s.noise_buy += noise * (0.5 + 0.3 * z / (1.0 + abs(z)))
 
 
-@njit(cache=True, nogil=True)
+@_inlined
 def _mark_range(e: Engine) -> None:
     s = e.state[0]
     s.mark_low, s.mark_high = min(s.mark_low, s.low), max(s.mark_high, s.high)
@@ -545,7 +457,7 @@ def _mark_range(e: Engine) -> None:
         venue.high = max(venue.high, s.high + venue.basis)
 
 
-@njit(cache=True, nogil=True)
+@_inlined
 def _sweep_all(e: Engine, step_ms: int) -> None:
     s = e.state[0]
     while s.x <= e.edges[DOWN] or s.x >= e.edges[UP]:
@@ -555,7 +467,7 @@ def _sweep_all(e: Engine, step_ms: int) -> None:
             _sweep(e, UP, step_ms)
 
 
-@njit(cache=True, nogil=True)
+@_kernel
 def advance(
     e: Engine, rng: np.random.Generator, steps: int, step_ms: int, minutes: Float64Array, books: Float32Array
 ) -> int:
@@ -592,7 +504,7 @@ def advance(
     return steps
 
 
-@njit(cache=True, nogil=True)
+@_kernel
 def _finish_minute(e: Engine, minutes: Float64Array, books: Float32Array) -> None:
     s = e.state[0]
     if s.n_rows < minutes.shape[0]:
@@ -601,63 +513,3 @@ def _finish_minute(e: Engine, minutes: Float64Array, books: Float32Array) -> Non
     if s.time_ms % HOUR_MS == 0 and s.n_books < books.shape[0]:
         _snapshot(e, books[s.n_books])
         s.n_books += 1
-
-
-def build_engine(
-    *,
-    price: float,
-    annual_volatility: float,
-    open_interest_base: float,
-    impact: float,
-    shares: Sequence[float],
-    markets: Sequence[Market],
-    time_ms: int,
-) -> Engine:
-    """Build an engine without any position.
-
-    Parameters
-    ----------
-    price : float
-        Price the market reverts to over weeks and starts from. [quote]
-    annual_volatility : float
-        Of the exogenous noise alone; agents add theirs.
-    open_interest_base : float
-        Long-run open interest of all venues together. [base]
-    impact : float
-        Log-price move of a market order as large as the whole open interest.
-    shares : sequence of float
-        Share of each venue in trading; adds up to 1.
-    markets : sequence of Market
-        One per venue, with equally many brackets.
-    time_ms : int
-        Start, a full minute.
-    """
-    parameter = np.zeros(1, PARAMETER)
-    sigma = annual_volatility / math.sqrt(365 * DAY_S)
-    parameter[0] = (
-        math.log(price), sigma, open_interest_base, POSITION_SHARE * open_interest_base, OPENS_PER_S,
-        annual_volatility / 0.45, impact, LASTING,
-    )  # fmt: skip
-    state = np.zeros(1, STATE)
-    for name in ("x", "fundamental", "ema_fast", "ema_slow"):
-        state[name] = parameter[0]["anchor"]
-    state["time_ms"], state["sigma"], state["activity"] = time_ms, sigma, 1.0
-    venues = np.zeros(len(markets), VENUE)
-    venues["share"] = shares
-    venues["fee"] = [market.maintenance_fee_rate for market in markets]
-    venues["hedge"] = HEDGE_SHARE * venues["share"] * open_interest_base
-    leverage, share, hours = (np.array(column) for column in zip(*LEVERAGES, strict=True))
-    return Engine(
-        parameter=parameter,
-        state=state,
-        venues=venues,
-        brackets=np.array([[astuple(bracket) for bracket in market.brackets] for market in markets]),
-        classes=np.stack([leverage, np.cumsum(share), 1.0 / (3600.0 * hours)], axis=1),
-        positions=np.zeros(CAPACITY, POSITION),
-        live=np.arange(CAPACITY),
-        trigger=np.zeros((2, CAPACITY)),
-        links=np.full((2, CAPACITY, 3), -1, dtype=np.int64),
-        heads=np.full((2, TRIGGER_BINS), -1, dtype=np.int64),
-        edges=np.array([-math.inf, math.inf]),
-        prints=np.zeros(3 * CAPACITY, PRINT),
-    )

@@ -37,6 +37,7 @@ from estimator.domain import (
 )
 from estimator.errors import ParameterError
 from estimator.exchanges import agents
+from estimator.exchanges.agents_state import BOOK_BINS, Records, build_engine
 from estimator.exchanges.base import MarketHistory, MarketUpdate, Progress
 
 _FIVE_MINUTES_MS: Final = 5 * MINUTE_MS
@@ -63,9 +64,9 @@ class _Venue(NamedTuple):
 
 
 _COINS: Final = (
-    _Coin("BTC", 60_000.0, 0.48, 130_000.0, 0.31, 300_000.0),
+    _Coin("BTC", 60_000.0, 0.48, 130_000.0, 0.32, 300_000.0),
     _Coin("ETH", 2_500.0, 0.58, 1_700_000.0, 0.31, 150_000.0),
-    _Coin("SOL", 150.0, 0.72, 9_000_000.0, 0.31, 50_000.0),
+    _Coin("SOL", 150.0, 0.72, 9_000_000.0, 0.29, 50_000.0),
 )
 _VENUES: Final = (
     _Venue("binance", 0.5, 0.0005, (125.0, 100.0, 50.0, 20.0, 10.0, 5.0)),
@@ -100,7 +101,7 @@ class TrueBookHistory(NamedTuple):
     time : TimeArray, shape (n_hour,)
     first_bin : int
         Lattice index of the first column (`BIN_WIDTH`).
-    long_base, short_base : Float32Array, shape (n_hour, agents.BOOK_BINS)
+    long_base, short_base : Float32Array, shape (n_hour, BOOK_BINS)
         Base quantity liquidated if the mark price reaches the bin.
     """
 
@@ -141,7 +142,7 @@ class _Stretch:
 
     start_ms: int
     minutes: Float64Array
-    prints: agents.Records
+    prints: Records
 
 
 class _Run:
@@ -152,10 +153,10 @@ class _Run:
         self.markets = _build_markets(coin)
         self.lock = threading.Lock()
         self.share_done = 0.0
-        self.books = np.zeros((0, len(_VENUES), 2, agents.BOOK_BINS), dtype=np.float32)
+        self.books = np.zeros((0, len(_VENUES), 2, BOOK_BINS), dtype=np.float32)
         self._no_books = self.books
         self._rng = np.random.Generator(np.random.PCG64(seed))
-        self.engine = agents.build_engine(
+        self.engine = build_engine(
             price=coin.price,
             annual_volatility=coin.annual_volatility,
             open_interest_base=coin.open_interest_base,
@@ -328,7 +329,7 @@ class SimulatedSource:
         hours = first_ms + HOUR_MS * np.arange(len(run.books), dtype=np.int64)
         return TrueBookHistory(
             hours.astype("datetime64[ms]"),
-            agents.first_book_bin(run.engine),
+            int(run.engine.parameter["first_book_bin"][0]),
             run.books[:, venue, 0],
             run.books[:, venue, 1],
         )
@@ -406,7 +407,7 @@ def _build_history(market: Market, past: _Stretch, venue: int) -> MarketHistory:
     )
 
 
-def _build_liquidations(prints: agents.Records) -> pl.DataFrame:
+def _build_liquidations(prints: Records) -> pl.DataFrame:
     frame = pl.DataFrame(
         {
             "time": _times(prints["time_ms"]),
@@ -424,7 +425,7 @@ def _advance_run(run: _Run, target_ms: int) -> list[MarketUpdate]:
     """Advance one coin and report every minute closed on the way, then the open one."""
     before_ms = run.time_ms
     stretch = run.catch_up(target_ms)
-    updates = []
+    updates: list[MarketUpdate] = []
     for k, row in enumerate(stretch.minutes):
         updates += _build_updates(run, row, stretch.start_ms + k * MINUTE_MS, stretch.prints, closed=True)
     open_ms = run.time_ms - run.time_ms % MINUTE_MS
@@ -434,7 +435,7 @@ def _advance_run(run: _Run, target_ms: int) -> list[MarketUpdate]:
 
 
 def _build_updates(
-    run: _Run, row: Float64Array, start_ms: int, prints: agents.Records, *, closed: bool
+    run: _Run, row: Float64Array, start_ms: int, prints: Records, *, closed: bool
 ) -> Iterator[MarketUpdate]:
     now_ms = start_ms + MINUTE_MS if closed else run.time_ms
     here = prints[(prints["time_ms"] >= start_ms) & (prints["time_ms"] < start_ms + MINUTE_MS)]
@@ -455,7 +456,7 @@ def _build_updates(
         )
 
 
-def _build_print(record: agents.Records) -> Liquidation:
+def _build_print(record: Records) -> Liquidation:
     price, quantity = float(record["price"]), float(record["quantity"])
     side = Side.LONG if record["side"] > 0 else Side.SHORT
     return Liquidation(int(record["time_ms"]), side, price, quantity, price * quantity)
