@@ -1,41 +1,111 @@
-"""Indicators on candles."""
+"""Technical indicators as Polars expressions: RSI, ATR and realised volatility.
+
+Wilder's smoothing is an exponential mean with ``alpha = 1 / period`` that starts from the plain mean of its first
+`period` values. Rows of the warm-up are null. Input columns must be without nulls, sorted by time.
+
+References
+----------
+.. [1] J. Welles Wilder, *New Concepts in Technical Trading Systems*, 1978.
+"""
 
 from __future__ import annotations
 
+import math
+from typing import Final
+
 import polars as pl
 
+from estimator.errors import ParameterError
 
-def rsi(close: pl.Series, length: int = 14) -> pl.Series:
-    """Relative strength index after Wilder.
+YEAR_MS: Final = 365 * 86_400_000  # perpetuals trade every day
 
-    The first average is the plain mean of the first `length` moves, as in J. W. Wilder, New Concepts in Technical
-    Trading Systems (1978). A missing close is skipped: it neither moves the average nor has a value.
+
+def rsi(close: pl.Expr, period: int = 14) -> pl.Expr:
+    """Relative strength index [1]_.
 
     Parameters
     ----------
-    close : polars.Series, shape (n,)
-    length : int
-        Period; the first `length` values are null.
+    close : pl.Expr
+    period : int
+        At least 2.
 
     Returns
     -------
-    polars.Series, shape (n,)
-        0..100, 100 where nothing fell; 50 where nothing moved.
+    pl.Expr
+        0 .. 100; 0 where nothing has moved. Null in the first `period` rows.
+
+    Raises
+    ------
+    ParameterError
+        If the period is too short.
     """
-    known = close.drop_nulls()
-    move = known.diff()
-    gain, loss = (_wilder(part, length) for part in (move.clip(lower_bound=0), (-move).clip(lower_bound=0)))
-    total = gain + loss
-    value = pl.select(pl.when(total > 0).then(100 * gain / total).when(total == 0).then(50.0)).to_series()
-    at = close.is_not_null().arg_true()
-    out = pl.Series([None] * len(close), dtype=pl.Float64)
-    return out.scatter(at, value) if len(known) else out
+    change = close.diff()
+    gain = _wilder(pl.when(change.is_not_null()).then(change.clip(lower_bound=0.0)), period)
+    loss = _wilder(pl.when(change.is_not_null()).then((-change).clip(lower_bound=0.0)), period)
+    moved = gain + loss
+    return pl.when(moved > 0).then(100 * gain / moved).when(moved.is_not_null()).then(0.0)
 
 
-def _wilder(part: pl.Series, length: int) -> pl.Series:
-    """Wilder's average: seeded with the mean of the first `length` moves, then ``ewm_mean(alpha=1/length)``."""
-    if len(part) <= length:
-        return pl.Series([None] * len(part), dtype=pl.Float64)
-    seeded = pl.concat([pl.Series([part[1 : length + 1].mean()], dtype=pl.Float64), part[length + 1 :].cast(pl.Float64)])
-    smooth = seeded.ewm_mean(alpha=1 / length, adjust=False)
-    return pl.concat([pl.Series([None] * length, dtype=pl.Float64), smooth])
+def atr(high: pl.Expr, low: pl.Expr, close: pl.Expr, period: int = 14) -> pl.Expr:
+    """Average true range [1]_. [price]
+
+    Parameters
+    ----------
+    high, low, close : pl.Expr
+    period : int
+        At least 2.
+
+    Returns
+    -------
+    pl.Expr
+        Null in the first `period` rows: the first candle has no previous close.
+
+    Raises
+    ------
+    ParameterError
+        If the period is too short.
+    """
+    before = close.shift(1)
+    true_range = pl.max_horizontal(high, before) - pl.min_horizontal(low, before)
+    return _wilder(pl.when(before.is_not_null()).then(true_range), period)
+
+
+def realised_volatility(close: pl.Expr, period: int, interval_ms: int) -> pl.Expr:
+    """Annualised standard deviation of log returns over the last `period` returns.
+
+    Parameters
+    ----------
+    close : pl.Expr
+    period : int
+        At least 2.
+    interval_ms : int
+        Time between closes. [ms]
+
+    Returns
+    -------
+    pl.Expr
+        Fraction per square root of a year of 365 days; sample standard deviation. Null in the first `period` rows.
+
+    Raises
+    ------
+    ParameterError
+        If the period is too short or the interval not positive.
+    """
+    if interval_ms <= 0:
+        raise ParameterError("interval_ms", interval_ms, "a time > 0")
+    returns = close.log().diff()
+    return returns.rolling_std(_checked(period)) * math.sqrt(YEAR_MS / interval_ms)
+
+
+def _wilder(values: pl.Expr, period: int) -> pl.Expr:
+    """Smooth a column whose first row is null; the first value out is the plain mean of `period` values."""
+    row = pl.int_range(pl.len())
+    first = values.rolling_mean(_checked(period))
+    seeded = pl.when(row == period).then(first).when(row > period).then(values)
+    return seeded.ewm_mean(alpha=1 / period, adjust=False, ignore_nulls=True)
+
+
+def _checked(period: int) -> int:
+    if period < 2:  # noqa: PLR2004  # one value has no spread and no smoothing
+        raise ParameterError("period", period, "an integer >= 2")
+    return period

@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -190,7 +191,7 @@ def _margin_that_is_just_maintained(inputs: dict[str, Any]) -> float:
     """Maintenance margin at the mark, read off as the equity at which the mark is itself the liquidation price."""
     quantity, mark = inputs["contracts"] * inputs["multiplier"], inputs["mark_price"]
     ratio = margin_ratio(1.0, side="long", maintenance_margin_rate=inputs["mmr"])
-    return float(ratio) * quantity * mark
+    return float(ratio * quantity * mark)
 
 
 RULES: dict[str, Callable[[dict[str, Any]], float | None]] = {
@@ -384,7 +385,7 @@ def test_brackets_from_max_leverage_keep_maintenance_margin_continuous(steps: li
         tiers.append((floor, leverage))
     brackets = brackets_from_max_leverage(tiers)
     assert [b.maintenance_margin_rate for b in brackets] == pytest.approx([0.5 / top for _, top in tiers])
-    for below, above in zip(brackets, brackets[1:], strict=False):
+    for below, above in pairwise(brackets):
         edge = above.notional_floor
         left = edge * below.maintenance_margin_rate - below.maintenance_amount
         right = edge * above.maintenance_margin_rate - above.maintenance_amount

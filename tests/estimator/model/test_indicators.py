@@ -1,0 +1,94 @@
+"""Indicators agree with TA-Lib, warm-up included."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import polars as pl
+import pytest
+import talib
+from hypothesis import given
+from hypothesis import strategies as st
+
+from estimator.domain import Float64Array
+from estimator.errors import ParameterError
+from estimator.model.indicators import atr, realised_volatility, rsi
+
+TOLERANCE = 1e-9
+
+
+def _candles(n: int, seed: int) -> pl.DataFrame:
+    rng = np.random.default_rng(seed)
+    close = 60_000 * np.exp(np.cumsum(rng.normal(0, 0.01, n)))
+    wick = np.abs(rng.normal(0, 0.004, (2, n)))
+    previous = np.r_[60_000, close[:-1]]
+    high = np.maximum(close, previous) * (1 + wick[0])
+    low = np.minimum(close, previous) * (1 - wick[1])
+    return pl.DataFrame({"high": high, "low": low, "close": close})
+
+
+def _evaluated(frame: pl.DataFrame, expression: pl.Expr) -> Float64Array:
+    return frame.select(expression.cast(pl.Float64)).to_series().to_numpy()
+
+
+@pytest.mark.parametrize("period", [2, 5, 14, 50])
+@pytest.mark.parametrize("length", [3, 15, 600])
+def test_rsi_is_that_of_talib(period: int, length: int) -> None:
+    frame = _candles(length, seed=period)
+    expected = talib.RSI(frame["close"].to_numpy(), period)
+    np.testing.assert_allclose(_evaluated(frame, rsi(pl.col("close"), period)), expected, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("period", [2, 5, 14, 50])
+@pytest.mark.parametrize("length", [3, 15, 600])
+def test_atr_is_that_of_talib(period: int, length: int) -> None:
+    frame = _candles(length, seed=period)
+    high, low, close = (frame[c].to_numpy() for c in ("high", "low", "close"))
+    found = _evaluated(frame, atr(pl.col("high"), pl.col("low"), pl.col("close"), period))
+    np.testing.assert_allclose(found, talib.ATR(high, low, close, period), rtol=TOLERANCE, atol=0)
+
+
+def test_realised_volatility_is_the_annualised_deviation_of_log_returns() -> None:
+    frame = _candles(400, seed=1)
+    returns = np.r_[0.0, np.diff(np.log(frame["close"].to_numpy()))]
+    period = 24
+    # TA-Lib divides by n; a sample deviation divides by n - 1. Its first window still holds the missing first return.
+    expected = talib.STDDEV(returns, period) * math.sqrt(period / (period - 1)) * math.sqrt(365 * 24)
+    found = _evaluated(frame, realised_volatility(pl.col("close"), period, 3_600_000))
+    assert np.isnan(found[:period]).all()
+    np.testing.assert_allclose(found[period:], expected[period:], rtol=1e-7)
+
+
+@pytest.mark.parametrize(("path", "expected"), [("rising", 100.0), ("falling", 0.0), ("flat", 0.0)])
+def test_rsi_of_a_one_way_market_is_at_its_end(path: str, expected: float) -> None:
+    close = {"rising": np.arange(1.0, 31.0), "falling": np.arange(31.0, 1.0, -1.0), "flat": np.full(30, 5.0)}[path]
+    found = _evaluated(pl.DataFrame({"close": close}), rsi(pl.col("close")))
+    assert np.isnan(found[:14]).all()
+    np.testing.assert_array_equal(found[14:], expected)
+    np.testing.assert_array_equal(talib.RSI(close, 14)[14:], expected)
+
+
+@given(st.lists(st.floats(1.0, 1e5), min_size=20, max_size=60), st.floats(1e-3, 1e3))
+def test_rsi_does_not_depend_on_the_unit_of_price(prices: list[float], unit: float) -> None:
+    frame = pl.DataFrame({"close": prices}, schema={"close": pl.Float64})
+    there = _evaluated(frame, rsi(pl.col("close")))
+    np.testing.assert_allclose(_evaluated(frame, rsi(pl.col("close") * unit)), there, atol=1e-6)
+    assert ((there[14:] >= 0) & (there[14:] <= 100)).all()
+
+
+def test_volatility_scales_with_the_root_of_time() -> None:
+    frame = _candles(50, seed=2)
+    hourly, four_hourly = (
+        _evaluated(frame, realised_volatility(pl.col("close"), 20, hours * 3_600_000)) for hours in (1, 4)
+    )
+    np.testing.assert_allclose(hourly[20:], 2 * four_hourly[20:])
+
+
+def test_periods_and_intervals_that_mean_nothing_are_refused() -> None:
+    with pytest.raises(ParameterError, match="period"):
+        rsi(pl.col("close"), 1)
+    with pytest.raises(ParameterError, match="period"):
+        realised_volatility(pl.col("close"), 1, 60_000)
+    with pytest.raises(ParameterError, match="interval_ms"):
+        realised_volatility(pl.col("close"), 14, 0)
