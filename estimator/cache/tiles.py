@@ -23,6 +23,8 @@ from estimator.model.grid import BIN_WIDTH, LEVELS, TIER_NAMES, LiquidationGrid,
 TILE_COLUMNS: Final = 96
 _MANTISSA_BITS: Final = 15  # the largest value of a column lands in 2**14 .. 2**15, half of what float16 can hold
 _SMALLEST_EXPONENT: Final = -100
+_MANTISSA_SHIFT: Final = np.uint32(23 - 10)
+_BIAS_DIFFERENCE: Final = np.float32(2.0 ** (127 - 15))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,9 +67,14 @@ class Tile:
     def read_into(self, out: Float32Array, layer: int, first_bin: int) -> None:
         """Write the density of one layer into `out`, whose lowest bin is `first_bin`. [USD per bin]"""
         at = self.first_bin - first_bin
-        scale = np.ldexp(np.float32(1), self.exponent[:, layer, None])
         target = out[:, at : at + self.mantissa.shape[-1]]
-        np.multiply(self.mantissa[:, layer], scale, out=target, dtype=np.float32)
+        # What astype(float32) would give, in a quarter of its time: the bits of a float16 >= 0, moved to where float32
+        # has them, are the value short of the difference between the two exponent biases.
+        bits = target.view(np.uint32)
+        bits[...] = self.mantissa[:, layer].view(np.uint16)
+        bits <<= _MANTISSA_SHIFT
+        target *= _BIAS_DIFFERENCE
+        target *= np.ldexp(np.float32(1), self.exponent[:, layer, None])
 
 
 def make_tile(time_ms: Int64Array, first_bin: int, density: Float32Array, tiers: tuple[str, ...] = ()) -> Tile:
@@ -76,13 +83,13 @@ def make_tile(time_ms: Int64Array, first_bin: int, density: Float32Array, tiers:
     Raises
     ------
     ParameterError
-        If a density is not finite.
+        If a density is negative or not finite.
     """
-    largest = np.abs(density).max(axis=-1, initial=0.0)
-    if not np.isfinite(largest).all():
-        raise ParameterError("density", float(largest.max()), "finite USD per bin")
+    smallest, largest = density.min(initial=0.0), density.max(axis=-1, initial=0.0)
+    if smallest < 0 or not np.isfinite(largest).all():
+        raise ParameterError("density", (float(smallest), float(largest.max())), "finite USD per bin, >= 0")
     exponent = np.where(largest > 0, np.frexp(largest)[1] - _MANTISSA_BITS, 0).clip(_SMALLEST_EXPONENT)
-    mantissa = np.ldexp(density, -exponent[..., None]).astype(np.float16)
+    mantissa = np.abs(np.ldexp(density, -exponent[..., None]).astype(np.float16))  # abs: no -0.0, see read_into
     return Tile(time_ms, first_bin, exponent.astype(np.int16), mantissa, tiers)
 
 
@@ -136,7 +143,7 @@ def split_grid(level: int, grid: LiquidationGrid) -> Iterator[tuple[int, list[Ti
     Raises
     ------
     ParameterError
-        If the lattice or the times are not those of `level`, or a density is not finite.
+        If the lattice or the times are not those of `level`, or a density is negative or not finite.
     """
     time_ms = grid.time.astype("datetime64[ms]").astype(np.int64)
     _check_lattice(level, grid, time_ms)

@@ -7,7 +7,7 @@ import contextlib
 import json
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, Final
 
 import redis
@@ -34,9 +34,9 @@ class Updates:
         self._connection, self._channel = connection, channel
         self._readers: set[asyncio.Queue[Message]] = set()
         self._task: asyncio.Task[None] | None = None
-        self._ready = asyncio.Event()
+        self._subscribed = False
 
-    async def read(self) -> AsyncIterator[Message]:
+    async def read(self) -> AsyncGenerator[Message, None]:
         """Yield messages published from now on, for ever."""
         queue: asyncio.Queue[Message] = asyncio.Queue(_QUEUE_SIZE)
         self._readers.add(queue)
@@ -50,10 +50,6 @@ class Updates:
             if not self._readers:
                 await self.aclose()
 
-    async def ready(self) -> None:
-        """Wait until the subscription stands."""
-        await self._ready.wait()
-
     async def aclose(self) -> None:
         """End the subscription."""
         task, self._task = self._task, None
@@ -63,20 +59,18 @@ class Updates:
                 await task
 
     async def _subscribe_forever(self) -> None:
-        wait, longest = _BACKOFF_S
-        connected_before = False
+        clock = asyncio.get_running_loop().time
+        shortest, longest = _BACKOFF_S
+        wait, self._subscribed = shortest, False
         while True:
+            began = clock()
             try:
                 async with self._connection.asynchronous.pubsub() as pubsub:
                     await pubsub.subscribe(self._channel)
-                    if connected_before:
-                        self._hand_out(RESYNC)  # whatever was published meanwhile is lost
-                    connected_before, wait = True, _BACKOFF_S[0]
                     await self._listen(pubsub)
             except (redis.RedisError, OSError) as error:
                 _log.warning("updates from %s lost (%s), trying again", self._connection.shown_url, error)
-            finally:
-                self._ready.clear()
+            wait = shortest if clock() - began > longest else wait
             await asyncio.sleep(wait)
             wait = min(2 * wait, longest)
 
@@ -86,9 +80,17 @@ class Updates:
             if message is None:
                 continue
             if message["type"] == "subscribe":
-                self._ready.set()
+                if self._subscribed:  # a second time, ours or the client's own: what was published meanwhile is lost
+                    self._hand_out(RESYNC)
+                self._subscribed = True
             elif message["type"] == "message":
-                self._hand_out(json.loads(message["data"]))
+                self._parse_and_hand_out(message["data"])
+
+    def _parse_and_hand_out(self, data: bytes) -> None:
+        try:
+            self._hand_out(json.loads(data))
+        except ValueError as error:
+            _log.warning("%s: a message is not JSON (%s), skipped", self._channel, error)
 
     def _hand_out(self, message: Message) -> None:
         for queue in self._readers:

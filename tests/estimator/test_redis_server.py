@@ -1,0 +1,177 @@
+"""The bundled server is private, durable, and never outlives whoever started it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import redis
+
+from estimator.errors import SettingsError
+from estimator.redis_server import BundledServer
+
+ROOT = Path(__file__).parents[2]
+HOLD = """
+import sys, time
+from pathlib import Path
+from estimator.redis_server import BundledServer
+with BundledServer(Path(sys.argv[1])) as server:
+    print(server.pid, server.url, flush=True)
+    time.sleep(60)
+"""
+
+
+def client_of(server: BundledServer) -> redis.Redis:
+    return redis.Redis.from_url(server.url)
+
+
+def runs(pid: int) -> bool:
+    """Whether a process runs; one that ended and waits for its parent to notice does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def within(seconds: float, condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+    assert within(5, lambda: not runs(pid))
+
+
+def test_it_answers_within_a_second_and_leaves_nothing_running(tmp_path: Path) -> None:
+    began = time.monotonic()
+    with BundledServer(tmp_path) as server, client_of(server) as client:
+        assert client.ping()
+        assert time.monotonic() - began < 1
+        pid, path = server.pid, Path(server.url.removeprefix("unix://"))
+        assert pid is not None
+        assert runs(pid)
+    assert not runs(pid)
+    assert not path.parent.exists()
+
+
+def test_only_this_user_can_reach_it(tmp_path: Path) -> None:
+    with BundledServer(tmp_path) as server, client_of(server) as client:
+        path = Path(server.url.removeprefix("unix://"))
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+        assert stat.S_IMODE(path.stat().st_mode) == 0o700
+        assert client.config_get("port") == {"port": "0"}
+
+
+def test_it_drops_only_what_may_expire_and_syncs_every_second(tmp_path: Path) -> None:
+    with BundledServer(tmp_path, maxmemory="64mb") as server, client_of(server) as client:
+        got = client.config_get("maxmemory", "maxmemory-policy", "appendonly", "appendfsync", "save")
+        assert got == {
+            "maxmemory": str(64 << 20),
+            "maxmemory-policy": "volatile-lru",
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            "save": "",
+        }
+
+
+def test_what_it_holds_survives_a_restart(tmp_path: Path) -> None:
+    with BundledServer(tmp_path) as server, client_of(server) as client:
+        client.xadd("prints", {"p": "1"})
+    with BundledServer(tmp_path) as server, client_of(server) as client:
+        assert client.xlen("prints") == 1
+
+
+def test_a_half_written_end_of_its_file_is_cut_off(tmp_path: Path) -> None:
+    with BundledServer(tmp_path) as server, client_of(server) as client:
+        client.set("first", "1")
+        client.set("second", "2")
+    (log,) = (tmp_path / "redis" / "appendonlydir").glob("*.incr.aof")
+    log.write_bytes(log.read_bytes()[:-5])
+    with BundledServer(tmp_path) as server, client_of(server) as client:
+        assert client.get("first") == b"1"
+        assert client.get("second") is None
+
+
+def test_a_damaged_file_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    with BundledServer(tmp_path) as server, client_of(server) as client:
+        client.set("key", "value")
+    (log,) = (tmp_path / "redis" / "appendonlydir").glob("*.incr.aof")
+    log.write_bytes(b"damaged" + log.read_bytes())
+    with pytest.raises(SettingsError, match=f"move {tmp_path}/redis aside"):
+        BundledServer(tmp_path).__enter__()
+
+
+def test_a_second_one_on_the_same_folder_is_refused(tmp_path: Path) -> None:
+    with BundledServer(tmp_path) as server:
+        with pytest.raises(SettingsError, match=rf"in use by another liqheat \(Redis process {server.pid}\)"):
+            BundledServer(tmp_path).__enter__()
+        with client_of(server) as client:
+            assert client.ping()
+    with BundledServer(tmp_path):
+        pass
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SettingsError, match="LIQHEAT_DATA"):
+        BundledServer(tmp_path / "file").__enter__()
+
+
+def test_a_long_temporary_folder_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = tmp_path / ("x" * 120)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    with BundledServer(tmp_path) as server, client_of(server) as client:
+        assert client.ping()
+
+
+def test_ctrl_c_in_the_terminal_does_not_reach_it(tmp_path: Path) -> None:
+    with BundledServer(tmp_path) as server:
+        assert server.pid is not None
+        assert os.getsid(server.pid) == server.pid != os.getsid(0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends children with their parent")
+def test_it_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, cwd=ROOT) as parent:
+        assert parent.stdout is not None
+        pid, url = parent.stdout.readline().decode().split()
+        assert runs(int(pid))
+        parent.kill()
+    assert within(5, lambda: not runs(int(pid)))
+    left_over = Path(url.removeprefix("unix://")).parent
+    with BundledServer(tmp_path):
+        assert not left_over.exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_killed_server_does_not_block_the_next(tmp_path: Path) -> None:
+    with BundledServer(tmp_path) as server:
+        assert server.pid is not None
+        kill(server.pid)
+    with BundledServer(tmp_path) as server, client_of(server) as client:
+        assert client.ping()
+
+
+def test_it_listens_on_no_port(tmp_path: Path) -> None:
+    with BundledServer(tmp_path) as server:
+        links = [os.readlink(f) for f in Path(f"/proc/{server.pid}/fd").iterdir()]
+        inodes = {link.removeprefix("socket:[").removesuffix("]") for link in links if link.startswith("socket:")}
+        table = Path("/proc/net/tcp").read_text() + Path("/proc/net/tcp6").read_text()
+        assert inodes
+        assert not inodes & {line.split()[9] for line in table.splitlines()}
+        assert socket.AF_UNIX
