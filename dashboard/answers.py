@@ -1,0 +1,147 @@
+"""Answers to a view, rendered once for all who ask and kept compressed.
+
+An answer is known by what it shows and by the versions of the markets it was drawn from: an unchanged market costs a
+look-up, here or in Redis, and a changed one is drawn by one task of one process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import hashlib
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any, Final
+
+from dashboard.export import FORMS, Form
+from dashboard.figures import build_chart
+from dashboard.frame import ChartFrame, read_frame, read_statuses, select_statuses
+from dashboard.lens import shade
+from dashboard.maps import build_map, read_map
+from dashboard.preview import draw_preview
+from dashboard.readings import build_readings
+from dashboard.view import ViewState
+from estimator.cache import Cache, MarketStatus
+
+TTL_S: Final = 60.0
+STATUS_AGE_S: Final = 0.25  # how old the statuses may be; a push is followed by a request, which must see it
+MEMORY_BYTES: Final = 32 << 20
+_REVISION: Final = 1  # of the answers: raise it when their bytes change for equal markets
+
+Build = Callable[[ChartFrame], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Bytes of an answer, gzipped unless its form is compressed in itself."""
+
+    body: bytes
+    etag: str
+    media_type: str
+    gzipped: bool
+
+
+class Answers:
+    """Renders and keeps answers. One per process; every coroutine runs on one event loop.
+
+    Parameters
+    ----------
+    cache : Cache
+    """
+
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
+        self._memory: OrderedDict[str, bytes] = OrderedDict()
+        self._size = 0
+        self._statuses: tuple[float, list[MarketStatus]] | None = None
+        self._reading: asyncio.Task[list[MarketStatus]] | None = None
+
+    async def statuses(self) -> list[MarketStatus]:
+        """Return the markets on offer, at most `STATUS_AGE_S` old.
+
+        Raises
+        ------
+        NotReady, CacheError
+        """
+        if self._statuses is not None and monotonic() - self._statuses[0] < STATUS_AGE_S:
+            return self._statuses[1]
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(asyncio.to_thread(read_statuses, self._cache))
+        statuses = await asyncio.shield(self._reading)
+        self._statuses = (monotonic(), statuses)
+        return statuses
+
+    async def etag(self, kind: str, view: ViewState) -> str:
+        """Name of the answer that `chart` or `export` would give now."""
+        chosen = select_statuses(await self.statuses(), view)
+        return f'"{_key(kind, view, chosen)}"'
+
+    async def chart(self, view: ViewState) -> Answer:
+        """Figures and readings of a view, JSON."""
+        return await self._render("chart", view, _chart_json, "application/json", gzipped=True)
+
+    async def export(self, view: ViewState, form: Form) -> Answer:
+        """Levels of a view in one of `FORMS`."""
+        media_type, gzipped = FORMS[form].media_type, FORMS[form].gzipped
+        return await self._render(f"heatmap.{form}", view, FORMS[form].build, media_type, gzipped=gzipped)
+
+    async def picture(self, view: ViewState) -> Answer:
+        """Preview picture of a view, PNG."""
+        return await self._render("preview", view, draw_preview, "image/png", gzipped=False)
+
+    async def other(self, kind: str, view: ViewState, build: Callable[[ChartFrame], dict[str, Any]]) -> Answer:
+        """Any further reading of a view, JSON."""
+        return await self._render(kind, view, lambda frame: _dumps(build(frame)), "application/json", gzipped=True)
+
+    async def _render(self, kind: str, view: ViewState, build: Build, media_type: str, *, gzipped: bool) -> Answer:
+        statuses = await self.statuses()
+        key = _key(kind, view, select_statuses(statuses, view))
+        body = self._memory.get(key)
+        if body is None:
+
+            async def compute() -> bytes:
+                return await asyncio.to_thread(_compute, self._cache, view, statuses, build, gzipped)
+
+            body = await self._cache.get_or_compute(key, TTL_S, compute)
+            self._keep(key, body)
+        else:
+            self._memory.move_to_end(key)
+        return Answer(body, f'"{key}"', media_type, gzipped)
+
+    def _keep(self, key: str, body: bytes) -> None:
+        if key in self._memory:
+            return
+        self._memory[key] = body
+        self._size += len(body)
+        while self._size > MEMORY_BYTES:
+            _, dropped = self._memory.popitem(last=False)
+            self._size -= len(dropped)
+
+
+def _key(kind: str, view: ViewState, statuses: Sequence[MarketStatus]) -> str:
+    drawn_from = [(s.id, s.version, s.as_of_ms, s.origin.value, s.source) for s in statuses]
+    digest = hashlib.blake2b(repr((_REVISION, kind, view.query(), drawn_from)).encode(), digest_size=16)
+    return f"{kind}-{digest.hexdigest()}"
+
+
+def _compute(cache: Cache, view: ViewState, statuses: Sequence[MarketStatus], build: Build, gzipped: bool) -> bytes:
+    body = build(read_frame(cache, view, statuses))
+    return gzip.compress(body, compresslevel=6, mtime=0) if gzipped else body
+
+
+def _chart_json(frame: ChartFrame) -> bytes:
+    shading, now = shade(frame), read_map(frame)
+    return _dumps(
+        {
+            "figure": build_chart(frame, shading),
+            "map": build_map(frame, now),
+            "readings": build_readings(frame, shading, now),
+        }
+    )
+
+
+def _dumps(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()

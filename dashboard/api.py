@@ -1,0 +1,276 @@
+"""``/api/v1``, ``/preview.png`` and the probes: routes, their parameters, errors and documentation."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+
+from dashboard.answers import Answer, Answers
+from dashboard.export import FORMS, Form
+from dashboard.frame import ChartFrame, NotReady
+from dashboard.maps import read_map, summary
+from dashboard.view import ALL_TIERS, RANGES, Lens, Palette, Panel, SideFilter, Theme, ViewError, ViewState
+from estimator.cache import Cache, MarketStatus
+from estimator.errors import CacheUnavailable, CorruptEntry, LiqheatError, ParameterError
+
+# The first row that fits decides.
+STATUS: Final[tuple[tuple[type[LiqheatError], int], ...]] = (
+    (ParameterError, 422),
+    (NotReady, 503),
+    (CacheUnavailable, 503),
+    (CorruptEntry, 500),
+    (LiqheatError, 500),
+)
+RETRY_S: Final = 1
+
+_ENUM: Final[dict[str, tuple[list[str], str, str]]] = {
+    "range": (list(RANGES), "24h", "Span of time shown."),
+    "side": (list(SideFilter), SideFilter.BOTH, "Whose liquidations are shown."),
+    "lens": (list(Lens), Lens.CONTRAST, "How density becomes colour (pictures only)."),
+    "palette": (list(Palette), Palette.REDGREEN, "Colours of the sides (pictures only)."),
+    "theme": (list(Theme), Theme.DARK, "Background (pictures only)."),
+}
+_LIST: Final[dict[str, str]] = {
+    "venues": "`all` or venues such as `binance,bybit`; they are added up.",
+    "tiers": "`all` or effective-leverage tiers: " + ", ".join(f"`{t}`" for t in ALL_TIERS) + ".",
+    "panels": "`all`, `none` or rows under the chart: " + ", ".join(f"`{p}`" for p in Panel) + " (pictures only).",
+    "price": "`low,high` in quote currency; by default the window fits the candles.",
+}
+
+
+def _parameter(name: str, schema: dict[str, Any], description: str) -> dict[str, Any]:
+    return {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
+
+
+VIEW_PARAMETERS: Final = [
+    _parameter("symbol", {"type": "string"}, "Base coin, such as `BTC`; by default the first market's."),
+    *(_parameter(n, {"type": "string", "enum": e, "default": d}, text) for n, (e, d, text) in _ENUM.items()),
+    *(_parameter(n, {"type": "string"}, text) for n, text in _LIST.items()),
+    _parameter("min", {"type": "number", "minimum": 0, "maximum": 1, "default": 0}, "Weakest intensity shown."),
+    _parameter("max", {"type": "number", "minimum": 0, "maximum": 1, "default": 1}, "Strongest intensity shown."),
+]
+_FORM_PARAMETER: Final = _parameter(
+    "format", {"type": "string", "enum": list(Form)}, "Form of the answer; without it the Accept header decides."
+)
+_ERROR_SCHEMA: Final = {"application/json": {"schema": {"type": "object", "additionalProperties": True}}}
+ERRORS: Final[dict[int | str, dict[str, Any]]] = {
+    304: {"description": "Not changed since the ETag given."},
+    422: {"description": "A value that cannot be shown: `parameter`, `value`, `accepted`.", "content": _ERROR_SCHEMA},
+    503: {
+        "description": "Not yet: `reason` and, while the worker starts, `progress` (0..1).",
+        "content": _ERROR_SCHEMA,
+    },
+}
+
+
+def error_response(error: LiqheatError) -> JSONResponse:
+    """Turn an error into its status and a body that says what to do."""
+    status = next(code for kind, code in STATUS if isinstance(error, kind))
+    body: dict[str, Any] = {"error": str(error)}
+    if isinstance(error, ParameterError):
+        body |= {"parameter": error.name, "value": str(error.value), "accepted": error.expected}
+    if isinstance(error, NotReady):
+        body |= {"reason": error.reason, "progress": error.progress}
+    if isinstance(error, CacheUnavailable):
+        body |= {"reason": "the cache does not answer", "progress": None}
+    headers = {"Retry-After": str(RETRY_S)} if status == 503 else {}
+    return JSONResponse(body, status, headers={**headers, "Cache-Control": "no-store"})
+
+
+def negotiate(accept: str) -> Form:
+    """Choose the form an Accept header likes best; JSON where it does not care.
+
+    Raises
+    ------
+    ViewError
+        If it accepts none of them.
+    """
+    likes: list[tuple[float, int, str]] = []
+    for order, part in enumerate(accept.split(",")):
+        media, *options = (p.strip().lower() for p in part.split(";"))
+        quality = next((o[2:] for o in options if o.startswith("q=")), "1")
+        likes.append((-_quality(quality), order, media))
+    by_media = {export.media_type: form for form, export in FORMS.items()}
+    for quality_, _, media in sorted(likes):
+        if quality_ < 0 and media in ("", "*/*", "application/*"):
+            return Form.JSON
+        if quality_ < 0 and media in by_media:
+            return by_media[media]
+    raise ViewError("Accept", accept[:80], ", ".join(by_media))
+
+
+def _quality(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
+
+
+def send(answer: Answer, request: Request) -> Response:
+    """Send an answer, or 304 where the client has it already."""
+    headers = {"ETag": answer.etag, "Cache-Control": "no-cache", "Vary": "Accept, Accept-Encoding"}
+    if _has(request, answer.etag):
+        return Response(status_code=304, headers=headers)
+    body = answer.body
+    if answer.gzipped and "gzip" in request.headers.get("accept-encoding", ""):
+        headers["Content-Encoding"] = "gzip"
+    elif answer.gzipped:
+        body = gzip.decompress(body)
+    return Response(body, media_type=answer.media_type, headers=headers)
+
+
+def _has(request: Request, etag: str) -> bool:
+    given = request.headers.get("if-none-match", "")
+    return etag in (part.strip().removeprefix("W/") for part in given.split(","))
+
+
+def market_json(status: MarketStatus) -> dict[str, Any]:
+    """A market as ``/api/v1/markets`` lists it."""
+    return {
+        "id": status.id, "exchange": status.exchange, "symbol": status.symbol, "base": status.base, "contract": status.contract,
+        "max_leverage": status.max_leverage, "mark_price": status.mark_price, "open_interest_base": status.open_interest_base,
+        "long_short_ratio": status.long_short_ratio, "funding_rate": status.funding_rate, "progress": status.progress,
+        "first_ms": status.first_ms, "last_ms": status.last_ms, "provisional_until_ms": status.provisional_until_ms,
+        "version": status.version, "preset": status.preset,
+        "provenance": {
+            "origin": status.origin.value, "source": status.source, "as_of_ms": status.as_of_ms,
+            "basis": {"levels": "estimated", "prices": "measured"},
+            "gaps": [{"start_ms": g.start_ms, "end_ms": g.end_ms, "what": g.what} for g in status.gaps],
+        },
+    }  # fmt: skip
+
+
+def _map_json(frame: ChartFrame) -> dict[str, Any]:
+    now = read_map(frame)
+    return {
+        "as_of_ms": frame.as_of_ms, "mark_price": frame.mark_price, "unit": "USD per bar, estimated",
+        "origin": frame.statuses[0].origin.value, "price_edges": [float(f"{p:.8g}") for p in now.price_edges],
+        "tiers": {
+            name: {"long_usd": [round(v) for v in usd[0].tolist()], "short_usd": [round(v) for v in usd[1].tolist()]}
+            for name, usd in zip(frame.view.tier_names, now.tier_usd, strict=True)
+        },
+        **summary(now),
+    }  # fmt: skip
+
+
+def _prints_json(frame: ChartFrame) -> dict[str, Any]:
+    prints = frame.prints
+    return {
+        "as_of_ms": frame.as_of_ms, "origin": frame.statuses[0].origin.value, "basis": "measured",
+        "columns": ["time_ms", "exchange", "side", "price", "quantity_base", "notional_usd"],
+        "rows": [list(row) for row in prints.select(prints["time"].dt.epoch("ms"), "exchange", "side", "price", "quantity_base", "notional_usd").iter_rows()],
+    }  # fmt: skip
+
+
+async def read_view(request: Request, answers: Answers, *also: str) -> ViewState:
+    """View of a request; a query that names no coin means the first market's."""
+    statuses = await answers.statuses()
+    return ViewState.parse(request.url.query, default_symbol=statuses[0].base, also=also)
+
+
+def _binary_content() -> dict[str, Any]:
+    text = {"type": "string"}
+    raw = {"type": "string", "format": "binary"}
+    return {
+        e.media_type: {"schema": {"type": "object"} if form is Form.JSON else text if form is Form.CSV else raw}
+        for form, e in FORMS.items()
+    }
+
+
+_JSON_OK: Final = {"description": "JSON", "content": {"application/json": {"schema": {"type": "object"}}}}
+_PNG_OK: Final = {
+    "description": "PNG, 1200 x 630",
+    "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
+}
+
+
+def build_router(cache: Cache) -> APIRouter:
+    """Every route but the pages."""
+    router, answers = APIRouter(), Answers(cache)
+    _add_view_routes(router, answers)
+    _add_probes(router, cache, answers)
+    return router
+
+
+def _add_view_routes(router: APIRouter, answers: Answers) -> None:
+    def add(
+        path: str, summary_: str, reply: Callable[[Request], Awaitable[Response]], ok: Mapping[str, Any], *extra: Any
+    ) -> None:
+        router.add_api_route(
+            path, reply, methods=["GET"], summary=summary_, tags=["views"], response_class=Response,
+            responses={200: dict(ok), **ERRORS}, openapi_extra={"parameters": [*VIEW_PARAMETERS, *extra]},
+        )  # fmt: skip
+
+    async def chart(request: Request) -> Response:
+        return send(await answers.chart(await read_view(request, answers)), request)
+
+    async def heatmap(request: Request) -> Response:
+        view = await read_view(request, answers, "format")
+        wanted = request.query_params.get("format")
+        if wanted is not None and wanted not in list(Form):
+            raise ViewError("format", wanted[:80], "one of " + ", ".join(Form))
+        form = Form(wanted) if wanted else negotiate(request.headers.get("accept", "*/*"))
+        return send(await answers.export(view, form), request)
+
+    async def liquidation_map(request: Request) -> Response:
+        return send(await answers.other("map", await read_view(request, answers), _map_json), request)
+
+    async def liquidations(request: Request) -> Response:
+        return send(await answers.other("liquidations", await read_view(request, answers), _prints_json), request)
+
+    async def preview(request: Request) -> Response:
+        return send(await answers.picture(await read_view(request, answers)), request)
+
+    add("/api/v1/chart", "Figures and readings of a view, as the page draws them.", chart, _JSON_OK)
+    heatmap_ok = {"description": "Levels in the form asked for.", "content": _binary_content()}
+    add("/api/v1/heatmap", "Estimated liquidation levels, price x time.", heatmap, heatmap_ok, _FORM_PARAMETER)
+    add("/api/v1/map", "Estimated levels now, by price and leverage tier.", liquidation_map, _JSON_OK)
+    add(
+        "/api/v1/liquidations",
+        "Realised liquidations in the range, the largest 5000 of a venue.",
+        liquidations,
+        _JSON_OK,
+    )
+    add("/preview.png", "Picture of a view.", preview, _PNG_OK)
+
+
+def _add_probes(router: APIRouter, cache: Cache, answers: Answers) -> None:
+    unready = {503: ERRORS[503]}
+
+    @router.get("/api/v1/markets", tags=["markets"], summary="Markets on offer, with provenance.", responses=unready)
+    async def markets() -> JSONResponse:
+        listed = [market_json(s) for s in await answers.statuses()]
+        return JSONResponse({"markets": listed}, headers={"Cache-Control": "no-cache"})
+
+    @router.get("/healthz", tags=["probes"], summary="The web process is up.")
+    async def healthz() -> JSONResponse:
+        return JSONResponse({"status": "ok"}, headers={"Cache-Control": "no-store"})
+
+    @router.get(
+        "/readyz", tags=["probes"], summary="The cache answers and a market's history is complete.", responses=unready
+    )
+    async def readyz() -> JSONResponse:
+        if not await cache.ping():
+            raise NotReady("the cache does not answer")
+        statuses = await answers.statuses()
+        best = max(s.progress for s in statuses)
+        if best < 1:
+            raise NotReady("no market's history is complete yet", best)
+        done = sum(s.progress >= 1 for s in statuses)
+        return JSONResponse(
+            {"status": "ready", "markets": len(statuses), "complete": done}, headers={"Cache-Control": "no-store"}
+        )
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Answer every error of ours by `STATUS`."""
+
+    async def handle(_request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, LiqheatError)
+        return error_response(error)
+
+    app.add_exception_handler(LiqheatError, handle)

@@ -1,0 +1,140 @@
+"""The composition root of the web: FastAPI, the API, Dash, headers, in the order in which they must be put together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from html import escape
+from pathlib import Path
+from typing import Any, Final
+
+from dash import Dash
+from fastapi import FastAPI, Request
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
+from starlette.types import Scope
+
+from dashboard import callbacks, layout
+from dashboard.api import add_error_handlers, build_router
+from dashboard.share import EMBED, SecurityHeaders, preview_tags, site_address
+from estimator.cache import Cache
+from estimator.settings import Settings
+
+STATIC: Final = Path(__file__).resolve().parent.parent / "static"
+PAGES: Final = frozenset({"/", EMBED})
+_DOCS: Final = "Self-hosted liquidation heatmap: estimated levels and realised liquidations."
+
+
+class Page(Dash):
+    """Dash with link-preview tags in the head.
+
+    Parameters
+    ----------
+    public_url : str, optional
+        Address of the site as others see it.
+    """
+
+    def __init__(self, *args: Any, public_url: str | None, **kwargs: Any) -> None:
+        self._public_url = public_url
+        super().__init__(*args, **kwargs)
+
+    def interpolate_index(self, **parts: Any) -> str:
+        """Fill the page's frame; called by Dash for every page load."""
+        request = self.backend.request_adapter()._request  # noqa: SLF001  # the adapter gives no access to the scheme
+        site = site_address(self._public_url, request.url.scheme, request.headers.get("host", ""))
+        parts["metas"] = f"{parts.get('metas', '')}\n{preview_tags(request.url.query, site)}"
+        return str(super().interpolate_index(**parts))
+
+
+class NotFound(Route):
+    """Matches every GET but the pages: Dash would answer any other address with the page and a 200."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Leave pages and sockets to others."""
+        if scope["type"] != "http" or scope["path"] in PAGES or scope["method"] not in ("GET", "HEAD"):
+            return Match.NONE, {}
+        return super().matches(scope)
+
+
+def create_app(settings: Settings, cache: Cache) -> FastAPI:
+    """Build the web application.
+
+    Parameters
+    ----------
+    settings : Settings
+    cache : Cache
+        Closed when the application stops.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await cache.aclose()
+
+    app = FastAPI(title="liqheat", description=_DOCS, version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
+    add_error_handlers(app)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.include_router(build_router(cache))
+    app.add_api_route("/docs", _docs, methods=["GET"], include_in_schema=False)
+    page = Page(
+        "liqheat", server=app, backend="fastapi", public_url=settings.public_url, assets_folder=str(STATIC), title="liqheat",
+        update_title="", serve_locally=True, enable_mcp=False, compress=False,
+        meta_tags=[{"name": "viewport", "content": "width=device-width, initial-scale=1"}],
+    )  # fmt: skip
+    page.layout = layout.build()
+    callbacks.register(page, cache)
+    app.router.routes.append(NotFound("/{path:path}", _not_found))
+    app.add_middleware(SecurityHeaders, script_hashes=page.csp_hashes(), frame_ancestors=settings.frame_ancestors)
+    return app
+
+
+async def _not_found(request: Request) -> Response:
+    return await _http_error(request, HTTPException(404))
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if request.url.path.startswith("/api/"):
+        body = {"error": error.detail, "path": request.url.path}
+        return JSONResponse(body, error.status_code, headers=dict(error.headers or {}))
+    text = f"{error.status_code}: {escape(str(error.detail))}"
+    return HTMLResponse(
+        _plain(text, '<p><a href="/">To the heatmap</a></p>'), error.status_code, headers=dict(error.headers or {})
+    )
+
+
+async def _docs(request: Request) -> Response:
+    """Routes and their parameters, from the same description machines get at ``/openapi.json``."""
+    described = request.app.openapi()
+    parts = ['<p>For machines: <a href="/openapi.json">openapi.json</a></p>']
+    for path, methods in described["paths"].items():
+        for method, operation in methods.items():
+            parts.append(_operation(method, path, operation))
+    return HTMLResponse(_plain("liqheat API", "\n".join(parts)))
+
+
+def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
+    rows = "".join(
+        f"<tr><td><code>{escape(p['name'])}</code></td><td>{escape(p.get('description', ''))}</td>"
+        f"<td>{escape(', '.join(p['schema'].get('enum', [p['schema'].get('type', '')])))}</td></tr>"
+        for p in operation.get("parameters", ())
+    )
+    answers = "".join(
+        f"<li>{escape(code)}: {escape(r.get('description', ''))} {escape(', '.join(r.get('content', {})))}</li>"
+        for code, r in operation.get("responses", {}).items()
+    )
+    table = f"<table><tr><th>parameter</th><th></th><th>values</th></tr>{rows}</table>" if rows else ""
+    title = f"<h2><code>{escape(method.upper())} {escape(path)}</code></h2>"
+    return f"{title}<p>{escape(operation.get('summary', ''))}</p>{table}<ul>{answers}</ul>"
+
+
+def _plain(title: str, body: str) -> str:
+    style = (
+        "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color-scheme:light dark}"
+        "td,th{padding:.15rem .8rem .15rem 0;text-align:left;vertical-align:top}"
+    )
+    return (
+        f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+        f"<title>{title}</title><style>{style}</style><h1>{title}</h1>{body}</html>"
+    )

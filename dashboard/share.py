@@ -1,0 +1,123 @@
+"""What other sites and browsers may do with ours: headers, the embed policy, link previews."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Any, Final
+from urllib.parse import quote
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dashboard.view import ViewError, ViewState
+
+EMBED: Final = "/embed"
+_COMMON: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"strict-origin-when-cross-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"permissions-policy", b"camera=(), microphone=(), geolocation=(), payment=()"),
+)
+
+
+def content_security_policy(script_hashes: Iterable[str], frame_ancestors: str) -> str:
+    """Everything from this server alone; no inline script but those hashed, no CDN."""
+    return "; ".join(
+        (
+            "default-src 'self'",
+            " ".join(("script-src 'self'", *script_hashes)),
+            "style-src 'self' 'unsafe-inline'",
+            "img-src 'self' data: blob:",
+            "connect-src 'self'",
+            "worker-src 'self'",
+            "font-src 'self' data:",
+            "object-src 'none'",
+            "base-uri 'self'",
+            "form-action 'self'",
+            f"frame-ancestors {frame_ancestors}",
+        )
+    )
+
+
+class SecurityHeaders:
+    """Adds the headers to every HTTP response; pure ASGI, so streams and sockets pass untouched.
+
+    Parameters
+    ----------
+    app : ASGIApp
+    script_hashes : sequence of str
+        CSP sources of the page's inline scripts. Filled after the last callback is registered; read at each response.
+    frame_ancestors : str
+        Sites that may frame `EMBED`; no other page may be framed by another site.
+    """
+
+    def __init__(self, app: ASGIApp, script_hashes: Sequence[str], frame_ancestors: str) -> None:
+        self._app = app
+        self._own = content_security_policy(script_hashes, "'self'").encode()
+        self._embed = content_security_policy(script_hashes, frame_ancestors).encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        framed = scope["path"].rstrip("/") == EMBED
+        extra = [*_COMMON, (b"content-security-policy", self._embed if framed else self._own)]
+        if not framed:
+            extra.append((b"x-frame-options", b"SAMEORIGIN"))
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", ()), *extra]}
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+def preview_tags(query: str, site: str) -> str:
+    """Open Graph and Twitter tags of a view, escaped; the default picture where the query is malformed.
+
+    Parameters
+    ----------
+    query : str
+        Query string of the page.
+    site : str
+        Address of the site as others see it, without a trailing slash.
+    """
+    try:
+        view = ViewState.parse(query)
+    except ViewError:
+        view = ViewState("BTC")
+        query = ""
+    shown = f"?{view.query()}" if query else ""
+    title = f"{view.symbol} liquidation heatmap, {view.range}" if query else "liqheat: liquidation heatmap"
+    words = "Where leveraged positions are estimated to be liquidated, by price and time."
+    tags: dict[str, Any] = {
+        "og:type": "website",
+        "og:title": title,
+        "og:description": words,
+        "og:url": f"{site}/{shown}",
+        "og:image": f"{site}/preview.png{shown}",
+        "og:image:width": 1200,
+        "og:image:height": 630,
+    }
+    named = {
+        "twitter:card": "summary_large_image",
+        "twitter:title": title,
+        "twitter:image": f"{site}/preview.png{shown}",
+    }
+    return "\n".join(
+        [
+            *(f'<meta property="{name}" content="{escape(str(value))}">' for name, value in tags.items()),
+            *(
+                f'<meta name="{name}" content="{escape(value)}">'
+                for name, value in {**named, "description": words}.items()
+            ),
+        ]
+    )
+
+
+def site_address(public_url: str | None, scheme: str, host: str) -> str:
+    """Address others use: the setting, or what the request came to."""
+    if public_url:
+        return public_url.rstrip("/")
+    return f"{scheme}://{quote(host, safe=':[].-')}"
