@@ -32,6 +32,7 @@ _SOCKET_BYTES: Final = 107  # what the kernel's sockaddr_un has room for
 _FOLDER_PREFIX: Final = "liqheat-"
 _START_S: Final = 60.0  # a long append-only file takes its time to load
 _STOP_S: Final = 5.0
+_HANDOVER_S: Final = 1.0
 _PR_SET_PDEATHSIG: Final = 1
 _LOG_TAIL: Final = 5
 
@@ -122,7 +123,7 @@ class BundledServer:
                 stderr=log,
                 start_new_session=True,  # Ctrl-C in the terminal is for the supervisor, which then stops the server
                 pass_fds=(lock.fileno(),),  # the folder stays locked until the server itself has ended
-                preexec_fn=end_with_parent(),
+                preexec_fn=end_with_parent(),  # noqa: PLW1509  # two system calls, no lock
             )
 
     def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
@@ -175,20 +176,29 @@ def _lock_folder(folder: Path) -> IO[str]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / "lock").open("a+")
     except OSError as error:
-        text = f"cannot write to the data folder {folder}: {error.strerror}; set LIQHEAT_DATA to one that can be written"
+        text = f"cannot write to the data folder {folder} ({error.strerror}): set LIQHEAT_DATA to another one"
         raise SettingsError(text) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        note = _read_note(lock)
+    if not _take(lock):
+        pid = _read_note(lock).get("pid", "unknown")
         lock.close()
-        text = (
-            f"the data folder {folder} is in use by another liqheat (Redis process {note.get('pid', 'unknown')}): "
-            f"stop that one, or set LIQHEAT_DATA to another folder"
-        )
-        raise SettingsError(text) from error
+        text = f"another liqheat uses the data folder {folder} (Redis process {pid}): stop it, or set LIQHEAT_DATA"
+        raise SettingsError(text)
     _remove_left_over(_read_note(lock).get("socket_folder"))
     return lock
+
+
+def _take(lock: IO[str]) -> bool:
+    """Lock the file; a server whose parent was just killed is given a moment to end."""
+    deadline = time.monotonic() + _HANDOVER_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)
+        else:
+            return True
 
 
 def _read_note(lock: IO[str]) -> dict[str, object]:
@@ -217,7 +227,7 @@ def _make_socket_folder() -> Path:
     if len(os.fsencode(folder / "s")) <= _SOCKET_BYTES:
         return folder
     folder.rmdir()
-    return Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir="/tmp"))  # noqa: S108  # TMPDIR is too long for a socket
+    return Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir="/tmp"))  # TMPDIR is too long for a socket
 
 
 def end_with_parent() -> Callable[[], None] | None:

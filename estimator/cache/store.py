@@ -141,18 +141,18 @@ class Cache:
         CacheError
             If no status of the market was put before: prints of different sources are kept apart by it.
         """
-        key = self._stream_key(market_id)
-        if key is None:
-            raise CacheError(f"{market_id}: put_status must come before add_liquidations, it says whose prints they are")
         with self._connection.translated():
+            key = self._stream_key(market_id)
+            if key is None:
+                raise CacheError(f"{market_id}: put_status must come first, it says whose prints these are")
             prints.append(self._redis, key, prints_)
 
     def forget_liquidations(self, market_id: str) -> None:
         """Drop the prints of a market whose source tells its past anew: a simulated or a recorded one."""
-        key = self._stream_key(market_id)
-        if key is not None:
-            with self._connection.translated():
-                self._redis.unlink(key)
+        with self._connection.translated():
+            key = self._stream_key(market_id)
+            if key is not None:
+                prints.forget(self._redis, key)
 
     def publish(self, market_id: str, message: Mapping[str, Any]) -> None:
         """Send `message` to every reader of `updates`, with the market under ``"market"``."""

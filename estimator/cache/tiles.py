@@ -57,7 +57,7 @@ class Tile:
         return self.first_bin + int(self.mantissa.shape[-1])
 
     def within(self, start_ms: int, end_ms: int) -> Tile:
-        """Columns with ``start_ms < time <= end_ms``."""
+        """Return the columns with ``start_ms < time <= end_ms``."""
         low, high = np.searchsorted(self.time_ms, [start_ms, end_ms], side="right")
         if high - low == len(self.time_ms):
             return self
@@ -65,7 +65,7 @@ class Tile:
         return Tile(self.time_ms[rows], self.first_bin, self.exponent[rows], self.mantissa[rows], self.tiers)
 
     def read_into(self, out: Float32Array, layer: int, first_bin: int) -> None:
-        """Write the density of one layer into `out`, whose lowest bin is `first_bin`. [USD per bin]"""
+        """Write the density of one layer, in USD per bin, into `out`, whose lowest bin is `first_bin`."""
         at = self.first_bin - first_bin
         target = out[:, at : at + self.mantissa.shape[-1]]
         # What astype(float32) would give, in a quarter of its time: the bits of a float16 >= 0, moved to where float32
@@ -130,9 +130,7 @@ def decode_tile(key: str, payload: bytes) -> Tile:
     """Decode what `encode_tile` wrote; raises `CorruptEntry` naming `key`."""
     meta, arrays = codec.unpack(key, payload)
     try:
-        return Tile(
-            arrays["time_ms"], meta["first_bin"], arrays["exponent"], arrays["mantissa"], tuple(meta["tiers"])
-        )
+        return Tile(arrays["time_ms"], meta["first_bin"], arrays["exponent"], arrays["mantissa"], tuple(meta["tiers"]))
     except (KeyError, TypeError) as error:
         raise CorruptEntry(f"{key}: not a tile ({error})") from error
 
@@ -149,17 +147,16 @@ def split_grid(level: int, grid: LiquidationGrid) -> Iterator[tuple[int, list[Ti
     _check_lattice(level, grid, time_ms)
     layers: list[tuple[Float32Array, tuple[str, ...]]] = [(np.stack([grid.long_usd, grid.short_usd], axis=1), ())]
     if grid.tier_source is not None:
-        layers.append((stack_tiers(grid), grid.tiers))
+        layers.append((stack_tiers(grid.tier_source, len(grid.tiers)), grid.tiers))
     index = tile_index(level, time_ms)
     for i in np.unique(index):
         rows = index == i
         yield int(i), [make_tile(time_ms[rows], grid.first_bin, part[rows], names) for part, names in layers]
 
 
-def stack_tiers(grid: LiquidationGrid) -> Float32Array:
-    """Densities of every tier of `grid`, shape (n_time, 2 * n_tier, n_price), long before short."""
-    assert grid.tier_source is not None
-    return np.stack([side for i in range(len(grid.tiers)) for side in grid.tier_source(i)], axis=1)
+def stack_tiers(tier_source: TierSource, n_tier: int) -> Float32Array:
+    """Return the densities of every tier, shape (n_time, 2 * n_tier, n_price), long before short."""
+    return np.stack([side for i in range(n_tier) for side in tier_source(i)], axis=1)
 
 
 def _check_lattice(level: int, grid: LiquidationGrid, time_ms: Int64Array) -> None:
@@ -291,7 +288,7 @@ def encode_live(grid: LiquidationGrid, series: pl.DataFrame) -> bytes:
         "grid.short_usd": grid.short_usd,
     }
     if grid.tier_source is not None:
-        arrays["grid.tiers"] = stack_tiers(grid)
+        arrays["grid.tiers"] = stack_tiers(grid.tier_source, len(grid.tiers))
     meta = {"first_bin": grid.first_bin, "bin_width": grid.bin_width, "tiers": grid.tiers}
     return codec.pack(meta, arrays | pack_series(series))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -117,7 +116,7 @@ def test_a_damaged_file_is_refused_with_what_to_do(tmp_path: Path) -> None:
 
 def test_a_second_one_on_the_same_folder_is_refused(tmp_path: Path) -> None:
     with BundledServer(tmp_path) as server:
-        with pytest.raises(SettingsError, match=rf"in use by another liqheat \(Redis process {server.pid}\)"):
+        with pytest.raises(SettingsError, match=rf"another liqheat uses .* \(Redis process {server.pid}\)"):
             BundledServer(tmp_path).__enter__()
         with client_of(server) as client:
             assert client.ping()
@@ -152,9 +151,9 @@ def test_it_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
         pid, url = parent.stdout.readline().decode().split()
         assert runs(int(pid))
         parent.kill()
-    assert within(5, lambda: not runs(int(pid)))
     left_over = Path(url.removeprefix("unix://")).parent
-    with BundledServer(tmp_path):
+    with BundledServer(tmp_path):  # at once, as whoever restarts us would
+        assert not runs(int(pid))
         assert not left_over.exists()
 
 
@@ -167,11 +166,11 @@ def test_a_killed_server_does_not_block_the_next(tmp_path: Path) -> None:
         assert client.ping()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_it_listens_on_no_port(tmp_path: Path) -> None:
     with BundledServer(tmp_path) as server:
-        links = [os.readlink(f) for f in Path(f"/proc/{server.pid}/fd").iterdir()]
+        links = [str(f.readlink()) for f in Path(f"/proc/{server.pid}/fd").iterdir()]
         inodes = {link.removeprefix("socket:[").removesuffix("]") for link in links if link.startswith("socket:")}
         table = Path("/proc/net/tcp").read_text() + Path("/proc/net/tcp6").read_text()
         assert inodes
         assert not inodes & {line.split()[9] for line in table.splitlines()}
-        assert socket.AF_UNIX
