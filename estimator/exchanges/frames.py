@@ -8,7 +8,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -211,7 +211,9 @@ def usd_to_base(open_interest: pl.DataFrame, candles: pl.DataFrame, priced_at: p
         Without the rows that were priced when there was no candle. [base coin]
     """
     opens = candles.select(pl.col("time").alias("_at"), pl.col("open").alias("_price"))
-    closes = candles.select((pl.col("time") + pl.col("time").diff().min()).alias("_at"), pl.col("close").alias("_price"))
+    closes = candles.select(
+        (pl.col("time") + pl.col("time").diff().min()).alias("_at"), pl.col("close").alias("_price")
+    )
     prices = pl.concat([opens, closes]).sort("_at", maintain_order=True)  # a close comes after the open of its instant
     priced = open_interest.with_columns((priced_at if priced_at is not None else pl.col("time")).alias("_at"))
     joined = priced.sort("_at").join_asof(prices, on="_at", tolerance=_PRICE_AGE).drop_nulls("_price").sort("time")
@@ -223,20 +225,20 @@ def one_per_time(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.unique("time", keep="last", maintain_order=True).sort("time")
 
 
-def has_columns(frame: pl.DataFrame, columns: tuple[str, ...]) -> bool:
-    """Whether every schema column is there under one of its usual names."""
+def has_columns(frame: pl.DataFrame, columns: Iterable[str]) -> bool:
+    """Whether every column is there, a schema column under any of its usual names."""
     return all(_find(frame, column) is not None for column in columns)
 
 
 def with_names(frame: pl.DataFrame, columns: Mapping[str, str]) -> pl.DataFrame:
     """Add schema columns under their own names, taken from the columns a mapping names."""
-    return frame.with_columns(pl.col(there).alias(here) for here, there in columns.items())
+    return frame.with_columns(pl.col(_find(frame, there) or there).alias(here) for here, there in columns.items())
 
 
 def _find(frame: pl.DataFrame, column: str) -> str | None:
-    """Find the name a schema column goes by in a frame."""
+    """Find the name a column goes by in a frame: its own or, for a schema column, a usual one."""
     by_lower = {c.strip().lower(): c for c in reversed(frame.columns)}
-    return next((by_lower[n] for n in COLUMN_NAMES[column] if n in by_lower), None)
+    return next((by_lower[n] for n in (column.lower(), *COLUMN_NAMES.get(column, ())) if n in by_lower), None)
 
 
 def _absent(frame: pl.DataFrame, column: str, name: str) -> InputError:

@@ -286,10 +286,10 @@ def _covered(
     """Yield the first reading of each series whose columns the file has, with the frame under schema names."""
     seen: set[str] = set()
     for reading in readings:
-        if reading.series in seen or not all(column in frame.columns for column in reading.columns.values()):
+        if reading.series in seen or not has_columns(frame, reading.columns.values()):
             continue
         named = with_names(frame, reading.columns)
-        if has_columns(named, tuple(c for c in SCHEMAS[reading.series] if c != "volume")):
+        if has_columns(named, (c for c in SCHEMAS[reading.series] if c != "volume")):
             seen.add(reading.series)
             yield reading, named
     if strict and not seen:
@@ -348,7 +348,7 @@ def _replay_start(full: MarketHistory) -> int:
 
 
 def _updates(full: MarketHistory, first: int) -> Iterator[tuple[int, MarketUpdate]]:
-    """Yield every candle from `first` on, closed, with the time it is due after the start of the replay. [ms]"""
+    """Yield every candle from `first` on, closed, with its due time in ms after the start of the replay."""
     news = {
         "open_interest": _slices(full.open_interest, _observations),
         "long_short_ratio": _slices(full.long_short_ratio, _observations),
@@ -395,7 +395,7 @@ def _prints(frame: pl.DataFrame) -> list[Liquidation]:
 
 
 def _gaps(what: str, frame: pl.DataFrame, span: tuple[int, int]) -> list[Gap]:
-    """Find stretches of more than one and a half usual steps without a row, also before the first and after the last."""
+    """Find stretches of over one and a half usual steps without a row, also before the first and after the last."""
     times, step = _epoch(frame), _usual_step_ms(frame["time"])
     edges = [span[0] - step, *times, span[1]]
     return [Gap(a + step, b, what) for a, b in pairwise(edges) if b - a > 1.5 * step]

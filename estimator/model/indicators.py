@@ -47,7 +47,7 @@ def rsi(close: pl.Expr, period: int = 14) -> pl.Expr:
 
 
 def atr(high: pl.Expr, low: pl.Expr, close: pl.Expr, period: int = 14) -> pl.Expr:
-    """Average true range [1]_. [price]
+    """Average true range [1]_, in the unit of price.
 
     Parameters
     ----------
