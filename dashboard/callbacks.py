@@ -111,6 +111,7 @@ def _register_browser(app: Dash) -> None:
         Output(Id.STATUS, "children"),
         Output(Id.TOTALS, "children"),
         Output(Id.LEGEND, "children"),
+        Output(Id.MAP_LEGEND, "children"),
         Output(Id.LIQUIDATED, "children"),
         Output(Id.FOOTER, "children"),
         Input(Id.READINGS, "data"),

@@ -57,6 +57,7 @@ class Id(StrEnum):
     CHART = "chart"
     MAP = "map"
     MAP_TITLE = "map-title"
+    MAP_LEGEND = "map-legend"
     NOTICE = "notice"
     LIQUIDATED = "liquidated"
     FOOTER = "footer"
@@ -292,7 +293,8 @@ def _main() -> Component:
                         **{"aria-label": "Liquidation map now"},
                         children=[
                             html.Div(id=Id.MAP_TITLE, className="box-title", children="Liquidation map now"),
-                            dcc.Graph(id=Id.MAP, config=GRAPH_CONFIG, responsive=False),
+                            dcc.Graph(id=Id.MAP, config={**GRAPH_CONFIG, "scrollZoom": False}, responsive=False),
+                            html.Div(id=Id.MAP_LEGEND, className="map-legend"),
                         ],
                     ),
                     html.Section(id=Id.LIQUIDATED, className="liquidated-box"),
@@ -312,6 +314,7 @@ def _segments(component_id: Id, value: str, choices: dict[Any, Any], help_text: 
             data=[{"value": str(v), "label": label} for v, label in choices.items()],
             size="xs",
             transitionDuration=120,
+            withItemsBorders=False,
         ),
     )
 

@@ -43,7 +43,7 @@
       const answer = await response.json();
       if (flight.signal.aborted) return nothing;
       if (!response.ok) return settled([...(other ? [empty(), empty()] : nothing), still(), failed(response.status, answer, view)].slice(-4));
-      Object.assign(now, { query: view.query, etag, answer, loaded: Date.now() });
+      Object.assign(now, { query: view.query, canonical: view.canonical, etag, answer, loaded: Date.now() });
       mark("shown");
       return settled([fit(answer.figure), fitMap(answer.map), answer.readings, null]);
     } catch (error) {
@@ -100,6 +100,7 @@
   /* ---- size: pixels belong to the browser, so rows are laid out here ---- */
 
   const narrow = () => window.innerWidth < 760;
+  const touch = () => window.matchMedia("(hover: none)").matches;
   const embedded = () => document.documentElement.dataset.page === "embed";
 
   function heights(rows) {
@@ -118,7 +119,7 @@
     const keys = Object.keys(layout).filter((k) => /^yaxis\d*$/.test(k) && !layout[k].overlaying);
     keys.sort((a, b) => (layout[b].domain || [0, 1])[1] - (layout[a].domain || [0, 1])[1]);
     const { row, main } = heights(keys.length - 1);
-    const margin = { l: 0, r: narrow() ? 52 : 62, t: 6, b: 24 };
+    const margin = { l: 0, r: narrow() ? 52 : 62, t: 6, b: 34 };
     const inner = main - margin.t - margin.b;
     const total = inner + (keys.length - 1) * (row + ROW.gap);
     const moved = new Map();
@@ -130,28 +131,46 @@
       layout[key] = { ...layout[key], domain, automargin: false, showspikes: false };
       top -= height + ROW.gap;
     });
-    // Row titles are placed on the page; they move with their rows.
-    layout.annotations = (layout.annotations || []).map((a) => (a.yref === "paper" && moved.has(a.y) ? { ...a, y: moved.get(a.y) } : a));
+    layout.annotations = (layout.annotations || []).map((a) => {
+      // Row titles move with their rows; the mark's label goes to the other prices, in the margin.
+      if (a.yref === "paper" && moved.has(a.y)) return { ...a, y: moved.get(a.y) };
+      return a.name === "mark" ? { ...a, xanchor: "left", yanchor: "middle" } : a;
+    });
     layout.xaxis = { ...layout.xaxis, showspikes: false };
     const width = plot() ? plot().clientWidth : undefined;
     Object.assign(layout, { margin, width, height: total + margin.t + margin.b, autosize: false, hovermode: false });
-    if (narrow()) layout.dragmode = false; // a finger scrolls the page
-    layout.meta = { query: now.query, etag: now.etag };
+    if (touch()) {
+      // A finger scrolls the page and taps for a reading.
+      layout.dragmode = false;
+      for (const key of [...keys, "xaxis"]) layout[key] = { ...layout[key], fixedrange: true };
+    }
+    layout.meta = { query: now.canonical, etag: now.etag };
     now.main = { inner, margin };
     setTimeout(watchPlot, 0);
     // The scale is the legend above the chart.
-    const data = figure.data.map((t) => (t.type === "heatmap" ? { ...t, showscale: false } : t));
+    const data = figure.data.map((t) => (t.type === "heatmap" ? { ...t, showscale: false } : narrow() ? smaller(t) : t));
     return { ...figure, data, layout };
+  }
+
+  /* Rings that do not hide the candles of a small chart. */
+  function smaller(trace) {
+    if (trace.mode !== "markers" || !trace.marker) return trace;
+    const size = Array.from(liqheat.values(trace.marker.size), (s) => s * 0.55);
+    return { ...trace, marker: { ...trace.marker, size, line: { ...trace.marker.line, width: 1 } } };
   }
 
   /* The map stands beside the heatmap with its prices at the same height. */
   function fitMap(figure) {
     if (!figure) return empty();
     const box = document.querySelector(".map-box");
-    const side = !narrow() && now.main;
-    const margin = { ...figure.layout.margin, ...(side ? { t: now.main.margin.t } : {}) };
-    const height = side ? now.main.inner + margin.t + (margin.b || 0) : 360;
-    return { ...figure, layout: { ...figure.layout, margin, width: box ? box.clientWidth : 280, height, autosize: false } };
+    const beside = !narrow() && now.main;
+    const margin = { l: 6, r: 8, t: beside ? now.main.margin.t : 20, b: 34 };
+    const height = beside ? now.main.inner + margin.t + margin.b : 380;
+    const { layout } = figure;
+    const xaxis2 = { ...layout.xaxis2, ...(beside ? { ticklabelposition: "inside" } : {}) };
+    const yaxis = { ...layout.yaxis, showticklabels: !beside, side: "right", ticklabelposition: "inside" };
+    const size = { width: box ? box.clientWidth : 280, height, autosize: false, showlegend: false };
+    return { ...figure, layout: { ...layout, xaxis2, yaxis, margin, ...size } };
   }
 
   let resizing = null;
@@ -168,7 +187,7 @@
 
   function painted(gd) {
     const { query, etag } = (gd.layout && gd.layout.meta) || {};
-    if (!query) return;
+    if (query === undefined) return;
     Object.assign(plot().dataset, { shown: query, etag: etag || "", painted: Math.round(performance.now()) });
   }
 

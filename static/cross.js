@@ -153,24 +153,31 @@
     return ["Open interest", `${Math.round(y).toLocaleString("en-US")} ${liqheat.view.symbol}`, "", true];
   }
 
+  /* Beside the pointer, or in the far upper corner where there is no room. */
+  function place(layer, x, y, bottom) {
+    const width = layer.clientWidth;
+    if (width < 500) return `top:4px;${x > width / 2 ? "left" : "right"}:4px`;
+    const top = Math.max(4, Math.min(y + 14, bottom - 130));
+    return `top:${top}px;${x > width * 0.6 ? `right:${width - x + 14}px` : `left:${x + 14}px`}`;
+  }
+
   function show(gd, layer, x, y) {
     const found = reading(gd, x, y);
     layer.hidden = !found;
     if (!found) return;
     const f = liqheat.format;
     const { xaxis } = gd._fullLayout;
-    const right = x > xaxis._offset + xaxis._length * 0.62;
     const when = `${f.day(found.time)} ${f.clock(found.time)} UTC`;
-    const far = new Date(found.time);
-    const here = `${String(far.getHours()).padStart(2, "0")}:${String(far.getMinutes()).padStart(2, "0")} here`;
+    const there = new Date(found.time);
+    const local = `${String(there.getHours()).padStart(2, "0")}:${String(there.getMinutes()).padStart(2, "0")} local`;
     const foot = xaxis._offset + xaxis._length;
     const bottom = Math.max(...axesOf(gd._fullLayout).map((a) => a._offset + a._length));
     layer.innerHTML =
       `<i class="v" style="left:${x}px"></i><i class="h" style="top:${y}px;right:auto;width:${foot}px"></i>` +
-      (found.tag ? `<span class="tag" style="left:${foot + 2}px;top:${y - 9}px">${found.tag}</span>` : "") +
+      (found.tag ? `<span class="tag" style="right:1px;top:${y - 9}px">${found.tag}</span>` : "") +
       `<span class="tag" style="left:${Math.max(2, Math.min(foot - 120, x - 60))}px;top:${bottom + 3}px">${when}</span>` +
-      `<div class="card" style="top:${Math.max(4, Math.min(y + 14, bottom - 130))}px;${right ? `right:${layer.clientWidth - x + 14}px` : `left:${x + 14}px`}">` +
-      found.rows.join("") + line(f.clock(found.time) + " UTC", here, "dim") + "</div>";
+      `<div class="card" style="${place(layer, x, y, bottom)}">` +
+      found.rows.join("") + line(when, local, "dim") + "</div>";
   }
 
   liqheat.attachCross = function (gd) {

@@ -8,12 +8,12 @@
   const f = liqheat.format;
   const dmc = (type, props) => ({ namespace: "dash_mantine_components", type, props });
 
-  /* -> [banner, status, totals, legend, 24 h, footer] */
+  /* -> [banner, status, totals, legend, legend of the map, 24 h, footer] */
   callbacks.liqheat.describe = function (readings, view) {
-    if (!readings || !view) return Array(6).fill(callbacks.no_update);
+    if (!readings || !view) return Array(7).fill(callbacks.no_update);
     colours();
     return [
-      banner(readings), status(readings), totals(readings.totals), legend(readings, view), liquidated(readings), footer(readings, view),
+      banner(readings), status(readings), totals(readings.totals), legend(readings, view), mapLegend(readings), liquidated(readings), footer(readings, view),
     ];
   };
 
@@ -22,6 +22,10 @@
     const { figure } = liqheat.answer();
     const heat = figure.data.find((t) => t.type === "heatmap");
     const scale = heat && heat.colorscale;
+    for (const t of figure.data) {
+      const side = t.marker && /^(long|short) /.exec(t.name || "");
+      if (side && typeof t.marker.color === "string") document.documentElement.style.setProperty(`--${side[1]}`, t.marker.color);
+    }
     if (!Array.isArray(scale)) return;
     const style = document.documentElement.style;
     const stops = (from, to, turn) => {
@@ -81,7 +85,7 @@
     const one = (side, ramp, usd, where) =>
       view.side === (side === "longs" ? "short" : "long") ? null
         : h("Span", { title: `Full colour: ${f.exact(usd)} per 0.1 % of price or more. Estimated.` },
-          h("B", { className: side === "longs" ? "long" : "short" }, side), ` liquidated ${where}`,
+          h("B", { className: side === "longs" ? "long" : "short" }, side), h("Span", { className: "words" }, " liquidated"), ` ${where}`,
           h("Span", { className: "ramp", style: { background: `var(${ramp})` } }), "≈ ", h("B", {}, f.usd(usd)), " per 0.1 %");
     const how = `${scale.lens === "contrast" ? "Contrast: density above its surroundings along price. " : "Density. "}` +
       `Full colour is percentile ${scale.percentile} of what is on screen, per side; gamma ${scale.gamma}.`;
@@ -89,6 +93,15 @@
       one("longs", "--long-ramp", scale.long_usd, "below"),
       one("shorts", "--short-ramp", scale.short_usd, "above"),
       h("Span", { className: "how", title: how }, `${scale.lens} · p${scale.percentile} · γ ${scale.gamma}`),
+    ].filter(Boolean);
+  }
+
+  function mapLegend(readings) {
+    const bars = ((liqheat.answer() || {}).map || { data: [] }).data.filter((t) => t.type === "bar");
+    return [
+      h("Div", { className: "swatches", title: "Effective leverage of the positions: notional over the margin really behind them" },
+        ...bars.map((t) => h("Span", {}, h("I", { style: { background: t.marker.color } }), t.name.replace("-", "–")))),
+      readings.map && h("P", { className: "note" }, `${readings.map.text}. Bars by effective leverage, lines summed from the mark outward. Estimated.`),
     ].filter(Boolean);
   }
 

@@ -1,0 +1,364 @@
+"""What a trader does with the page, done in a real browser against a real server."""
+
+from __future__ import annotations
+
+import io
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from PIL import Image, ImageChops
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+
+from tests.dashboard.sample import sample_status
+from tests.e2e.conftest import DESKTOP, PHONE, PICTURES, Site, Visit
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
+
+
+def _search(page: Page) -> str:
+    return str(page.evaluate("location.search.slice(1)"))
+
+
+def _pick(page: Page, control: str, words: str) -> None:
+    page.locator(f"#{control} label", has_text=re.compile(f"^{re.escape(words)}$")).click()
+
+
+def _in_popover(page: Page, button: str, words: str) -> None:
+    page.get_by_role("button", name=button).click()
+    page.locator(".mantine-Popover-dropdown:visible label", has_text=re.compile(f"^{re.escape(words)}$")).click()
+
+
+def _choose_coin(page: Page) -> None:
+    page.locator("#symbol").click()
+    page.get_by_role("option", name="ETH").click()
+
+
+def _raise_floor(page: Page) -> None:
+    thumb = page.get_by_role("slider", name="Weakest intensity shown")
+    thumb.focus()
+    for _ in range(10):
+        thumb.press("ArrowRight")
+
+
+def _set_price(page: Page) -> None:
+    page.get_by_role("button", name="Price").click()
+    page.locator("#price-low").fill("94000")
+    page.locator("#price-high").fill("99000")
+    page.locator("#price-high").press("Enter")
+
+
+CONTROLS: dict[str, tuple[Callable[[Page], None], str]] = {
+    "coin": (_choose_coin, "symbol=ETH"),
+    "venues": (lambda p: _in_popover(p, "Venues", "OKX"), "symbol=BTC&venues=binance,bybit"),
+    "range": (lambda p: _pick(p, "range", "7d"), "symbol=BTC&range=7d"),
+    "range by key": (lambda p: p.keyboard.press("5"), "symbol=BTC&range=30d"),
+    "lens": (lambda p: _pick(p, "lens", "Density"), "symbol=BTC&lens=density"),
+    "side": (lambda p: _pick(p, "side", "Longs"), "symbol=BTC&side=long"),
+    "leverage": (lambda p: _in_popover(p, "Leverage", "50x+"), "symbol=BTC&tiers=2-4x,5-9x,10-24x,25-49x,diffuse"),
+    "intensity": (_raise_floor, "symbol=BTC&min=0.1"),
+    "price": (_set_price, "symbol=BTC&price=94000,99000"),
+    "rows": (lambda p: _in_popover(p, "Rows", "RSI"), "symbol=BTC&panels=liq,funding,lsr,oi"),
+    "colours": (lambda p: _in_popover(p, "Colours", "Colour-blind safe"), "symbol=BTC&palette=colorblind"),
+    "theme": (lambda p: p.locator("#theme label").nth(1).click(), "symbol=BTC&theme=light"),
+}
+
+
+@pytest.mark.parametrize("control", CONTROLS)
+def test_every_control_changes_the_address_and_the_picture(visit: Visit, control: str) -> None:
+    act, query = CONTROLS[control]
+    page = visit.open()
+    before = _picture(page)
+    act(page)
+    visit.painted(query)
+    assert _search(page) == query
+    assert _differ(before, _picture(page))
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "symbol=BTC",
+        "symbol=ETH&venues=binance,okx&range=7d&tiers=5-9x,10-24x&side=short&lens=density&min=0.2&max=0.9"
+        "&panels=liq,oi&palette=colorblind&theme=light",
+        "symbol=BTC&range=3d&price=90000,102000&panels=none&palette=mono",
+    ],
+)
+def test_a_copied_address_gives_the_same_picture_and_controls(visit: Visit, context: BrowserContext, query: str) -> None:
+    first = visit.open(query)
+    other = Visit(context.new_page(), visit.site)
+    second = other.open(_search(first))
+    assert _controls(second) == _controls(first)
+    assert not _differ(_picture(first), _picture(second))
+    assert _search(second) == query
+    assert other.errors == []
+
+
+def test_back_and_forward_walk_through_the_views(visit: Visit) -> None:
+    page = visit.open("symbol=BTC")
+    _pick(page, "range", "7d")
+    visit.painted("symbol=BTC&range=7d")
+    _pick(page, "side", "Shorts")
+    visit.painted("symbol=BTC&range=7d&side=short")
+    page.go_back()
+    visit.painted("symbol=BTC&range=7d")
+    assert _controls(page)["side"] == "both"
+    page.go_back()
+    visit.painted("symbol=BTC")
+    assert _controls(page)["range"] == "24h"
+    page.go_forward()
+    visit.painted("symbol=BTC&range=7d")
+    assert _controls(page)["range"] == "7d"
+
+
+def test_looking_at_a_page_does_not_touch_its_address(visit: Visit) -> None:
+    page = visit.open("range=7d&symbol=BTC&utm_source=somewhere")
+    expect(page.locator("#venues label")).to_have_count(3)
+    assert _search(page) == "range=7d&symbol=BTC&utm_source=somewhere"
+
+
+def test_a_made_up_market_cannot_be_taken_for_a_real_one(visit: Visit) -> None:
+    page = visit.open()
+    expect(page.locator(".banner")).to_contain_text("SIMULATED")
+    expect(page.locator(".status .badge")).to_have_text("SIMULATED")
+    expect(page.locator(".status")).to_contain_text("ESTIMATED")
+    expect(page.locator("#as-of")).to_contain_text("14:32:07 UTC")
+    assert "local time" in str(page.locator("#as-of").get_attribute("title"))
+
+
+def test_a_gap_of_a_venue_is_told(visit: Visit) -> None:
+    page = visit.open()
+    expect(page.locator(".venue", has_text="OKX")).to_contain_text("gap 11:30–12:00")
+
+
+def test_the_pointer_reads_price_density_and_distance(visit: Visit) -> None:
+    page = visit.open()
+    box = page.locator("#chart .nsewdrag").first.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] * 0.75)
+    card = page.locator(".cross .card")
+    expect(card).to_contain_text("From mark")
+    expect(card).to_contain_text(re.compile(r"Longs at risk≈ \$[\d.]+[kM]? / 0\.1 %"))
+    expect(card).to_contain_text("UTC")
+
+
+@pytest.mark.parametrize(
+    ("query", "named", "accepted"),
+    [
+        ("range=2h", "range=2h", "12h, 24h"),
+        ("symbol=NOPE", "symbol=NOPE", "BTC"),
+        ("symbol=BTC&lens=xray", "lens=xray", "contrast"),
+        (f"symbol={quote('<b>x</b>')}", "symbol=<b>x</b>", "base coin"),
+    ],
+)
+def test_a_wrong_value_is_named_and_the_way_out_offered(
+    context: BrowserContext, site: Site, query: str, named: str, accepted: str
+) -> None:
+    visit = Visit(context.new_page(), site)
+    visit.page.goto(f"{site.url}/?{query}")
+    notice = visit.page.get_by_role("alert")
+    expect(notice).to_contain_text(named)
+    expect(notice).to_contain_text(accepted)
+    assert _search(visit.page) == query.replace(" ", "%20")
+    notice.get_by_role("link").click()
+    visit.painted()
+    # Chromium itself reports the 422 as an error; there must be no other.
+    assert [e for e in visit.errors if "422" not in e] == []
+
+
+def test_the_link_and_the_embed_code_are_of_this_very_view(visit: Visit, context: BrowserContext) -> None:
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page = visit.open("symbol=ETH&range=7d")
+    for item, start in (("Copy link", f"{visit.site.url}/?"), ("Copy embed code", f'<iframe src="{visit.site.url}/embed?')):
+        page.get_by_role("button", name="Share").click()
+        page.get_by_role("menuitem", name=item).click()
+        expect(page.locator("#share-done")).to_have_text("Copied")
+        copied = str(page.evaluate("navigator.clipboard.readText()"))
+        assert copied.startswith(start)
+        assert "symbol=ETH" in copied
+        assert "range=7d" in copied
+
+
+def test_the_page_is_usable_on_a_phone(browser: Browser, site: Site) -> None:
+    context = browser.new_context(viewport=PHONE, has_touch=True, is_mobile=True, device_scale_factor=2)  # type: ignore[arg-type]
+    visit = Visit(context.new_page(), site)
+    page = visit.open()
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    box = page.locator("#chart .nsewdrag").first.bounding_box()
+    assert box is not None
+    assert box["height"] >= 280
+    _pick(page, "range", "7d")
+    visit.painted("symbol=BTC&range=7d")
+    page.touchscreen.tap(box["x"] + box["width"] / 2, box["y"] + box["height"] * 0.8)
+    expect(page.locator(".cross .card")).to_contain_text("at risk")
+    assert visit.errors == []
+    context.close()
+
+
+# ---- embedding ----
+
+
+class _Outer(BaseHTTPRequestHandler):
+    """A page of somebody else that frames whatever its query says."""
+
+    def do_GET(self) -> None:
+        source = self.path.partition("?")[2]
+        body = f'<!doctype html><title>other site</title><iframe width="800" height="560" src="{source}"></iframe>'
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def elsewhere() -> Iterator[str]:
+    """Another origin: another name and another port."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Outer)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://localhost:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_the_chart_alone_can_be_framed_by_another_site(context: BrowserContext, site: Site, elsewhere: str) -> None:
+    page = context.new_page()
+    visit = Visit(page, site)
+    page.goto(f"{elsewhere}/?{site.url}/embed?symbol=ETH")
+    inner = page.frame_locator("iframe")
+    expect(inner.locator('.plot[data-state="shown"][data-shown="symbol=ETH"]')).to_be_visible(timeout=20_000)
+    expect(inner.locator(".header")).to_be_hidden()
+    expect(inner.locator(".footer")).to_contain_text("liqheat")
+    expect(inner.locator(".footer")).to_contain_text("as of")
+    expect(inner.locator(".banner")).to_contain_text("SIMULATED")
+    frame = page.frames[1]
+    assert frame.evaluate("document.documentElement.scrollHeight <= innerHeight")
+    assert [e for e in visit.errors if "favicon" not in e and "404" not in e] == []
+    PICTURES.mkdir(exist_ok=True)
+    page.screenshot(path=PICTURES / "embed.png")
+
+
+def test_the_page_itself_refuses_to_be_framed_by_another_site(context: BrowserContext, site: Site, elsewhere: str) -> None:
+    page = context.new_page()
+    said: list[str] = []
+    page.on("console", lambda m: said.append(m.text))
+    page.goto(f"{elsewhere}/?{site.url}/?symbol=ETH")
+    page.wait_for_timeout(500)
+    assert any("frame-ancestors" in text for text in said)
+    assert page.frame_locator("iframe").locator(".plot").count() == 0
+
+
+# ---- live ----
+
+
+def test_a_push_moves_the_price_and_then_the_chart(visit: Visit, site: Site) -> None:
+    from dataclasses import replace
+
+    from estimator.cache import Cache
+
+    assert site.redis_url is not None
+    page = visit.open("symbol=ETH&range=12h")
+    page.wait_for_timeout(1500)  # the watch stands
+    before = page.locator(".plot").get_attribute("data-etag")
+    cache = Cache(site.redis_url)
+    status = sample_status("binance", "ETH", 3)
+    moved = replace(status, version=2, mark_price=status.mark_price * 1.004, as_of_ms=status.as_of_ms + 1000)
+    cache.put_status(moved)
+    cache.publish(moved.id, {"version": 2, "as_of_ms": moved.as_of_ms, "mark_price": moved.mark_price})
+    expect(page.locator("#mark-price")).to_contain_text(f"{moved.mark_price:,.2f}"[:6], timeout=3000)
+    page.wait_for_function("e => document.querySelector('.plot').dataset.etag !== e", arg=before, timeout=8000)
+    cache.put_status(status)
+    cache.close()
+
+
+def test_the_open_column_of_a_moving_market_arrives_without_a_reload(
+    context: BrowserContext, moving_site: Site, note: Callable[[str, Any], None]
+) -> None:
+    visit = Visit(context.new_page(), moving_site)
+    page = visit.open()
+    seen = set()
+    end = time.monotonic() + 12
+    while time.monotonic() < end and len(seen) < 3:
+        seen.add(page.locator(".plot").get_attribute("data-etag"))
+        page.wait_for_timeout(200)
+    assert len(seen) >= 3, "the chart did not follow the market"
+    prices = {page.locator("#mark-price").inner_text() for _ in range(1)}
+    assert prices
+    note("charts seen in 12 s of a moving market", len(seen))
+    assert visit.errors == []
+    assert visit.other_hosts == set()
+
+
+# ---- pictures and times ----
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+@pytest.mark.parametrize(("name", "size"), [("1440x900", DESKTOP), ("390x844", PHONE)])
+def test_pictures_for_the_eye(browser: Browser, moving_site: Site, theme: str, name: str, size: dict[str, int]) -> None:
+    phone = size is PHONE
+    context = browser.new_context(viewport=size, has_touch=phone, is_mobile=phone, device_scale_factor=2 if phone else 1)  # type: ignore[arg-type]
+    visit = Visit(context.new_page(), moving_site)
+    page = visit.open(f"symbol=BTC&theme={theme}")
+    page.wait_for_timeout(400)
+    PICTURES.mkdir(exist_ok=True)
+    page.screenshot(path=PICTURES / f"page-{name}-{theme}.png")
+    assert visit.errors == []
+    context.close()
+
+
+def test_times_of_changes_and_the_size_of_the_day_are_recorded(
+    context: BrowserContext, site: Site, note: Callable[[str, Any], None]
+) -> None:
+    visit = Visit(context.new_page(), site)
+    sizes: list[int] = []
+    page = visit.page
+    client = context.new_cdp_session(page)
+    client.send("Network.enable")
+    wanted: set[str] = set()
+    client.on("Network.responseReceived", lambda e: wanted.add(e["requestId"]) if "/api/v1/chart" in e["response"]["url"] else None)
+    client.on("Network.loadingFinished", lambda e: sizes.append(int(e["encodedDataLength"])) if e["requestId"] in wanted else None)
+    start = time.perf_counter()
+    visit.open("symbol=BTC")
+    note("first visit to painted, ms", round(1000 * (time.perf_counter() - start)))
+    note("24 h view, bytes on the wire", sizes[0])
+    for what, change, query in (
+        ("range 24h to 7d", lambda: _pick(page, "range", "7d"), "symbol=BTC&range=7d"),
+        ("range 7d to 24h", lambda: _pick(page, "range", "24h"), "symbol=BTC"),
+        ("coin BTC to ETH", lambda: _choose_coin(page), "symbol=ETH"),
+    ):
+        page.evaluate("document.addEventListener('click', () => { window.clicked = performance.now() }, true)")
+        change()
+        visit.painted(query)
+        note(f"{what}: click to painted, ms", round(page.evaluate("Number(document.querySelector('.plot').dataset.painted) - window.clicked")))
+    assert sizes, "the size of the view was not seen"
+
+
+def _picture(page: Page) -> Image.Image:
+    page.mouse.move(2, 2)
+    page.wait_for_timeout(250)
+    return Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+
+
+def _differ(a: Image.Image, b: Image.Image) -> bool:
+    return a.size != b.size or ImageChops.difference(a, b).getbbox() is not None
+
+
+def _controls(page: Page) -> dict[str, Any]:
+    found: dict[str, Any] = page.evaluate(
+        """() => ({
+          symbol: document.getElementById('symbol').value,
+          range: document.querySelector('#range input:checked').value,
+          lens: document.querySelector('#lens input:checked').value,
+          side: document.querySelector('#side input:checked').value,
+          theme: document.querySelector('#theme input:checked').value,
+          labels: [...document.querySelectorAll('.tool-value, #intensity-label')].map(e => e.textContent),
+        })"""
+    )
+    return found
