@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Annotated, Any, Final, Literal, NoReturn
 
 import typer
+
 from estimator import cli as data_commands
 from estimator.cli import console, fail, progress_bar, read_settings
 from estimator.errors import LiqheatError
@@ -196,7 +197,8 @@ def _start(command: str, environment: dict[str, str]) -> subprocess.Popen[bytes]
         from estimator.redis_server import end_with_parent
 
         options["preexec_fn"] = end_with_parent()
-    return subprocess.Popen([sys.executable, "-m", "dashboard.cli", command], env=environment, **options)
+    command_line = [sys.executable, "-m", "dashboard.cli", command]
+    return subprocess.Popen(command_line, env=environment, **options)  # noqa: S603 - our own commands
 
 
 def _stop(children: list[subprocess.Popen[bytes]]) -> None:

@@ -84,7 +84,12 @@ def progress_bar() -> Iterator[Callable[[float, str], None]]:
 
         yield say
         return
-    columns = (TextColumn("{task.description:34}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description:34}"),
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f} %"),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("starting", total=1.0)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import pairwise
 from typing import Final, Literal
 
 import numpy as np
@@ -173,7 +174,7 @@ class Market:
         if not brackets:
             raise ParameterError("brackets", brackets, "at least one LeverageBracket")
         floors = [b.notional_floor for b in brackets]
-        if floors[0] != 0 or any(a >= b for a, b in zip(floors, floors[1:], strict=False)):
+        if floors[0] != 0 or any(a >= b for a, b in pairwise(floors)):
             raise ParameterError("brackets", floors, "notional floors that rise from 0")
         if not 0 <= self.taker_fee_rate < 0.1:
             raise ParameterError("taker_fee_rate", self.taker_fee_rate, "a fraction in [0, 0.1)")

@@ -28,7 +28,7 @@ from estimator.exchanges.base import MarketHistory, MarketUpdate, Source
 from estimator.exchanges.recorded import RecordedSource
 from estimator.exchanges.simulated import SimulatedSource
 from estimator.model.book import PositionBook
-from estimator.model.grid import LEVELS, LiquidationGrid
+from estimator.model.grid import LEVELS
 from estimator.model.parameters import Parameters, Preset
 from estimator.model.series import build_series, coarsen_series, level_mask
 from estimator.model.steps import STEP_MS, Steps, build_steps, contracts_of
@@ -148,9 +148,7 @@ class MarketFollower:
             return
         if close_ms - self._step_ms > self._last_ms:
             self._note_gap(Gap(self._last_ms, close_ms - self._step_ms, "candles"))
-        grid, swept = self._book.step(
-            self._open, self._contracts, close_ms=close_ms, long_short_ratio=self._ratio
-        )
+        grid, swept = self._book.step(self._open, self._contracts, close_ms=close_ms, long_short_ratio=self._ratio)
         closed = [p for p in self._prints if p.time_ms < close_ms]
         row = self._row(self._open, closed, swept, close_ms)
         self._open.clear()
@@ -355,9 +353,7 @@ async def follow(source: Source, cache: Cache, preset: Preset, report: Report) -
     await asyncio.Event().wait()  # a recording that has ended stays on show
 
 
-def _load(
-    source: Source, cache: Cache, preset: Preset, rank: int, market: Market, progress: Report
-) -> MarketFollower:
+def _load(source: Source, cache: Cache, preset: Preset, rank: int, market: Market, progress: Report) -> MarketFollower:
     """Fetch and compute the past of one market; fetching counts for nine tenths of its progress."""
     history = source.history(market, lambda done, text: progress(0.9 * done, text))
     progress(0.9, f"estimating {market.id}")

@@ -31,7 +31,9 @@ class Settings(BaseSettings):
     source: Literal["simulated", "recorded"] = Field(default="simulated", description="Where market data comes from.")
     recording: Path | None = Field(default=None, description="Folder or file that --source recorded reads.")
     replay: float | None = Field(
-        default=None, gt=0, description="Play a recording as if live, this many times faster than time; empty shows it at rest."
+        default=None,
+        gt=0,
+        description="Play a recording as if live, this many times faster than time; empty shows it at rest.",
     )
     seed: int = Field(default=7, ge=0, description="Seed of the simulated market.")
     days: float = Field(default=30.0, gt=0, le=400, description="Length of the simulated market's history, in days.")
@@ -43,5 +45,6 @@ class Settings(BaseSettings):
         default="*", description="Sites that may frame /embed, as in the CSP directive (space separated; * for any)."
     )
     public_url: str | None = Field(
-        default=None, description="Address of the site as others see it, for embed snippets; empty takes it from the request."
+        default=None,
+        description="Address of the site as others see it, for embed snippets; empty takes it from the request.",
     )

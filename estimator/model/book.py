@@ -148,12 +148,16 @@ class PositionBook:
         totals = long_usd.sum(axis=0), short_usd.sum(axis=0)
         return grid(*totals, lambda tier: (long_usd[tier], short_usd[tier])), swept
 
+    def run_tier(self, steps: Steps, tier: int, *, emit: BoolArray | None = None) -> tuple[Float32Array, Float32Array]:
+        """Advance over `steps` and return the long and short density of one tier alone. [USD per bin]"""
+        layers = (self._tier_layers() != tier).astype(np.int64)
+        long_usd, short_usd, _, _ = self._run(steps, layers, 2, emit)
+        return long_usd[0], short_usd[0]
+
     def save(self) -> bytes:
         """Serialise the state; `restore` continues from it bit for bit."""
         out = io.BytesIO()
-        np.savez(
-            out, format=_FORMAT, market=self.market.id, parameters=self.parameters.version, **self.state._asdict()
-        )
+        np.savez(out, format=_FORMAT, market=self.market.id, parameters=self.parameters.version, **self.state._asdict())
         return out.getvalue()
 
     def restore(self, state: bytes) -> None:
@@ -189,7 +193,7 @@ class PositionBook:
         p = self.parameters
         emit = np.ones(len(steps), dtype=bool) if emit is None else emit
         inputs = Inputs(steps.first, steps.candle, steps.contracts, steps.at_risk)
-        first, last = window_range(inputs, p.bin_width, p.n_bins, self.first_bin, self.n_steps == 0)
+        first, last = window_range(inputs, p.bin_width, p.n_bins, self.first_bin, self.n_steps)
         shape = (n_layer, int(emit.sum()), last - first + p.n_bins)
         long_usd: Float32Array = np.zeros(shape, dtype=np.float32)
         short_usd: Float32Array = np.zeros(shape, dtype=np.float32)
@@ -220,21 +224,6 @@ def _rules(p: Parameters, *, inverse: bool) -> Rules:
         bin_width=p.bin_width,
         inverse=inverse,
     )
-
-
-class Estimate:
-    """Recomputes one tier of an estimate on demand, so that a grid need not hold six times its memory."""
-
-    def __init__(self, market: Market, parameters: Parameters, steps: Steps, emit: BoolArray | None) -> None:
-        self._inputs = (market, parameters, steps, emit)
-
-    def __call__(self, tier: int) -> tuple[Float32Array, Float32Array]:
-        """Return the long and short density of one tier, shape (n_time, n_price) each. [USD per bin]"""
-        market, parameters, steps, emit = self._inputs
-        book = PositionBook(market, parameters)
-        layers = (book._tier_layers() != tier).astype(np.int64)
-        long_usd, short_usd, _, _ = book._run(steps, layers, 2, emit)
-        return long_usd[0], short_usd[0]
 
 
 def estimate(
@@ -295,7 +284,12 @@ def estimate(
     )
     emit = None if every_ms is None else steps.close_ms % every_ms == 0
     grid, _ = PositionBook(market, parameters).run(steps, emit=emit)
-    return grid.with_source(Estimate(market, parameters, steps, emit), gaps)
+
+    def one_tier(tier: int) -> tuple[Float32Array, Float32Array]:
+        """Recompute one tier on demand: a grid that kept them all would need six times its memory."""
+        return PositionBook(market, parameters).run_tier(steps, tier, emit=emit)
+
+    return grid.with_source(one_tier, gaps)
 
 
 def compile_book() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
@@ -100,7 +101,7 @@ class LiquidationGrid:
     @property
     def price_edges(self) -> Float64Array:
         """Edges of the price bins, shape (n_price + 1,)."""
-        return np.exp((self.first_bin + np.arange(self.n_price + 1)) * self.bin_width)
+        return np.asarray(np.exp((self.first_bin + np.arange(self.n_price + 1)) * self.bin_width))
 
     def side_usd(self, side: Side | Literal["long", "short"]) -> Float32Array:
         """Density of one side, shape (n_time, n_price). [USD per bin]"""
@@ -150,8 +151,9 @@ class LiquidationGrid:
         is a stock: of each run of `time_factor` columns the last is kept, as it was, never an average.
         """
         grid = self if time_factor == 1 else self.pick(slice(time_factor - 1, None, time_factor))
-        return grid._map(
-            lambda usd: merge_bins(usd, self.first_bin, price_factor),
+        first_bin = grid.first_bin
+        return grid._map(  # noqa: SLF001 - the same class
+            lambda usd: merge_bins(usd, first_bin, price_factor),
             first_bin=self.first_bin // price_factor,
             bin_width=self.bin_width * price_factor,
         )
@@ -166,8 +168,7 @@ class LiquidationGrid:
         """Apply `change` to the density of each side, tiers included."""
         source = self.tier_source
 
-        def changed(tier: int) -> tuple[Float32Array, Float32Array]:
-            assert source is not None
+        def changed(source: TierSource, tier: int) -> tuple[Float32Array, Float32Array]:
             long_usd, short_usd = source(tier)
             return change(long_usd), change(short_usd)
 
@@ -175,7 +176,7 @@ class LiquidationGrid:
             self,
             long_usd=change(self.long_usd),
             short_usd=change(self.short_usd),
-            tier_source=changed if source is not None else None,
+            tier_source=None if source is None else partial(changed, source),
             **fields,
         )
 
@@ -194,7 +195,10 @@ def merge_bins(usd: Float32Array, first_bin: int, factor: int) -> Float32Array:
     lead = first_bin % factor
     n_out = -(-(lead + usd.shape[-1]) // factor)
     padded = fit_bins(usd, lead, 0, n_out * factor)
-    return padded.reshape(*usd.shape[:-1], n_out, factor).sum(axis=-1, dtype=np.float64).astype(np.float32)
+    merged: Float32Array = (
+        padded.reshape(*usd.shape[:-1], n_out, factor).sum(axis=-1, dtype=np.float64).astype(np.float32)
+    )
+    return merged
 
 
 def fit_bins(usd: Float32Array, first_bin: int, new_first: int, n_bins: int) -> Float32Array:
@@ -225,7 +229,9 @@ def add_grids(grids: Sequence[LiquidationGrid]) -> LiquidationGrid:
         return head
     for grid in grids[1:]:
         if grid.bin_width != head.bin_width or grid.tiers != head.tiers:
-            raise ParameterError("grids", (grid.bin_width, grid.tiers), f"{head.bin_width} and {head.tiers} as the first")
+            raise ParameterError(
+                "grids", (grid.bin_width, grid.tiers), f"{head.bin_width} and {head.tiers} as the first"
+            )
     time = np.unique(np.concatenate([g.time for g in grids]))
     first = min(g.first_bin for g in grids)
     n_price = max(g.first_bin + g.n_price for g in grids) - first

@@ -106,6 +106,6 @@ def _wilder(values: pl.Expr, period: int) -> pl.Expr:
 
 
 def _checked(period: int) -> int:
-    if period < 2:  # noqa: PLR2004  # one value has no spread and no smoothing
+    if period < 2:  # one value has no spread and no smoothing
         raise ParameterError("period", period, "an integer >= 2")
     return period

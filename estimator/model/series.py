@@ -69,7 +69,9 @@ def build_series(
         rows = rows.join_asof(known.select(pl.col("time").cast(TIME), known.columns[1]), on="time")
     for side in ("long", "short"):
         name = f"{side}_liquidated_usd"
-        total = liquidations.filter(pl.col("side") == side).group_by(start).agg(pl.col("notional_usd").sum().alias(name))
+        total = (
+            liquidations.filter(pl.col("side") == side).group_by(start).agg(pl.col("notional_usd").sum().alias(name))
+        )
         rows = rows.join(total, on="start", how="left", maintain_order="left")
         if not liquidations.is_empty():
             rows = rows.with_columns(pl.col(name).fill_null(0.0))

@@ -36,7 +36,9 @@ def build_kernels(market: Market, parameters: Parameters) -> Kernels:
             distance = 1.0 / leverage - maintenance
             if distance <= 0:
                 raise ParameterError(
-                    "leverages", leverage, f"a leverage whose margin exceeds maintenance ({maintenance:g}) on {market.id}"
+                    "leverages",
+                    leverage,
+                    f"a leverage whose margin exceeds maintenance ({maintenance:g}) on {market.id}",
                 )
             offset, mass = _bucket_kernel(market, side, distance, sigma, maintenance, parameters)
             masses.append(mass)

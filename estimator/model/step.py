@@ -96,7 +96,7 @@ class Output(NamedTuple):
 @_kernel
 def bin_of(price: float, bin_width: float) -> int:
     """Lattice index of a price."""
-    return int(math.floor(math.log(price) / bin_width))
+    return math.floor(math.log(price) / bin_width)
 
 
 @_kernel
@@ -112,9 +112,9 @@ def needs_recentre(close_bin: int, first_bin: int, n_bins: int) -> bool:
 
 
 @_kernel
-def window_range(inputs: Inputs, bin_width: float, n_bins: int, first_bin: int, fresh: bool) -> tuple[int, int]:
+def window_range(inputs: Inputs, bin_width: float, n_bins: int, first_bin: int, n_steps: int) -> tuple[int, int]:
     """Lowest and highest first bin of the windows `run_steps` will use."""
-    at = bin_of(inputs.candle[inputs.first[1] - 1, CLOSE], bin_width) - n_bins // 2 if fresh else first_bin
+    at = bin_of(inputs.candle[inputs.first[1] - 1, CLOSE], bin_width) - n_bins // 2 if n_steps == 0 else first_bin
     low = high = at
     for t in range(len(inputs.contracts)):
         close_bin = bin_of(inputs.candle[inputs.first[t + 1] - 1, CLOSE], bin_width)
@@ -245,8 +245,8 @@ def entry_profile(candle: Float64Array, low_bin: int, n_bin: int, bin_width: flo
         weight = candle[i, VOLUME] / volume if volume > 0.0 else 1.0 / len(candle)
         low, high = math.log(candle[i, LOW]), math.log(candle[i, HIGH])
         mode = math.log(candle[i, CLOSE])
-        begin = int(math.floor(low / bin_width))
-        end = int(math.floor(high / bin_width))
+        begin = math.floor(low / bin_width)
+        end = math.floor(high / bin_width)
         below = 0.0
         for j in range(begin, end + 1):
             share = 1.0 if j == end else triangle_below((j + 1) * bin_width, low, mode, high)
@@ -303,7 +303,9 @@ def emit(
             for j in range(len(source)):
                 layer[j] += np.float32(source[j] * scale * usd[j])
     close -= begin
-    amount = min(rules.diffuse_share * total[max(close - rules.near, 0) : max(close + rules.near + 1, 0)].sum(), state.sink[s])
+    amount = min(
+        rules.diffuse_share * total[max(close - rules.near, 0) : max(close + rules.near + 1, 0)].sum(), state.sink[s]
+    )
     if len(layers) > 1:
         total[:] = 0.0
     reach = len(rules.diffuse) - 1
@@ -334,7 +336,9 @@ def open_side(
 
 
 @_kernel
-def sweep_both(state: State, rules: Rules, candle: Float64Array, close_bin: int, price: Float64Array, swept: Float64Array) -> None:
+def sweep_both(
+    state: State, rules: Rules, candle: Float64Array, close_bin: int, price: Float64Array, swept: Float64Array
+) -> None:
     """Remove the levels the mark price reached; the close may lie beyond the mark's extremes, never inside them."""
     n_bins, first_bin = state.cells.shape[2], state.ints[FIRST_BIN]
     low = min(bin_of(candle[:, MARK_LOW].min(), rules.bin_width), close_bin) - first_bin

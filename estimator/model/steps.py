@@ -56,7 +56,7 @@ class Steps:
         return len(self.close_ms)
 
     def part(self, begin: int, end: int) -> Steps:
-        """Steps ``begin .. end - 1``."""
+        """Return steps ``begin .. end - 1``."""
         low, high = self.first[begin], self.first[end]
         return Steps(
             close_ms=self.close_ms[begin:end],
@@ -272,5 +272,9 @@ def _check_gaps(gaps: tuple[Gap, ...], on_gap: Literal["mark", "error"]) -> None
     if gaps and on_gap == "error":
         gap = gaps[0]
         hours = (gap.end_ms - gap.start_ms) / 3_600_000
-        raise InputError(gap.what, f"misses {hours:.2f} h; pass on_gap='mark' to go on with the gap marked",
-                         column="time", value=int(gap.start_ms))
+        raise InputError(
+            gap.what,
+            f"misses {hours:.2f} h; pass on_gap='mark' to go on with the gap marked",
+            column="time",
+            value=int(gap.start_ms),
+        )
