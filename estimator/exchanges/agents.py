@@ -1,6 +1,6 @@
 """Engine of the simulated market: one price, thousands of leveraged agents on several venues (method.md, section 3).
 
-One `Engine` is one symbol. All venues see one log mark price `x = fundamental + impact`; a venue's last price differs by
+One `Engine` is one coin. All venues see one log mark price `x = fundamental + impact`; a venue's last price differs by
 a small stationary basis. Agents open at random times, sides follow momentum, and every position waits for its triggers
 (stop, take-profit, top-up, liquidation) in linked lists bucketed by log price, so a step costs what it touches and not
 what it holds. Each fill moves the price, so liquidations can set off liquidations; a sweep ends when none is left.
@@ -38,6 +38,14 @@ OPEN, HIGH, LOW, CLOSE, VOLUME, BUY, INTEREST, RATIO, FUNDING, MARK_HIGH, MARK_L
 N_COLUMNS: Final = 11
 MINUTE_S, DAY_S = MINUTE_MS / 1000.0, DAY_MS / 1000.0
 
+# Habits, as shares of the agents.
+_FOLLOW: Final = 0.6  # open with momentum; the others against it
+_STOP: Final = 0.22  # set a stop
+_TAKE: Final = 0.3  # set a take-profit
+_CROSS: Final = 0.4  # margin across the account: more stands behind the position
+_TOP_UP: Final = 0.25  # add margin, twice at most, when this much of the way to liquidation is gone:
+_TOP_UP_AT: Final = 0.8
+
 _FAST_S, _SLOW_S = 1800.0, 43_200.0  # memory of the two volatility factors
 _FAST_SD, _SLOW_SD = 0.44, 0.38
 _SHOCK_S, _NEWS_S = 1200.0, 1.2 * DAY_S  # decay of excitement; mean time between news
@@ -46,7 +54,6 @@ _ANCHOR_S = 20 * DAY_S
 _TREND_S, _TREND_SD = 2 * DAY_S, 0.006 / DAY_S
 _BASIS_S, _BASIS_SD = 600.0, 0.00012
 _TURNOVER_PER_S = 0.9 / DAY_S  # volume that moves no position, in open interests
-
 
 
 def _kernel(function: F) -> F:
@@ -61,7 +68,7 @@ def _inlined(function: F) -> F:
 
 @_inlined
 def _bucket(e: Engine, x: float) -> int:
-    at = int(math.floor((x - e.parameter[0].anchor) / e.parameter[0].trigger_bin)) + e.heads.shape[1] // 2
+    at = math.floor((x - e.parameter[0].anchor) / e.parameter[0].trigger_bin) + e.heads.shape[1] // 2
     return int(min(max(at, 0), e.heads.shape[1] - 1))
 
 
@@ -130,7 +137,7 @@ def _arm(e: Engine, i: int) -> None:
     nearest = at.liquidation
     at.top_up = math.nan
     if at.refills > 0 and math.isfinite(at.liquidation):
-        at.top_up = at.entry + 0.8 * (at.liquidation - at.entry)
+        at.top_up = at.entry + _TOP_UP_AT * (at.liquidation - at.entry)
         nearest = at.top_up
     if not math.isnan(at.stop) and at.side * (at.stop - nearest) > 0.0:
         nearest = at.stop
@@ -243,7 +250,7 @@ def _pick_side(e: Engine, rng: np.random.Generator, venue: int) -> int:
     fast = (s.x - s.ema_fast) / (s.sigma * math.sqrt(1200.0))
     slow = (s.x - s.ema_slow) / (e.parameter[0].sigma * math.sqrt(43_200.0))
     momentum = math.tanh(0.5 * fast) + math.tanh(0.5 * slow)
-    taste = 1.1 if rng.random() < 0.6 else -0.9
+    taste = 1.1 if rng.random() < _FOLLOW else -0.9
     lean = 0.42 + s.sentiment + taste * momentum - 800.0 * e.venues[venue].funding
     return 1 if rng.random() * (1.0 + math.exp(-lean)) < 1.0 else -1
 
@@ -254,10 +261,10 @@ def _pick_exits(e: Engine, rng: np.random.Generator, i: int) -> None:
     room = abs(at.liquidation - at.entry)
     room = min(room, 1.0)
     at.stop = math.nan
-    if rng.random() < 0.22:
+    if rng.random() < _STOP:
         at.stop = at.entry - at.side * min(room * (0.25 + 0.5 * rng.random()), scale * rng.lognormal(-3.5, 0.7))
     gain = math.inf
-    if rng.random() < 0.3:
+    if rng.random() < _TAKE:
         gain = min(scale * rng.lognormal(-3.4, 0.8), room * (0.5 + 2.0 * rng.random()))
     _link(e, i, UP if at.side > 0 else DOWN, at.entry + at.side * gain)
 
@@ -290,9 +297,9 @@ def _open(e: Engine, rng: np.random.Generator) -> None:
     at.entry = s.x
     notional = at.quantity * math.exp(s.x)
     label = min(label, e.brackets[at.venue, _bracket(e, at.venue, notional), MAX_LEVERAGE])
-    cross = rng.random() < 0.4
+    cross = rng.random() < _CROSS
     at.margin = notional / label * (1.0 + rng.lognormal(0.7, 0.8) if cross else 1.0)
-    at.refills = 0 if rng.random() < 0.75 else 2
+    at.refills = 2 if rng.random() < _TOP_UP else 0
     at.stop = math.nan
     at.liquidation = _liquidation(e, i)
     _pick_exits(e, rng, i)
@@ -303,7 +310,7 @@ def _open(e: Engine, rng: np.random.Generator) -> None:
 
 @_inlined
 def _come_and_go(e: Engine, rng: np.random.Generator, dt: float) -> None:
-    """Openings and closings as Poisson processes, the closings by thinning a common highest hazard."""
+    """Open and close as Poisson processes, the closings by thinning a common highest hazard."""
     s, p = e.state[0], e.parameter[0]
     s.until_open -= p.opens_per_s * s.activity * dt
     while s.until_open < 0.0:
@@ -366,7 +373,7 @@ def _pay_funding(e: Engine) -> None:
 
 @_kernel
 def open_interest(e: Engine, v: int) -> float:
-    """Open interest of venue `v`, one side counted. [base]"""
+    """Return the open interest of venue `v`, one side counted, in base coin."""
     venue = e.venues[v]
     long_base, short_base = max(venue.long_base, 0.0), max(venue.short_base, 0.0)
     return float(max(long_base, short_base) + MAKER_SPLIT * min(long_base, short_base) + venue.hedge)

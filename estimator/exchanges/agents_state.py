@@ -19,7 +19,7 @@ from estimator.model.grid import BIN_WIDTH
 
 Records = NDArray[Any]
 
-CAPACITY: Final = 1 << 16  # positions alive at once, per coin
+CAPACITY: Final = 40_000  # positions alive at once, per coin
 TRIGGER_BIN: Final = 0.0005  # buckets of the trigger lists, in log price
 TRIGGER_BINS: Final = 6000  # +-150 % in log price about the anchor
 BOOK_BINS: Final = 2400  # bins of the lattice in an hourly book, +-120 % in log price about the anchor
@@ -42,39 +42,28 @@ LEVERAGES: Final = (
     (125.0, 0.02, 4.0),
 )
 
-PARAMETER: Final = np.dtype(
-    [
-        (name, np.float64)
-        for name in (
-            "anchor sigma open_interest position_base opens_per_s highest_hazard hedge_share distance impact lasting "
-            "trigger_bin book_bin first_book_bin"
-        ).split()
-    ]
+
+def _record(counts: str, numbers: str) -> np.dtype[np.void]:
+    """Lay out a record of integer and floating-point fields, named in words separated by spaces."""
+    return np.dtype([(name, np.int64) for name in counts.split()] + [(name, np.float64) for name in numbers.split()])
+
+
+PARAMETER: Final = _record(
+    "",
+    "anchor sigma open_interest position_base opens_per_s highest_hazard hedge_share distance impact lasting "
+    "trigger_bin book_bin first_book_bin",
 )
-STATE: Final = np.dtype(
-    [(name, np.int64) for name in ("time_ms", "n_live", "n_prints", "step_prints", "n_rows", "n_books")]
-    + [
-        (name, np.float64)
-        for name in (
-            "x fundamental impact trend vol_fast vol_slow shock sigma activity ema_fast ema_slow sentiment "
-            "until_open until_close low high mark_low mark_high noise noise_buy"
-        ).split()
-    ]
+STATE: Final = _record(
+    "time_ms n_live n_prints step_prints n_rows n_books",
+    "x fundamental impact trend vol_fast vol_slow shock sigma activity ema_fast ema_slow sentiment until_open "
+    "until_close low high mark_low mark_high noise noise_buy",
 )
-VENUE: Final = np.dtype(
-    [("n_long", np.int64), ("n_short", np.int64)]
-    + [
-        (name, np.float64)
-        for name in "share fee long_base short_base hedge busy premium funding basis open high low volume buy".split()
-    ]
+VENUE: Final = _record(
+    "n_long n_short",
+    "share fee long_base short_base hedge busy premium funding basis open high low volume buy",
 )
-POSITION: Final = np.dtype(
-    [(name, np.int64) for name in ("venue", "side", "refills", "slot")]
-    + [(name, np.float64) for name in "entry quantity margin liquidation stop top_up hazard".split()]
-)
-PRINT: Final = np.dtype(
-    [(name, np.int64) for name in ("time_ms", "venue", "side")] + [(name, np.float64) for name in ("price", "quantity")]
-)
+POSITION: Final = _record("venue side refills slot", "entry quantity margin liquidation stop top_up hazard")
+PRINT: Final = _record("time_ms venue side", "price quantity")
 
 
 class Engine(NamedTuple):
@@ -83,12 +72,14 @@ class Engine(NamedTuple):
     Attributes
     ----------
     parameter, state : structured, shape (1,)
+        Prices in them are logs.
     venues : structured, shape (n_venue,)
     brackets : Float64Array, shape (n_venue, n_bracket, 4)
         Notional floor, maximum leverage, maintenance margin rate and amount.
     classes : Float64Array, shape (n_class, 3)
         Leverage, cumulative share of openings, closing hazard. [1/s]
     positions : structured, shape (capacity,)
+        Entry, liquidation, stop and top-up as log prices; margin in quote.
     live : Int64Array, shape (capacity,)
         A permutation of the positions, the live ones first.
     trigger : Float64Array, shape (2, capacity)
@@ -175,5 +166,5 @@ def build_engine(
         links=np.full((2, CAPACITY, 3), -1, dtype=np.int64),
         heads=np.full((2, TRIGGER_BINS), -1, dtype=np.int64),
         edges=np.array([-math.inf, math.inf]),
-        prints=np.zeros(3 * CAPACITY, PRINT),
+        prints=np.zeros(2 * CAPACITY, PRINT),
     )

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -27,7 +26,6 @@ from estimator.domain import (
     Float32Array,
     Float64Array,
     Int64Array,
-    LeverageBracket,
     Liquidation,
     Market,
     Observation,
@@ -37,43 +35,13 @@ from estimator.domain import (
 )
 from estimator.errors import ParameterError
 from estimator.exchanges import agents
-from estimator.exchanges.agents_state import BOOK_BINS, Records, build_engine
+from estimator.exchanges.agents_state import Records
 from estimator.exchanges.base import MarketHistory, MarketUpdate, Progress
+from estimator.exchanges.simulated_run import BURN_IN_STEP_MS, COINS, Run, Stretch
 
 _FIVE_MINUTES_MS: Final = 5 * MINUTE_MS
-_BURN_IN_MS: Final = 7 * DAY_MS  # fills the book before the first candle; about twice the longest mean holding time
-_BURN_IN_STEP_MS: Final = 10_000
 _LONGEST_CATCH_UP_MS: Final = HOUR_MS  # of one round of watch(), so that a long sleep is made good piece by piece
 _STEPS_IN_LOOP: Final = 300  # more than these go to a thread, away from the event loop
-
-
-class _Coin(NamedTuple):
-    base: str
-    price: float
-    annual_volatility: float  # exogenous; agents add about a tenth
-    open_interest_base: float
-    impact: float
-    bracket_usd: float  # unit of the notional floors
-
-
-class _Venue(NamedTuple):
-    exchange: str
-    share: float
-    taker_fee_rate: float
-    leverages: tuple[float, ...]  # maximum per tier
-
-
-_COINS: Final = (
-    _Coin("BTC", 60_000.0, 0.48, 130_000.0, 0.32, 300_000.0),
-    _Coin("ETH", 2_500.0, 0.58, 1_700_000.0, 0.31, 150_000.0),
-    _Coin("SOL", 150.0, 0.72, 9_000_000.0, 0.29, 50_000.0),
-)
-_VENUES: Final = (
-    _Venue("binance", 0.5, 0.0005, (125.0, 100.0, 50.0, 20.0, 10.0, 5.0)),
-    _Venue("bybit", 0.3, 0.00055, (100.0, 75.0, 50.0, 25.0, 10.0, 5.0)),
-    _Venue("okx", 0.2, 0.0005, (100.0, 50.0, 25.0, 20.0, 10.0, 5.0)),
-)
-_FLOORS: Final = (0.0, 1.0, 4.0, 20.0, 80.0, 300.0)  # of the tiers, in units of the coin's bracket_usd
 
 
 class TrueBook(NamedTuple):
@@ -109,106 +77,6 @@ class TrueBookHistory(NamedTuple):
     first_bin: int
     long_base: Float32Array
     short_base: Float32Array
-
-
-def build_brackets(leverages: Sequence[float], unit_usd: float) -> tuple[LeverageBracket, ...]:
-    """Build maintenance tiers with rate ``1 / (2 * maximum leverage)`` and continuous maintenance margin."""
-    brackets: list[LeverageBracket] = []
-    for floor, leverage in zip(_FLOORS, leverages, strict=True):
-        rate, amount = 0.5 / leverage, 0.0
-        if brackets:
-            last = brackets[-1]
-            amount = last.maintenance_amount + floor * unit_usd * (rate - last.maintenance_margin_rate)
-        brackets.append(LeverageBracket(floor * unit_usd, leverage, rate, amount))
-    return tuple(brackets)
-
-
-def _build_markets(coin: _Coin) -> tuple[Market, ...]:
-    return tuple(
-        Market(
-            exchange=venue.exchange,
-            symbol=f"{coin.base}/USDT:USDT",
-            contract="linear",
-            brackets=build_brackets(venue.leverages, coin.bracket_usd),
-            taker_fee_rate=venue.taker_fee_rate,
-        )
-        for venue in _VENUES
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Stretch:
-    """What an engine showed while advancing: closed minutes (n, n_venue, N_COLUMNS) from `start_ms` on, and prints."""
-
-    start_ms: int
-    minutes: Float64Array
-    prints: Records
-
-
-class _Run:
-    """One coin: its engine, its past, and the lock that orders access to both."""
-
-    def __init__(self, coin: _Coin, seed: np.random.SeedSequence, start_ms: int, end_ms: int, step_ms: int) -> None:
-        self.coin, self.start_ms, self.end_ms, self.step_ms = coin, start_ms, end_ms, step_ms
-        self.markets = _build_markets(coin)
-        self.lock = threading.Lock()
-        self.share_done = 0.0
-        self.books = np.zeros((0, len(_VENUES), 2, BOOK_BINS), dtype=np.float32)
-        self._no_books = self.books
-        self._rng = np.random.Generator(np.random.PCG64(seed))
-        self.engine = build_engine(
-            price=coin.price,
-            annual_volatility=coin.annual_volatility,
-            open_interest_base=coin.open_interest_base,
-            impact=coin.impact,
-            shares=[venue.share for venue in _VENUES],
-            markets=self.markets,
-            time_ms=start_ms - _BURN_IN_MS,
-        )
-
-    @property
-    def time_ms(self) -> int:
-        """Market time the engine has reached."""
-        return int(self.engine.state["time_ms"][0])
-
-    def simulate(self, keep_books: bool) -> _Stretch:
-        """Fill the book, then simulate the whole past a day at a time."""
-        with self.lock:
-            self._advance_to(self.start_ms, _BURN_IN_STEP_MS, keep_minutes=False)
-            if keep_books:
-                n_hour = self.end_ms // HOUR_MS - self.start_ms // HOUR_MS
-                self.books = np.zeros((n_hour, *self._no_books.shape[1:]), dtype=np.float32)
-            parts = []
-            while self.time_ms < self.end_ms:
-                parts.append(self._advance_to(min(self.time_ms + DAY_MS, self.end_ms), self.step_ms))
-                self.share_done = (self.time_ms - self.start_ms) / (self.end_ms - self.start_ms)
-            return _Stretch(
-                self.start_ms, np.concatenate([p.minutes for p in parts]), np.concatenate([p.prints for p in parts])
-            )
-
-    def catch_up(self, target_ms: int) -> _Stretch:
-        """Advance by whole steps to `target_ms` at the latest."""
-        with self.lock:
-            return self._advance_to(target_ms - target_ms % self.step_ms, self.step_ms)
-
-    def _advance_to(self, target_ms: int, step_ms: int, *, keep_minutes: bool = True) -> _Stretch:
-        start_ms = self.time_ms - self.time_ms % MINUTE_MS
-        n_minute = max(target_ms - start_ms, 0) // MINUTE_MS if keep_minutes else 0
-        minutes = np.zeros((n_minute, len(_VENUES), agents.N_COLUMNS))
-        books = self.books if self.time_ms < self.end_ms else self._no_books
-        state, prints = self.engine.state, []
-        state["n_rows"] = 0
-        while (steps := (target_ms - self.time_ms) // step_ms) > 0:
-            agents.advance(self.engine, self._rng, steps, step_ms, minutes, books)
-            prints.append(self.engine.prints[: int(state["n_prints"][0])].copy())
-            state["n_prints"] = 0
-        return _Stretch(start_ms, minutes, np.concatenate(prints) if prints else self.engine.prints[:0].copy())
-
-    def read_minute(self) -> Float64Array:
-        """Read the current, unfinished minute, shape (n_venue, N_COLUMNS)."""
-        out = np.zeros((len(_VENUES), agents.N_COLUMNS))
-        agents.read_minute(self.engine, out)
-        return out
 
 
 class SimulatedSource:
@@ -257,12 +125,11 @@ class SimulatedSource:
         self._start_ms = self._end_ms - max(round(days * DAY_MS / MINUTE_MS), 1) * MINUTE_MS
         self._wall_anchor_ms = self._end_ms if end_ms is None else None
         self._speed, self._step_ms, self._keep_books = speed, step_ms, keep_books
-        seeds = np.random.SeedSequence(seed).spawn(len(_COINS))
+        seeds = np.random.SeedSequence(seed).spawn(len(COINS))
         self._runs = {
-            coin.base: _Run(coin, s, self._start_ms, self._end_ms, step_ms)
-            for coin, s in zip(_COINS, seeds, strict=True)
+            coin.base: Run(coin, s, self._start_ms, self._end_ms, step_ms) for coin, s in zip(COINS, seeds, strict=True)
         }
-        self._pasts: dict[str, Future[_Stretch]] = {}
+        self._pasts: dict[str, Future[Stretch]] = {}
         self._starting = threading.Lock()
         self.description = f"agent-based simulated market, seed {seed}, not real"
 
@@ -271,7 +138,7 @@ class SimulatedSource:
         return [market for run in self._runs.values() for market in run.markets]
 
     def history(self, market: Market, progress: Progress) -> MarketHistory:
-        """Return the simulated past of `market`; the first call starts every coin, two at a time.
+        """Return the simulated past of `market` up to the end given; the first call starts every coin, two at a time.
 
         Raises
         ------
@@ -292,7 +159,7 @@ class SimulatedSource:
         One consumer at a time; a later one goes on where the last stopped. A delayed loop catches up minute by minute.
         """
         for base in self._runs:
-            await asyncio.wrap_future(self._past(base))
+            await asyncio.shield(asyncio.wrap_future(self._past(base)))  # others may be waiting for it too
         while True:
             target_ms = self._market_now_ms()
             behind = False
@@ -334,17 +201,19 @@ class SimulatedSource:
             run.books[:, venue, 1],
         )
 
-    def _find(self, market: Market) -> tuple[_Run, int]:
+    def _find(self, market: Market) -> tuple[Run, int]:
         run = self._runs.get(market.base)
         if run is None or market not in run.markets:
             raise ParameterError("market", market.id, f"one of {', '.join(m.id for m in self.markets())}")
         return run, run.markets.index(market)
 
-    def _past(self, base: str) -> Future[_Stretch]:
+    def _past(self, base: str) -> Future[Stretch]:
         with self._starting:
             if not self._pasts:
                 pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="simulate")
-                self._pasts = {k: pool.submit(run.simulate, self._keep_books) for k, run in self._runs.items()}
+                self._pasts = {
+                    k: pool.submit(run.simulate, keep_books=self._keep_books) for k, run in self._runs.items()
+                }
                 pool.shutdown(wait=False)
         return self._pasts[base]
 
@@ -354,7 +223,7 @@ class SimulatedSource:
             self._wall_anchor_ms = now_ms
         return self._end_ms + int(self._speed * (now_ms - self._wall_anchor_ms))
 
-    async def _advance(self, run: _Run, target_ms: int) -> list[MarketUpdate]:
+    async def _advance(self, run: Run, target_ms: int) -> list[MarketUpdate]:
         if (target_ms - run.time_ms) // self._step_ms > _STEPS_IN_LOOP:
             return await asyncio.to_thread(_advance_run, run, target_ms)
         return _advance_run(run, target_ms)
@@ -362,7 +231,7 @@ class SimulatedSource:
 
 def compile_kernels() -> None:
     """Compile the engine into Numba's on-disk cache, so that the first start need not."""
-    run = _Run(_COINS[0], np.random.SeedSequence(0), 0, MINUTE_MS, _BURN_IN_STEP_MS)
+    run = Run(COINS[0], np.random.SeedSequence(0), 0, MINUTE_MS, BURN_IN_STEP_MS)
     run.simulate(keep_books=False)
     run.read_minute()
 
@@ -386,7 +255,7 @@ def _times(time_ms: Int64Array) -> pl.Series:
     return pl.Series("time", time_ms).cast(TIME)
 
 
-def _build_history(market: Market, past: _Stretch, venue: int) -> MarketHistory:
+def _build_history(market: Market, past: Stretch, venue: int) -> MarketHistory:
     rows = past.minutes[:, venue]
     end_ms = past.start_ms + MINUTE_MS * np.arange(1, len(rows) + 1, dtype=np.int64)
     five = end_ms % _FIVE_MINUTES_MS == 0
@@ -421,7 +290,7 @@ def _build_liquidations(prints: Records) -> pl.DataFrame:
     return frame.sort("time", maintain_order=True)
 
 
-def _advance_run(run: _Run, target_ms: int) -> list[MarketUpdate]:
+def _advance_run(run: Run, target_ms: int) -> list[MarketUpdate]:
     """Advance one coin and report every minute closed on the way, then the open one."""
     before_ms = run.time_ms
     stretch = run.catch_up(target_ms)
@@ -435,7 +304,7 @@ def _advance_run(run: _Run, target_ms: int) -> list[MarketUpdate]:
 
 
 def _build_updates(
-    run: _Run, row: Float64Array, start_ms: int, prints: Records, *, closed: bool
+    run: Run, row: Float64Array, start_ms: int, prints: Records, *, closed: bool
 ) -> Iterator[MarketUpdate]:
     now_ms = start_ms + MINUTE_MS if closed else run.time_ms
     here = prints[(prints["time_ms"] >= start_ms) & (prints["time_ms"] < start_ms + MINUTE_MS)]
