@@ -32,7 +32,7 @@ from dashboard.readings import DENSITY_SPAN, gaps_in_range
 from estimator.domain import TIME, Float32Array
 from estimator.model.grid import LiquidationGrid
 
-JSON_THRESHOLD: Final = 0.02  # of the densest cell: smaller ones are left out of the JSON
+JSON_THRESHOLD: Final = 0.05  # of the densest cell: smaller ones are left out of the JSON
 MAGIC: Final = b"LQHM"
 _LENGTH: Final = struct.Struct("<I")
 _CODES: Final = 255

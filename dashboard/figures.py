@@ -24,7 +24,7 @@ from estimator.domain import Side
 Figure = dict[str, Any]
 Trace = dict[str, Any]
 
-MAX_BUBBLES: Final = 200
+MAX_BUBBLES: Final = 150
 PANEL_SHARE: Final = 0.095  # of the height, each
 PANEL_SPACE: Final = 0.022
 _LEGEND_STEPS: Final = (1.0, 0.5, 0.125)  # shares of full USD that the colour bar names
@@ -130,8 +130,8 @@ def _rings(prints: pl.DataFrame, side: Side, colour: str, biggest: float) -> Tra
         "customdata": [round(v) for v in usd.tolist()],
         "text": prints["exchange"].to_list() if "exchange" in prints.columns else None,
         "marker": {
-            "symbol": "circle-open", "color": colour, "line": {"width": 1.4},
-            "size": [round(v, 1) for v in (3 + 19 * np.sqrt(usd / biggest)).tolist()],
+            "symbol": "circle-open", "color": colour, "line": {"width": 1.2},
+            "size": [round(v, 1) for v in (3 + 14 * np.sqrt(usd / biggest)).tolist()],
         },
         "hovertemplate": f"<b>{side} liquidated</b> $%{{customdata:,}}<br>%{{text}} at %{{y:,}}<br>%{{x}} UTC<extra></extra>",
     }  # fmt: skip

@@ -22,6 +22,7 @@ RSI_LENGTH: Final = 14
 WARM_UP: Final = 150  # candles before the range, after which Wilder's average has forgotten its start
 STALE_MS: Final = 120_000  # a venue this far behind the freshest one is called stale
 MIN_HALF_WINDOW: Final = 0.04
+WINDOW_GROWTH: Final = 0.4
 MAX_HALF_WINDOW: Final = 0.6
 
 _PRICES: Final = ("open", "high", "low", "close")
@@ -190,15 +191,16 @@ def read_frame(cache: Cache, view: ViewState, statuses: Sequence[MarketStatus] |
 def default_window(series: pl.DataFrame, mark_price: float) -> tuple[float, float]:
     """Choose the price window: the candles with room around them, wider where the price moves more.
 
-    Twice and a half the standard deviation of the return over the whole range to either side of the mark (at least 4 %), and
-    no less than the candles with a sixth of their span as a margin.
+    To either side of the mark ``.4 * sqrt(s)`` of log price, `s` being the standard deviation of the return over the whole
+    range (6 % for a day that moves 2.5 %, 36 % for a year that moves 80 %), at least 4 %; and no less than the candles
+    with a sixth of their span as a margin.
     """
     low, high = series["low"].min(), series["high"].max()
     if not isinstance(low, float) or not isinstance(high, float):
         low = high = mark_price
     log_close = np.log(series["close"].drop_nulls().to_numpy())
     moved = float(np.std(np.diff(log_close)) * np.sqrt(len(log_close))) if len(log_close) > 2 else 0.0
-    half = min(max(MIN_HALF_WINDOW, 2.5 * moved), MAX_HALF_WINDOW)
+    half = min(max(MIN_HALF_WINDOW, WINDOW_GROWTH * moved**0.5), MAX_HALF_WINDOW)
     margin = np.log(high / low) / 6
     return (
         float(min(mark_price * np.exp(-half), low * np.exp(-margin))),

@@ -62,7 +62,8 @@ def shade(frame: ChartFrame) -> Shading:
     close_bin = _close_bins(frame)
     long_usd = _seen(grid.long_usd, close_bin, view.lens, grid.bin_width, below=True)[:, on_screen]
     short_usd = _seen(grid.short_usd, close_bin, view.lens, grid.bin_width, below=False)[:, on_screen]
-    long_full, short_full = full_scale(long_usd), full_scale(short_usd)
+    settled = _settled(frame)
+    long_full, short_full = full_scale(long_usd[settled]), full_scale(short_usd[settled])
     intensity = _scaled(short_usd, short_full, view) - _scaled(long_usd, long_full, view)
     return Shading(
         codes=np.rint(intensity * FULL).astype(np.int8),
@@ -102,6 +103,13 @@ def full_scale(usd: Float32Array) -> float:
 def usd_at(intensity: float, full: float) -> float:
     """USD that an intensity 0..1 stands for, given that of full colour."""
     return float(full * intensity ** (1 / GAMMA))
+
+
+def _settled(frame: ChartFrame) -> NDArray[np.bool_]:
+    """Columns the scale is taken from: a book that is still filling holds all it knows at one price."""
+    settled = frame.time_ms >= max(s.provisional_until_ms for s in frame.statuses)
+    out: NDArray[np.bool_] = settled if settled.any() else np.ones_like(settled)
+    return out
 
 
 def _close_bins(frame: ChartFrame) -> Float64Array:
