@@ -168,6 +168,15 @@ class CacheContract:
         for tier in TIER_NAMES:
             np.testing.assert_array_equal(again.tier_usd("long", tier)[:, :40], first.tier_usd("long", tier))
 
+    def test_a_quiet_column_keeps_its_precision_beside_a_loud_one(self, cache: Cache) -> None:
+        grid = make_grid(1, 4, tiers=False)
+        loudness = np.array([[1e-9], [1.0], [0.0], [1e9]], dtype=np.float32)
+        grid = replace(grid, long_usd=grid.long_usd * loudness, short_usd=grid.short_usd * loudness)
+        cache.put_columns(BTC, 0, grid)
+        got = cache.get_columns(BTC, 0, T0, T0 + TILE_MS)
+        assert got is not None
+        assert_same_density(got, grid)
+
     def test_columns_put_out_of_order_are_read_in_order(self, cache: Cache) -> None:
         whole = make_grid(1, 8)
         for rows in (slice(4, 8), slice(0, 4)):
