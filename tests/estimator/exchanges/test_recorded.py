@@ -158,6 +158,16 @@ def test_maintenance_is_half_of_one_over_the_maximum_leverage_and_the_page_is_to
     assert source.origin is Origin.RECORDED
 
 
+@pytest.mark.parametrize("finer", ["first", "second"])
+def test_a_market_found_twice_is_taken_from_its_finer_candles(tmp_path: Path, finer: str) -> None:
+    for source in ("first", "second"):
+        minutes = 1 if source == finer else 5
+        folder = _write(tmp_path / source / "binance" / "BTCUSDT", open_interest=_series("open_interest", 10))
+        _write(folder / f"candles_{minutes}m", a=_bars(10, step=minutes * MINUTE_MS))
+    assert len(RecordedSource(tmp_path, replay=None).markets()) == 1
+    assert _history(tmp_path).interval_ms == MINUTE_MS
+
+
 def test_one_file_with_a_description_beside_it_is_a_recording(tmp_path: Path) -> None:
     table = _bars(6).with_columns(open_interest=pl.lit(500.0), funding_rate=pl.lit(0.0001))
     _write(tmp_path, everything=table)
@@ -572,6 +582,12 @@ def test_open_interest_in_usd_needs_candles() -> None:
     base = as_open_interest(usd, as_candles(_bars(4)))
     expected = [10_000 / 100, 10_001 / 100, 10_002 / 101, 10_003 / 102]
     assert base["open_interest"].to_list() == pytest.approx(expected)
+
+
+def test_open_interest_in_usd_is_not_valued_at_the_price_of_another_day() -> None:
+    bars = pl.concat([_bars(4), _bars(4, start=START + 72 * HOUR_MS)])
+    usd = _series("oi_usd", 3, start=START, step=36 * HOUR_MS)  # the second row lies in the hole
+    assert _ms(as_open_interest(usd, as_candles(bars))) == [START, START + 72 * HOUR_MS]
 
 
 def test_rows_without_a_value_are_left_out_and_negative_ones_refused() -> None:

@@ -323,6 +323,12 @@ def test_a_position_without_leverage_is_never_liquidated(side: SideName, contrac
         assert price is None
 
 
+def test_rounding_of_the_margin_does_not_invent_a_liquidation_price() -> None:
+    # 3 * 0.1 is a little more than 0.3 in floating point, so the equity at a price of zero is a little less than zero.
+    price = liquidation_price(side="long", entry_price=0.1, quantity=3.0, margin=0.3, maintenance_margin_rate=0.004)
+    assert price is None
+
+
 def test_a_position_already_below_maintenance_is_liquidated_on_the_near_side_of_its_entry() -> None:
     price = _lp("long", 100.0, 1.0, 0.2, "linear", maintenance_margin_rate=0.005)
     assert price == pytest.approx(99.8 / 0.995)
