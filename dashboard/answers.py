@@ -103,7 +103,7 @@ class Answers:
         if body is None:
 
             async def compute() -> bytes:
-                return await asyncio.to_thread(_compute, self._cache, view, statuses, build, gzipped)
+                return await asyncio.to_thread(_compute, self._cache, view, statuses, build, gzipped=gzipped)
 
             body = await self._cache.get_or_compute(key, TTL_S, compute)
             self._keep(key, body)
@@ -127,7 +127,7 @@ def _key(kind: str, view: ViewState, statuses: Sequence[MarketStatus]) -> str:
     return f"{kind}-{digest.hexdigest()}"
 
 
-def _compute(cache: Cache, view: ViewState, statuses: Sequence[MarketStatus], build: Build, gzipped: bool) -> bytes:
+def _compute(cache: Cache, view: ViewState, statuses: Sequence[MarketStatus], build: Build, *, gzipped: bool) -> bytes:
     body = build(read_frame(cache, view, statuses))
     return gzip.compress(body, compresslevel=6, mtime=0) if gzipped else body
 

@@ -129,10 +129,12 @@ def _has(request: Request, etag: str) -> bool:
 
 
 def market_json(status: MarketStatus) -> dict[str, Any]:
-    """A market as ``/api/v1/markets`` lists it."""
+    """Return a market as ``/api/v1/markets`` lists it."""
     return {
-        "id": status.id, "exchange": status.exchange, "symbol": status.symbol, "base": status.base, "contract": status.contract,
-        "max_leverage": status.max_leverage, "mark_price": status.mark_price, "open_interest_base": status.open_interest_base,
+        "id": status.id, "exchange": status.exchange, "symbol": status.symbol, "base": status.base,
+        "contract": status.contract,
+        "max_leverage": status.max_leverage, "mark_price": status.mark_price,
+        "open_interest_base": status.open_interest_base,
         "long_short_ratio": status.long_short_ratio, "funding_rate": status.funding_rate, "progress": status.progress,
         "first_ms": status.first_ms, "last_ms": status.last_ms, "provisional_until_ms": status.provisional_until_ms,
         "version": status.version, "preset": status.preset,
@@ -158,11 +160,11 @@ def _map_json(frame: ChartFrame) -> dict[str, Any]:
 
 
 def _prints_json(frame: ChartFrame) -> dict[str, Any]:
-    prints = frame.prints
+    columns = ["time_ms", "exchange", "side", "price", "quantity_base", "notional_usd"]
+    prints = frame.prints.with_columns(time_ms=frame.prints["time"].dt.epoch("ms"))
     return {
         "as_of_ms": frame.as_of_ms, "origin": frame.statuses[0].origin.value, "basis": "measured",
-        "columns": ["time_ms", "exchange", "side", "price", "quantity_base", "notional_usd"],
-        "rows": [list(row) for row in prints.select(prints["time"].dt.epoch("ms"), "exchange", "side", "price", "quantity_base", "notional_usd").iter_rows()],
+        "columns": columns, "rows": [list(row) for row in prints.select(columns).iter_rows()],
     }  # fmt: skip
 
 
@@ -239,7 +241,7 @@ def _add_view_routes(router: APIRouter, answers: Answers) -> None:
 
 
 def _add_probes(router: APIRouter, cache: Cache, answers: Answers) -> None:
-    unready = {503: ERRORS[503]}
+    unready: dict[int | str, dict[str, Any]] = {503: ERRORS[503]}
 
     @router.get("/api/v1/markets", tags=["markets"], summary="Markets on offer, with provenance.", responses=unready)
     async def markets() -> JSONResponse:
@@ -269,8 +271,6 @@ def _add_probes(router: APIRouter, cache: Cache, answers: Answers) -> None:
 def add_error_handlers(app: FastAPI) -> None:
     """Answer every error of ours by `STATUS`."""
 
-    async def handle(_request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, LiqheatError)
+    @app.exception_handler(LiqheatError)
+    async def handle(_request: Request, error: LiqheatError) -> JSONResponse:
         return error_response(error)
-
-    app.add_exception_handler(LiqheatError, handle)

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from html import escape
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from dash import Dash
 from fastapi import FastAPI, Request
@@ -21,7 +22,8 @@ from dashboard.share import EMBED, SecurityHeaders, preview_tags, site_address
 from estimator.cache import Cache
 from estimator.settings import Settings
 
-STATIC: Final = Path(__file__).resolve().parent.parent / "static"
+_PACKAGED: Final = Path(__file__).resolve().parent / "static"  # where the wheel puts it
+STATIC: Final = _PACKAGED if _PACKAGED.is_dir() else _PACKAGED.parents[1] / "static"
 PAGES: Final = frozenset({"/", EMBED})
 _DOCS: Final = "Self-hosted liquidation heatmap: estimated levels and realised liquidations."
 
@@ -39,12 +41,12 @@ class Page(Dash):
         self._public_url = public_url
         super().__init__(*args, **kwargs)
 
-    def interpolate_index(self, **parts: Any) -> str:
+    def interpolate_index(self, **parts: Any) -> str:  # type: ignore[override]  # Dash calls it by keyword
         """Fill the page's frame; called by Dash for every page load."""
-        request = self.backend.request_adapter()._request  # noqa: SLF001  # the adapter gives no access to the scheme
-        site = site_address(self._public_url, request.url.scheme, request.headers.get("host", ""))
-        parts["metas"] = f"{parts.get('metas', '')}\n{preview_tags(request.url.query, site)}"
-        return str(super().interpolate_index(**parts))
+        address = urlsplit(self.backend.request_adapter().url)
+        site = site_address(self._public_url, address.scheme, address.netloc)
+        parts["metas"] = f"{parts.get('metas', '')}\n{preview_tags(address.query, site)}"
+        return str(super().interpolate_index(**parts))  # type: ignore[no-untyped-call]
 
 
 class NotFound(Route):
@@ -78,7 +80,7 @@ def create_app(settings: Settings, cache: Cache) -> FastAPI:
     app.include_router(build_router(cache))
     app.add_api_route("/docs", _docs, methods=["GET"], include_in_schema=False)
     page = Page(
-        "liqheat", server=app, backend="fastapi", public_url=settings.public_url, assets_folder=str(STATIC), title="liqheat",
+        "liqheat", title="liqheat", server=app, backend="fastapi", public_url=settings.public_url, assets_folder=str(STATIC),
         update_title="", serve_locally=True, enable_mcp=False, compress=False,
         meta_tags=[{"name": "viewport", "content": "width=device-width, initial-scale=1"}],
     )  # fmt: skip
@@ -94,7 +96,8 @@ async def _not_found(request: Request) -> Response:
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
+    if not isinstance(error, HTTPException):
+        raise error
     if request.url.path.startswith("/api/"):
         body = {"error": error.detail, "path": request.url.path}
         return JSONResponse(body, error.status_code, headers=dict(error.headers or {}))
@@ -131,7 +134,8 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
 
 def _plain(title: str, body: str) -> str:
     style = (
-        "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color-scheme:light dark}"
+        "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
+        ":root{color-scheme:light dark}"
         "td,th{padding:.15rem .8rem .15rem 0;text-align:left;vertical-align:top}"
     )
     return (

@@ -7,9 +7,9 @@ Binary layout, little-endian::
 
     "LQHM" | uint32 length of the header | header, JSON | long codes | short codes
 
-Both code blocks are uint8 of shape ``(n_price, n_time)``: USD per bin = ``exp(log_min + code * log_step)``, 0 for nothing.
-The header gives ``n_price, n_time, time_ms`` (first column and step), ``first_bin, bin_width`` (bin ``i`` covers prices
-``exp((first_bin + i) * bin_width)`` and up), ``log_min, log_step`` and ``provenance``.
+Both code blocks are uint8 of shape ``(n_price, n_time)``: USD per bin = ``exp(log_min + code * log_step)``, code 0 for
+nothing. The header gives ``n_price, n_time, time_ms`` (first column and step), ``first_bin, bin_width`` (row ``i`` covers
+prices from ``exp((first_bin + i) * bin_width)`` to the next), ``log_min, log_step`` and ``provenance``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from dashboard.maps import read_map
 from dashboard.marks import missing_runs
 from dashboard.preview import draw_preview
 from dashboard.readings import DENSITY_SPAN, gaps_in_range
-from estimator.domain import TIME, Float32Array
+from estimator.domain import TIME, Float32Array, Int64Array
 from estimator.model.grid import LiquidationGrid
 
 JSON_THRESHOLD: Final = 0.05  # of the densest cell: smaller ones are left out of the JSON
@@ -57,7 +57,7 @@ class Export(NamedTuple):
 
 
 def levels(frame: ChartFrame) -> LiquidationGrid:
-    """The grid of a frame inside its price window."""
+    """Return the grid of a frame inside its price window."""
     return frame.grid.crop(*frame.window)
 
 
@@ -65,11 +65,13 @@ def provenance(frame: ChartFrame) -> dict[str, Any]:
     """Where the levels come from and what is missing in them."""
     lead = frame.statuses[0]
     return {
-        "origin": lead.origin.value, "source": lead.source, "basis": {"levels": "estimated", "liquidations": "measured"},
+        "origin": lead.origin.value, "source": lead.source,
+        "basis": {"levels": "estimated", "liquidations": "measured"},
         "preset": lead.preset, "unit": "USD per bin, estimated", "view": frame.view.query(),
         "venues": [
             {
-                "exchange": s.exchange, "market": s.id, "as_of_ms": s.as_of_ms, "provisional_until_ms": s.provisional_until_ms,
+                "exchange": s.exchange, "market": s.id, "as_of_ms": s.as_of_ms,
+                "provisional_until_ms": s.provisional_until_ms,
                 "gaps": [{"start_ms": g.start_ms, "end_ms": g.end_ms, "what": g.what} for g in gaps_in_range(frame, s)],
             }
             for s in frame.statuses
@@ -80,7 +82,10 @@ def provenance(frame: ChartFrame) -> dict[str, Any]:
 
 
 def build_json(frame: ChartFrame) -> bytes:
-    """CoinGlass's shape, plus provenance. A cell is ``[column, row, usd]``; longs lie below the candle, shorts above it."""
+    """Write CoinGlass's shape, plus provenance.
+
+    A cell is ``[column, row, usd]``; longs lie below the column's candle, shorts above it.
+    """
     grid = levels(frame)
     usd = grid.long_usd + grid.short_usd
     least = float(usd.max(initial=0.0)) * JSON_THRESHOLD
@@ -94,7 +99,7 @@ def build_json(frame: ChartFrame) -> bytes:
         "price_candlesticks": _candlesticks(frame),
         "update_time": frame.as_of_ms,
         "x_axis_ms": frame.time_ms.tolist(),
-        "long_short_split": _split(grid, frame),
+        "long_short_split": _split(frame),
         "provenance": {
             **provenance(frame),
             "left_out_below_usd": least,
@@ -105,12 +110,13 @@ def build_json(frame: ChartFrame) -> bytes:
     return json.dumps(answer, separators=(",", ":"), allow_nan=False).encode()
 
 
-def _three_digits(usd: Float32Array) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+def _three_digits(usd: Float32Array) -> Int64Array:
     scale = 10.0 ** np.floor(np.log10(np.maximum(usd.astype(np.float64), 1.0)) - 2)
-    return np.rint(np.rint(usd / scale) * scale).astype(np.int64)
+    out: Int64Array = np.rint(np.rint(usd / scale) * scale).astype(np.int64)
+    return out
 
 
-def _split(grid: LiquidationGrid, frame: ChartFrame) -> dict[str, Any]:
+def _split(frame: ChartFrame) -> dict[str, Any]:
     """Estimated totals of the latest column inside the price window. [USD]"""
     now = read_map(frame)
     return {
@@ -127,7 +133,7 @@ def _candlesticks(frame: ChartFrame) -> list[list[float | int]]:
 
 
 def build_binary(frame: ChartFrame) -> bytes:
-    """The compact form; its layout is in this module's docstring."""
+    """Write the compact form; its layout is in this module's docstring."""
     grid = levels(frame)
     top = float(max(grid.long_usd.max(initial=0.0), grid.short_usd.max(initial=0.0)))
     log_min = float(np.log(top * DENSITY_SPAN)) if top > 0 else 0.0
@@ -144,7 +150,7 @@ def build_binary(frame: ChartFrame) -> bytes:
 
 def _log_codes(usd: Float32Array, log_min: float, log_step: float) -> bytes:
     raw = (np.log(np.maximum(usd, np.exp(log_min) / 2)) - log_min) / log_step
-    return np.clip(np.rint(raw), 0, _CODES).astype(np.uint8).tobytes()
+    return bytes(np.clip(np.rint(raw), 0, _CODES).astype(np.uint8).tobytes())
 
 
 def level_table(frame: ChartFrame) -> pl.DataFrame:

@@ -80,7 +80,8 @@ def _legend(frame: ChartFrame, shading: Shading) -> dict[str, Any]:
                 texts.append(f"{'≥' if share == 1 else ''}{short_usd(usd_at(share**GAMMA, full))}")
     ink = INK[view.theme]
     return {
-        "thickness": 8, "outlinewidth": 0, "xpad": 6, "ypad": 0, "len": _heat_domain(view.panels)[1] - _heat_domain(view.panels)[0],
+        "thickness": 8, "outlinewidth": 0, "xpad": 6, "ypad": 0,
+        "len": _heat_domain(view.panels)[1] - _heat_domain(view.panels)[0],
         "y": 1, "yanchor": "top", "tickmode": "array", "tickvals": [round(v, 1) for v in values], "ticktext": texts,
         "tickfont": {"size": 10, "color": ink.muted}, "ticklen": 3, "tickcolor": ink.line,
         "title": {"text": "≈ USD<br>per 0.1 %", "font": {"size": 10, "color": ink.muted}},
@@ -124,7 +125,8 @@ def _bubbles(frame: ChartFrame) -> list[Trace]:
 def _rings(prints: pl.DataFrame, side: Side, colour: str, biggest: float) -> Trace:
     usd = prints["notional_usd"].to_numpy()
     return {
-        "type": "scatter", "mode": "markers", "meta": "prints", "name": f"{side} liquidated (measured)", "showlegend": False,
+        "type": "scatter", "mode": "markers", "meta": "prints", "name": f"{side} liquidated (measured)",
+        "showlegend": False,
         "x": [utc_text(t, seconds=True) for t in prints["time"].dt.epoch("ms").to_list()],
         "y": typed(prints["price"].to_numpy().astype(np.float32)),
         "customdata": [round(v) for v in usd.tolist()],
@@ -133,7 +135,7 @@ def _rings(prints: pl.DataFrame, side: Side, colour: str, biggest: float) -> Tra
             "symbol": "circle-open", "color": colour, "line": {"width": 1.2},
             "size": [round(v, 1) for v in (3 + 14 * np.sqrt(usd / biggest)).tolist()],
         },
-        "hovertemplate": f"<b>{side} liquidated</b> $%{{customdata:,}}<br>%{{text}} at %{{y:,}}<br>%{{x}} UTC<extra></extra>",
+        "hovertemplate": f"<b>{side} liquidated</b> $%{{customdata:,}}<br>%{{text}} at %{{y:,}}<extra></extra>",
     }  # fmt: skip
 
 
@@ -141,7 +143,8 @@ def _line(frame: ChartFrame, column: str, name: str, unit: str, hover: str, *, s
     return {
         "type": "scatter", "mode": "lines", "name": name, "meta": unit, "x0": _middle(frame), "dx": frame.interval_ms,
         "y": typed(frame.series[column].to_numpy().astype(np.float32)),
-        "line": {"color": INK[frame.view.theme].accent, "width": 1.3, "shape": shape}, "hovertemplate": hover + "<extra></extra>",
+        "line": {"color": INK[frame.view.theme].accent, "width": 1.3, "shape": shape},
+        "hovertemplate": hover + "<extra></extra>",
     }  # fmt: skip
 
 
@@ -153,7 +156,8 @@ def _liq_panel(frame: ChartFrame) -> list[Trace]:
     colours = side_colours(frame.view.palette, frame.view.theme)
     return [
         {
-            "type": "bar", "name": f"{side.capitalize()}s liquidated", "meta": "usd", "x0": _middle(frame), "dx": frame.interval_ms,
+            "type": "bar", "name": f"{side.capitalize()}s liquidated", "meta": "usd", "x0": _middle(frame),
+            "dx": frame.interval_ms,
             "y": typed((sign * frame.series[f"{side}_liquidated_usd"].to_numpy()).astype(np.float32)),
             "marker": {"color": colour, "line": {"width": 0}},
             "hovertemplate": f"{side}s liquidated %{{y:$,.0f}}<extra></extra>",
@@ -208,14 +212,15 @@ def _layout(frame: ChartFrame, panels: Sequence[Panel]) -> dict[str, Any]:
         "hoverlabel": {"bgcolor": ink.background, "bordercolor": ink.line, "font": {"color": ink.text}},
         "xaxis": _x_axis(frame, ink, len(panels)),
         "yaxis": {
-            **_axis(ink), "domain": list(_heat_domain(panels)), "range": list(frame.window), "tickformat": _price_format(frame.window[0]),
-            "showspikes": True, "spikemode": "across", "spikethickness": 1, "spikedash": "dot", "spikecolor": ink.muted, "spikesnap": "cursor",
+            **_axis(ink), "domain": list(_heat_domain(panels)), "range": list(frame.window), "tickformat": ",.5~r",
+            "showspikes": True, "spikemode": "across", "spikethickness": 1, "spikedash": "dot",
+            "spikecolor": ink.muted, "spikesnap": "cursor",
         },
         "shapes": [_mark_line(frame, ink), *gap_marks(frame, ink)[0], *provisional_mark(frame, ink)[0]],
         "annotations": [_mark_label(frame, ink), *gap_marks(frame, ink)[1], *provisional_mark(frame, ink)[1]],
     }  # fmt: skip
     for row, panel in enumerate(panels):
-        layout[f"yaxis{row + 2}"] = _panel_axis(panel, frame, ink, _panel_domain(row, panels))
+        layout[f"yaxis{row + 2}"] = _panel_axis(panel, ink, _panel_domain(row, panels))
         layout["annotations"].append(_panel_title(panel, frame, ink, _panel_domain(row, panels)))
         if panel is Panel.RSI:
             layout["shapes"] += [_level_line(f"y{row + 2}", level, ink) for level in (30, 70)]
@@ -239,7 +244,7 @@ def _x_axis(frame: ChartFrame, ink: Ink, n_panels: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _panel_axis(panel: Panel, frame: ChartFrame, ink: Ink, domain: tuple[float, float]) -> dict[str, Any]:
+def _panel_axis(panel: Panel, ink: Ink, domain: tuple[float, float]) -> dict[str, Any]:
     axis = {**_axis(ink), "domain": list(domain), "nticks": 3, "fixedrange": True}
     if panel is Panel.RSI:
         return {**axis, "range": [0, 100], "tickvals": [30, 70]}
@@ -277,7 +282,8 @@ def _mark_line(frame: ChartFrame, ink: Ink) -> dict[str, Any]:
 
 def _mark_label(frame: ChartFrame, ink: Ink) -> dict[str, Any]:
     return {
-        "name": "mark", "text": f"{frame.mark_price:,.{_decimals(frame.mark_price)}f}", "x": 1, "xref": "paper", "xanchor": "right",
+        "name": "mark", "text": f"{frame.mark_price:,.{_decimals(frame.mark_price)}f}", "x": 1, "xref": "paper",
+        "xanchor": "right",
         "y": frame.mark_price, "yref": "y", "yanchor": "bottom", "showarrow": False,
         "font": {"size": 11, "color": ink.background}, "bgcolor": ink.accent, "borderpad": 2,
     }  # fmt: skip
@@ -285,7 +291,3 @@ def _mark_label(frame: ChartFrame, ink: Ink) -> dict[str, Any]:
 
 def _decimals(price: float) -> int:
     return max(0, 4 - int(np.floor(np.log10(price))))
-
-
-def _price_format(price: float) -> str:
-    return f",.{_decimals(price)}f"

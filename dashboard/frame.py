@@ -29,6 +29,7 @@ _PRICES: Final = ("open", "high", "low", "close")
 _STOCKS: Final = ("open_interest",)
 _FLOWS: Final = ("volume", "long_liquidated_usd", "short_liquidated_usd", "predicted_long_usd", "predicted_short_usd")
 _WEIGHTED: Final = ("funding_rate", "long_short_ratio")
+_DAY: Final = {"exchange": pl.String, "long_usd": pl.Float64, "short_usd": pl.Float64}
 SERIES: Final = (*_PRICES, *_STOCKS, *_FLOWS, *_WEIGHTED)
 
 
@@ -66,7 +67,7 @@ class ChartFrame:
     prints : polars.DataFrame
         Realised liquidations in the range (`LIQUIDATIONS` and ``exchange``), the largest when there are very many.
     day : polars.DataFrame
-        Realised liquidations of the last 24 h, a row per venue: ``exchange, long_usd, short_usd``.
+        Realised liquidations of the last 24 h, a row per venue that reports any: ``exchange, long_usd, short_usd``.
     largest_print : dict, optional
         The largest print of the last 24 h.
     """
@@ -98,11 +99,6 @@ class ChartFrame:
     def mark_price(self) -> float:
         """Mark price of the venue whose candles are drawn."""
         return self.statuses[0].mark_price
-
-    @property
-    def per_tenth_percent(self) -> float:
-        """Factor from USD per bin to USD per .1 % of price."""
-        return 0.001 / self.grid.bin_width
 
     def is_stale(self, status: MarketStatus) -> bool:
         """Whether a venue lags behind the freshest one."""
@@ -163,7 +159,7 @@ def read_frame(cache: Cache, view: ViewState, statuses: Sequence[MarketStatus] |
     """
     chosen = select_statuses(read_statuses(cache) if statuses is None else statuses, view)
     lives = [cache.get_live(s.id) for s in chosen]
-    time_ms = _axis(view.span, chosen, any(lives))
+    time_ms = _axis(view.span, chosen, live=any(lives))
     rows = [_venue_rows(cache, s, view.span, time_ms, live) for s, live in zip(chosen, lives, strict=True)]
     series = _combine(rows, chosen).tail(len(time_ms))
     window = view.price or default_window(series, chosen[0].mark_price)
@@ -171,7 +167,7 @@ def read_frame(cache: Cache, view: ViewState, statuses: Sequence[MarketStatus] |
     found = [g for g in grids if g is not None]
     if not found:
         raise NotReady(f"no columns of {view.symbol} for {view.range} yet", min(s.progress for s in chosen))
-    day, largest = _read_day(cache, chosen)
+    day, largest = _read_day(cache, chosen, [r["long_liquidated_usd"].count() > 0 for r in rows])
     return ChartFrame(
         view=view,
         statuses=chosen,
@@ -191,8 +187,8 @@ def read_frame(cache: Cache, view: ViewState, statuses: Sequence[MarketStatus] |
 def default_window(series: pl.DataFrame, mark_price: float) -> tuple[float, float]:
     """Choose the price window: the candles with room around them, wider where the price moves more.
 
-    To either side of the mark ``.4 * sqrt(s)`` of log price, `s` being the standard deviation of the return over the whole
-    range (6 % for a day that moves 2.5 %, 36 % for a year that moves 80 %), at least 4 %; and no less than the candles
+    To either side of the mark ``.4 * sqrt(s)`` of log price, `s` being the standard deviation of the return over the
+    whole range (6 % for a day that moves 2.5 %, 36 % for a year that moves 80 %), at least 4 %; and no less than the candles
     with a sixth of their span as a margin.
     """
     low, high = series["low"].min(), series["high"].max()
@@ -208,7 +204,7 @@ def default_window(series: pl.DataFrame, mark_price: float) -> tuple[float, floa
     )
 
 
-def _axis(span: Range, statuses: Sequence[MarketStatus], live: bool) -> Int64Array:
+def _axis(span: Range, statuses: Sequence[MarketStatus], *, live: bool) -> Int64Array:
     """Close times of the range's closed columns, and of the open interval when there is a live column."""
     last = max(s.last_ms for s in statuses) // span.interval_ms * span.interval_ms
     n_time = span.columns + int(live)
@@ -340,7 +336,8 @@ def _one_candle(frames: Sequence[pl.DataFrame], open_ms: int) -> pl.DataFrame:
 def _combine(rows: Sequence[pl.DataFrame], statuses: Sequence[MarketStatus]) -> pl.DataFrame:
     """Candles of the first venue; stocks and flows added, rates weighted by open interest.
 
-    A stock is added only where every venue that reports it has a value: a venue that falls silent must not look like a fall.
+    A stock is added only where every venue that reports it has a value: a venue that falls silent must not look like
+    a fall.
     """
     stacked = {n: np.array([r[n].to_numpy() for r in rows], dtype=np.float64) for n in SERIES}
     held = np.array([[s.open_interest_base or 0.0] for s in statuses])
@@ -349,7 +346,10 @@ def _combine(rows: Sequence[pl.DataFrame], statuses: Sequence[MarketStatus]) -> 
     out |= {n: _sum_known(stacked[n], strict=n in _STOCKS) for n in (*_STOCKS, *_FLOWS)}
     out |= {n: _weighted_mean(stacked[n], weight) for n in _WEIGHTED}
     frame = pl.DataFrame({n: out[n] for n in SERIES}).fill_nan(None)
-    return frame.select(rows[0]["time"], *SERIES).with_columns(rsi(frame["close"], RSI_LENGTH).alias("rsi"))
+    frame = frame.select(rows[0]["time"], *SERIES)
+    # A missing candle neither moves the index nor has one.
+    known = frame.drop_nulls("close").select("time", rsi=rsi(pl.col("close"), RSI_LENGTH))
+    return frame.join(known, on="time", how="left", maintain_order="left")
 
 
 def _sum_known(values: Float64Array, *, strict: bool) -> Float64Array:
@@ -377,18 +377,23 @@ def _read_prints(cache: Cache, statuses: Sequence[MarketStatus], start_ms: int, 
     return pl.concat(parts).sort("time")
 
 
-def _read_day(cache: Cache, statuses: Sequence[MarketStatus]) -> tuple[pl.DataFrame, dict[str, object] | None]:
-    """Realised liquidations of the last 24 h by venue, and the largest print."""
+def _read_day(
+    cache: Cache, statuses: Sequence[MarketStatus], reporting: Sequence[bool]
+) -> tuple[pl.DataFrame, dict[str, object] | None]:
+    """Realised liquidations of the last 24 h by venue, and the largest print.
+
+    A venue that reports none at all has no row: nothing known is not nothing liquidated.
+    """
     end_ms = max(s.as_of_ms for s in statuses)
     parts, largest = [], []
-    for status in statuses:
+    sums = [pl.col("notional_usd").filter(pl.col("side") == s).sum().alias(f"{s}_usd") for s in Side]
+    for status, reports in zip(statuses, reporting, strict=True):
         prints = cache.get_liquidations(status.id, end_ms - DAY_MS, end_ms, limit=100_000)
-        side = [
-            pl.col("notional_usd").filter(pl.col("side") == s).sum().alias(f"{s}_usd") for s in (Side.LONG, Side.SHORT)
-        ]
-        parts.append(prints.select(pl.lit(status.exchange).alias("exchange"), *side))
-        top = prints.top_k(1, by="notional_usd").with_columns(
-            time_ms=pl.col("time").dt.epoch("ms"), exchange=pl.lit(status.exchange)
-        )
-        largest += top.drop("time").to_dicts()
-    return pl.concat(parts), max(largest, key=lambda row: row["notional_usd"], default=None)
+        if not reports and prints.is_empty():
+            continue
+        parts.append(prints.select(pl.lit(status.exchange).alias("exchange"), *sums))
+        top = prints.top_k(1, by="notional_usd")
+        stamped = top.with_columns(time_ms=pl.col("time").dt.epoch("ms"), exchange=pl.lit(status.exchange))
+        largest += stamped.drop("time").to_dicts()
+    day = pl.concat(parts) if parts else pl.DataFrame(schema=_DAY)
+    return day, max(largest, key=lambda row: row["notional_usd"], default=None)

@@ -16,6 +16,7 @@ from scipy.ndimage import gaussian_filter1d
 from dashboard.frame import ChartFrame
 from dashboard.view import Lens, ViewState
 from estimator.domain import Float32Array, Float64Array
+from estimator.model.grid import LiquidationGrid
 
 BACKGROUND_SIGMA: Final = 0.014  # of log price
 PERCENTILE: Final = 99.5
@@ -53,26 +54,56 @@ class Shading:
 
 
 def shade(frame: ChartFrame) -> Shading:
-    """Apply the view's lens, scale and handles to the columns of a frame."""
-    grid, view = frame.grid, frame.view
-    low, high = frame.window
+    """Apply the view's lens, scale and handles to the columns of a frame.
+
+    The scale is taken from the columns that are no longer provisional: a book that is still filling holds all it knows
+    at one price.
+    """
+    settled = frame.time_ms >= max(s.provisional_until_ms for s in frame.statuses)
+    close = frame.series["close"].fill_null(frame.mark_price).to_numpy()
+    return shade_grid(frame.grid, close, frame.window, frame.view, settled)
+
+
+def shade_grid(
+    grid: LiquidationGrid,
+    close: Float64Array,
+    window: tuple[float, float],
+    view: ViewState,
+    settled: NDArray[np.bool_] | None = None,
+) -> Shading:
+    """Apply a view's lens, scale and handles to a grid.
+
+    Parameters
+    ----------
+    grid : LiquidationGrid
+        Wider than `window` where the contrast lens is to have a background at its edges.
+    close : Float64Array, shape (n_time,)
+        Price at each column: longs lie below it, shorts above.
+    window : tuple of float
+        Lowest and highest price shown.
+    view : ViewState
+    settled : array of bool, shape (n_time,), optional
+        Columns the scale is taken from; all where none is.
+    """
+    low, high = window
     first = int(np.floor(np.log(low) / grid.bin_width + 1e-9)) - grid.first_bin
     stop = max(first + 1, int(np.ceil(np.log(high) / grid.bin_width - 1e-9)) - grid.first_bin)
     on_screen = slice(max(first, 0), stop)
-    close_bin = _close_bins(frame)
+    close_bin = np.log(close) / grid.bin_width - grid.first_bin
     long_usd = _seen(grid.long_usd, close_bin, view.lens, grid.bin_width, below=True)[:, on_screen]
     short_usd = _seen(grid.short_usd, close_bin, view.lens, grid.bin_width, below=False)[:, on_screen]
-    settled = _settled(frame)
-    long_full, short_full = full_scale(long_usd[settled]), full_scale(short_usd[settled])
+    scaled = slice(None) if settled is None or not settled.any() else settled
+    long_full, short_full = full_scale(long_usd[scaled]), full_scale(short_usd[scaled])
+    per_tenth_percent = 0.001 / grid.bin_width
     intensity = _scaled(short_usd, short_full, view) - _scaled(long_usd, long_full, view)
     return Shading(
         codes=np.rint(intensity * FULL).astype(np.int8),
         density_usd=(grid.long_usd + grid.short_usd)[:, on_screen],
         price_edges=grid.price_edges[on_screen.start : on_screen.stop + 1],
-        long_full=long_full * frame.per_tenth_percent,
-        short_full=short_full * frame.per_tenth_percent,
+        long_full=long_full * per_tenth_percent,
+        short_full=short_full * per_tenth_percent,
         lens=view.lens,
-        per_tenth_percent=frame.per_tenth_percent,
+        per_tenth_percent=per_tenth_percent,
     )
 
 
@@ -103,20 +134,6 @@ def full_scale(usd: Float32Array) -> float:
 def usd_at(intensity: float, full: float) -> float:
     """USD that an intensity 0..1 stands for, given that of full colour."""
     return float(full * intensity ** (1 / GAMMA))
-
-
-def _settled(frame: ChartFrame) -> NDArray[np.bool_]:
-    """Columns the scale is taken from: a book that is still filling holds all it knows at one price."""
-    settled = frame.time_ms >= max(s.provisional_until_ms for s in frame.statuses)
-    out: NDArray[np.bool_] = settled if settled.any() else np.ones_like(settled)
-    return out
-
-
-def _close_bins(frame: ChartFrame) -> Float64Array:
-    """Bin of each column's close, fractional; the mark price where there is no candle."""
-    close = frame.series["close"].fill_null(frame.mark_price).to_numpy()
-    out: Float64Array = np.log(close) / frame.grid.bin_width - frame.grid.first_bin
-    return out
 
 
 def _seen(usd: Float32Array, close_bin: Float64Array, lens: Lens, bin_width: float, *, below: bool) -> Float32Array:

@@ -60,7 +60,8 @@ def max_pain(grid: LiquidationGrid, side: Side) -> float | None:
     """Price at which most of a side would be liquidated per step of price.
 
     The highest density of the latest column after smoothing over .15 % of price. It is undefined (None) where the side
-    is empty, where the maximum lies on the edge of the window, or where it stands less than half above the side's average.
+    is empty, where the maximum lies on the edge of the window, or where it stands less than half above the average of
+    its side.
     """
     usd = gaussian_filter1d(grid.side_usd(side)[-1].astype(np.float64), PAIN_SIGMA / grid.bin_width)
     held = usd > 0
@@ -117,14 +118,15 @@ def _layout(frame: ChartFrame, now: MapNow) -> dict[str, Any]:
         if price
     ]
     return {
-        "paper_bgcolor": ink.background, "plot_bgcolor": ink.background, "barmode": "stack", "bargap": 0, "showlegend": True,
+        "paper_bgcolor": ink.background, "plot_bgcolor": ink.background, "barmode": "stack", "bargap": 0,
+        "showlegend": True,
         "font": {"family": "Inter, system-ui, sans-serif", "size": 10, "color": ink.muted}, "hovermode": "y unified",
         "margin": {"l": 4, "r": 4, "t": 24, "b": 40}, "uirevision": frame.view.query(), "dragmode": False,
         "hoverlabel": {"bgcolor": ink.background, "bordercolor": ink.line, "font": {"color": ink.text}},
         "legend": {"orientation": "h", "y": -0.06, "yanchor": "top", "x": 0, "font": {"size": 9}, "itemwidth": 30},
         "xaxis": {**money, "title": {"text": "≈ USD per bar", "font": {"size": 9}}},
         "xaxis2": {**money, "overlaying": "x", "side": "top", "showgrid": False},
-        "yaxis": {**axis, "range": list(frame.window), "showticklabels": False, "tickformat": ",.5~r", "hoverformat": ",.5~r"},
+        "yaxis": {**axis, "range": list(frame.window), "showticklabels": False, "hoverformat": ",.5~r"},
         "shapes": [_mark_line(frame.mark_price, ink.accent)],
         "annotations": labels,
     }  # fmt: skip
@@ -138,13 +140,15 @@ def _mark_line(mark: float, colour: str) -> dict[str, Any]:
 def _pain_label(frame: ChartFrame, side: Side, price: float) -> dict[str, Any]:
     ink = INK[frame.view.theme]
     return {
-        "text": f"max pain, {side}s {price_text(price)}", "x": 1, "xref": "paper", "xanchor": "right", "y": price, "yref": "y",
-        "yanchor": "middle", "showarrow": False, "font": {"size": 9, "color": ink.text}, "bgcolor": ink.background, "opacity": 0.85,
+        "text": f"max pain, {side}s {price_text(price)}", "x": 1, "xref": "paper", "xanchor": "right", "y": price,
+        "yref": "y",
+        "yanchor": "middle", "showarrow": False, "font": {"size": 9, "color": ink.text}, "bgcolor": ink.background,
+        "opacity": 0.85,
     }  # fmt: skip
 
 
 def summary(now: MapNow) -> dict[str, Any]:
-    """The map in five numbers: what lies in the window on each side, and max pain."""
+    """Sum the map up: what lies in the window on each side, and max pain."""
     long_usd, short_usd_ = float(now.long_beyond_usd[0]), float(now.short_beyond_usd[-1])
     return {
         "long_usd": long_usd, "short_usd": short_usd_, "long_pain": now.long_pain, "short_pain": now.short_pain,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -35,7 +36,7 @@ def missing_runs(frame: ChartFrame) -> list[MissingRun]:
     bounds = [0, *changes.tolist(), closed.shape[1]]
     names = [s.exchange for s in frame.statuses]
     runs = []
-    for first, stop in zip(bounds, bounds[1:], strict=False):
+    for first, stop in pairwise(bounds):
         lacking = tuple(n for n, here in zip(names, closed[:, first], strict=True) if not here)
         if lacking:
             start, end = int(frame.time_ms[first]) - frame.interval_ms, int(frame.time_ms[stop - 1])
@@ -52,7 +53,7 @@ def gap_marks(frame: ChartFrame, ink: Ink) -> Marks:
 
 
 def provisional_mark(frame: ChartFrame, ink: Ink) -> Marks:
-    """A line where the position book stops depending on how it was started, if that is on screen."""
+    """Draw a line where the position book stops depending on how it was started, if that is on screen."""
     until = max(s.provisional_until_ms for s in frame.statuses)
     first, last = int(frame.time_ms[0]) - frame.interval_ms, int(frame.time_ms[-1])
     if until <= first:

@@ -18,7 +18,7 @@ DENSITY_SPAN: Final = 1e-4  # of the densest cell; what is below reads as nothin
 _CODES: Final = 255
 
 _BANNERS: Final = {
-    Origin.SIMULATED: "SIMULATED market. These prices and liquidations are made up and say nothing about any real market.",
+    Origin.SIMULATED: "SIMULATED market: prices and liquidations are made up and say nothing about any real one.",
     Origin.RECORDED: "RECORDED data: this is the past, not the market now.",
     Origin.LIVE: "",
 }
@@ -28,15 +28,18 @@ def build_readings(frame: ChartFrame, shading: Shading, now: MapNow) -> dict[str
     """Everything the page writes around the chart, JSON-ready."""
     lead = frame.statuses[0]
     return {
-        "symbol": frame.view.symbol, "quote": lead.symbol.partition("/")[2].partition(":")[0], "range": frame.view.range,
+        "symbol": frame.view.symbol, "quote": lead.symbol.partition("/")[2].partition(":")[0],
+        "range": frame.view.range,
         "as_of_ms": frame.as_of_ms, "mark_price": frame.mark_price, "origin": lead.origin.value, "source": lead.source,
-        "banner": _BANNERS[lead.origin], "preset": lead.preset, "basis": {"levels": "estimated", "prints": "measured"},
+        "banner": _BANNERS[lead.origin], "preset": lead.preset,
+        "basis": {"levels": "estimated", "prints": "simulated" if lead.origin is Origin.SIMULATED else "measured"},
         "progress": min(s.progress for s in frame.statuses),
         "interval_ms": frame.interval_ms, "live": frame.live, "window": list(frame.window),
         "provisional": max(s.provisional_until_ms for s in frame.statuses) > int(frame.time_ms[0]) - frame.interval_ms,
         "provisional_until_ms": max(s.provisional_until_ms for s in frame.statuses),
         "venues": [venue_reading(frame, s) for s in frame.statuses],
-        "totals": day_totals(frame), "scale": scale_reading(shading), "density": density_codes(shading), "map": summary(now),
+        "totals": day_totals(frame), "scale": scale_reading(shading), "density": density_codes(shading),
+        "map": summary(now),
     }  # fmt: skip
 
 
@@ -44,7 +47,8 @@ def venue_reading(frame: ChartFrame, status: MarketStatus) -> dict[str, Any]:
     """State of one venue: how old, what is missing in the range."""
     return {
         "exchange": status.exchange, "market": status.id, "as_of_ms": status.as_of_ms, "mark_price": status.mark_price,
-        "stale": frame.is_stale(status), "open_interest_base": status.open_interest_base, "interval_ms": status.interval_ms,
+        "stale": frame.is_stale(status), "open_interest_base": status.open_interest_base,
+        "interval_ms": status.interval_ms,
         "gaps": [{"start_ms": g.start_ms, "end_ms": g.end_ms, "what": g.what} for g in gaps_in_range(frame, status)],
     }  # fmt: skip
 
@@ -59,8 +63,10 @@ def gaps_in_range(frame: ChartFrame, status: MarketStatus) -> list[Gap]:
     return sorted([*told, *untold], key=lambda g: g.start_ms)
 
 
-def day_totals(frame: ChartFrame) -> dict[str, Any]:
-    """Realised liquidations of the last 24 h. [USD]"""
+def day_totals(frame: ChartFrame) -> dict[str, Any] | None:
+    """Realised liquidations of the last 24 h, None where no venue reports them. [USD]"""
+    if frame.day.is_empty():
+        return None
     venues = frame.day.select("exchange", "long_usd", "short_usd").to_dicts()
     return {
         "long_usd": sum(v["long_usd"] for v in venues),
@@ -71,9 +77,10 @@ def day_totals(frame: ChartFrame) -> dict[str, Any]:
 
 
 def scale_reading(shading: Shading) -> dict[str, Any]:
-    """What full colour means, in USD per .1 % of price."""
+    """Say what full colour means, in USD per .1 % of price."""
     return {
-        "long_usd": shading.long_full, "short_usd": shading.short_full, "gamma": GAMMA, "percentile": PERCENTILE, "lens": shading.lens.value,
+        "long_usd": shading.long_full, "short_usd": shading.short_full, "gamma": GAMMA, "percentile": PERCENTILE,
+        "lens": shading.lens.value,
     }  # fmt: skip
 
 
@@ -92,6 +99,7 @@ def density_codes(shading: Shading) -> dict[str, Any]:
         raw = (np.log(np.maximum(usd, top * DENSITY_SPAN / 2)) - log_min) / log_step
         codes = np.clip(np.rint(raw), 0, _CODES).astype(np.uint8)
     return {
-        "bdata": base64.b64encode(codes.tobytes()).decode(), "shape": list(codes.shape), "log_min": log_min, "log_step": log_step,
+        "bdata": base64.b64encode(codes.tobytes()).decode(), "shape": list(codes.shape), "log_min": log_min,
+        "log_step": log_step,
         "per_tenth_percent": shading.per_tenth_percent,
     }  # fmt: skip

@@ -57,6 +57,7 @@ class SecurityHeaders:
         self._embed = content_security_policy(script_hashes, frame_ancestors).encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request or socket, with the headers of its path."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -10,11 +10,11 @@ def short_number(value: float) -> str:
     """Three significant digits and a magnitude: ``12.3M``, ``950``, ``-4.10K``."""
     if value == 0 or not math.isfinite(value):
         return "0" if value == 0 else "n/a"
-    power = min(4, max(0, int(math.floor(math.log10(abs(value)) / 3 + 1e-9))))
+    power = min(4, max(0, math.floor(math.log10(abs(value)) / 3 + 1e-9)))
     scaled = value / 1000**power
     if abs(float(f"{scaled:.3g}")) >= 1000 and power < 4:
         power, scaled = power + 1, scaled / 1000
-    digits = max(0, 2 - int(math.floor(math.log10(abs(scaled)) + 1e-9))) if abs(scaled) >= 0.01 else 2
+    digits = max(0, 2 - math.floor(math.log10(abs(scaled)) + 1e-9)) if abs(scaled) >= 0.01 else 2
     return f"{scaled:.{min(digits, 2)}f}{('', 'K', 'M', 'B', 'T')[power]}"
 
 
@@ -25,13 +25,13 @@ def short_usd(value: float) -> str:
 
 
 def price_text(price: float) -> str:
-    """A price with five significant digits at least, thousands grouped."""
+    """Write a price with five significant digits at least, thousands grouped."""
     if price <= 0 or not math.isfinite(price):
         return "n/a"
-    return f"{price:,.{max(0, 4 - int(math.floor(math.log10(price))))}f}"
+    return f"{price:,.{max(0, 4 - math.floor(math.log10(price)))}f}"
 
 
 def utc_text(time_ms: float, *, seconds: bool = False) -> str:
-    """A time as Plotly and people read it: ``2026-11-21 14:05``."""
+    """Write a time as Plotly and people read it: ``2026-11-21 14:05``."""
     moment = datetime.fromtimestamp(time_ms / 1000, UTC)
     return moment.strftime("%Y-%m-%d %H:%M:%S" if seconds else "%Y-%m-%d %H:%M")

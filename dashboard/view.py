@@ -218,7 +218,7 @@ class ViewState:
         return cls(**{"symbol": default_symbol, **known})  # type: ignore[arg-type]
 
     def query(self) -> str:
-        """Return the canonical query string: `symbol` always, other parameters only where they differ from the default."""
+        """Return the canonical query string: `symbol` always, the rest only where it differs from the default."""
         default = ViewState(self.symbol)
         shown = (
             f.name for f in fields(self) if f.name == "symbol" or getattr(self, f.name) != getattr(default, f.name)

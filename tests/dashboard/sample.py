@@ -11,15 +11,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache as memoised
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from estimator import LeverageBracket, LiquidationGrid, Market, estimate
 from estimator.cache import Cache, MarketStatus
 from estimator.domain import DAY_MS, HOUR_MS, MINUTE_MS, TIME, Float64Array, Gap, Int64Array, Liquidation, Origin, Side
 from estimator.model.grid import LEVELS
+from estimator.redis_server import BundledServer
 
 STEP_MS: Final = 5 * MINUTE_MS
 LAST_MS: Final = 1_768_487_400_000  # 2026-01-15 14:30 UTC, the last closed 5m column
@@ -107,7 +109,7 @@ def _grid(coin: str, level: int) -> LiquidationGrid:
     )  # fmt: skip
 
 
-def _share(grid: LiquidationGrid, share: float, keep: np.ndarray | None = None) -> LiquidationGrid:  # type: ignore[type-arg]
+def _share(grid: LiquidationGrid, share: float, keep: NDArray[Any] | None = None) -> LiquidationGrid:
     rows = slice(None) if keep is None else keep
     source = grid.tier_source
     assert source is not None
@@ -219,12 +221,12 @@ def _put_level(cache: Cache, market_id: str, coin: str, level: int, share: float
 
 
 @contextmanager
-def sample_server(folder: Path, **chosen: Sequence[int]) -> Iterator[str]:
+def sample_server(
+    folder: Path, *, levels: Sequence[int] = range(len(LEVELS)), coins: Sequence[str] = tuple(COINS)
+) -> Iterator[str]:
     """The bundled server with the sample in it; yields its URL."""
-    from estimator.redis_server import BundledServer
-
     with BundledServer(folder) as server:
         cache = Cache(server.url)
-        fill_cache(cache, **chosen)
+        fill_cache(cache, levels=levels, coins=coins)
         cache.close()
         yield server.url
