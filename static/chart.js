@@ -24,6 +24,26 @@
   const graph = (id) => document.querySelector(`#${id} .js-plotly-plot`);
   const mark = (state) => plot() && (plot().dataset.state = state);
 
+  function request(query) {
+    const flight = new AbortController();
+    const response = fetch(`/api/v1/chart?${query}`, { signal: flight.signal, cache: "no-cache" });
+    response.catch(() => {}); // told where it is awaited
+    return { query, flight, response };
+  }
+
+  /* Ask as soon as a control has moved, while Dash is still passing the change on. */
+  let ahead = null;
+  liqheat.askAhead = (query) => {
+    if (ahead) ahead.flight.abort();
+    ahead = request(query);
+  };
+  function taken(query) {
+    const found = ahead && ahead.query === query ? ahead : request(query);
+    if (ahead && ahead !== found) ahead.flight.abort();
+    ahead = null;
+    return found;
+  }
+
   /* -> [chart figure, map figure, readings, notice] */
   callbacks.liqheat.load = async function (view) {
     const nothing = [still(), still(), still(), still()];
@@ -34,15 +54,19 @@
       return nothing;
     }
     if (now.flight) now.flight.abort();
-    const flight = (now.flight = new AbortController());
+    const { flight, response: asked } = taken(view.query);
+    now.flight = flight;
     if (other) mark("loading");
     try {
-      const response = await fetch(`/api/v1/chart?${view.query}`, { signal: flight.signal, cache: "no-cache" });
+      const response = await asked;
       const etag = response.headers.get("ETag");
       if (response.ok && !other && etag && etag === now.etag) return settled(nothing);
       const answer = await response.json();
       if (flight.signal.aborted) return nothing;
-      if (!response.ok) return settled([...(other ? [empty(), empty()] : nothing), still(), failed(response.status, answer, view)].slice(-4));
+      if (!response.ok) {
+        const cleared = other ? [empty(), empty()] : [still(), still()];
+        return settled([...cleared, still(), failed(response.status, answer, view)]);
+      }
       Object.assign(now, { query: view.query, canonical: view.canonical, etag, answer, loaded: Date.now() });
       mark("shown");
       return settled([fit(answer.figure), fitMap(answer.map), answer.readings, null]);
@@ -104,14 +128,18 @@
   const embedded = () => document.documentElement.dataset.page === "embed";
 
   function heights(rows) {
-    const row = narrow() ? ROW.narrow : ROW.wide;
-    const below = rows * (row + ROW.gap);
     const box = plot();
+    const footer = document.querySelector(".footer");
     const top = box ? box.getBoundingClientRect().top + window.scrollY : 150;
-    const foot = embedded() ? 24 : 30;
-    const free = window.innerHeight - top - foot - below;
-    const least = narrow() ? Math.min(420, window.innerHeight * 0.5) : embedded() ? 160 : 360;
-    return { row, main: Math.round(Math.max(least, narrow() && !embedded() ? least : free)) };
+    const free = window.innerHeight - top - (embedded() && footer ? footer.offsetHeight : 30);
+    if (embedded()) {
+      // A frame has the size its page gave it: nothing may need scrolling.
+      const row = Math.max(24, Math.min(ROW.wide, (free * 0.45) / Math.max(1, rows) - ROW.gap));
+      return { row, main: Math.max(120, Math.floor(free - rows * (row + ROW.gap))) };
+    }
+    const row = narrow() ? ROW.narrow : ROW.wide;
+    const least = narrow() ? Math.min(420, window.innerHeight * 0.5) : 360;
+    return { row, main: Math.round(narrow() ? least : Math.max(least, free - rows * (row + ROW.gap))) };
   }
 
   function fit(figure) {

@@ -69,6 +69,7 @@
     root.dataset.theme = view.theme;
     liqheat.view = view;
     const [low, high] = view.price || ["", ""];
+    liqheat.askAhead(view.query);
     if (!byAddress) {
       // The controls say it already, but for what one of them implies for another.
       const prices = from.includes("symbol") ? ["", ""] : [still, still];
@@ -85,8 +86,9 @@
   };
 
   function chosen(values, from, schema) {
-    const [symbol, venues, range, tiers, side, lens, scale, low, high, panels, palette, theme] = values;
+    const [coin, venues, range, tiers, side, lens, scale, low, high, panels, palette, theme] = values;
     const before = liqheat.view;
+    const symbol = coin || before.symbol; // the field is empty while it does not know the coin of the address
     const view = { symbol, range, tiers, side, lens, panels, palette, theme };
     const other = symbol !== before.symbol;
     // Another coin trades elsewhere and at another price.

@@ -118,7 +118,8 @@ def test_back_and_forward_walk_through_the_views(visit: Visit) -> None:
 
 def test_looking_at_a_page_does_not_touch_its_address(visit: Visit) -> None:
     page = visit.open("range=7d&symbol=BTC&utm_source=somewhere")
-    expect(page.locator("#venues label")).to_have_count(3)
+    page.get_by_role("button", name="Venues").click()
+    expect(page.locator(".mantine-Popover-dropdown:visible label")).to_have_count(3)
     assert _search(page) == "range=7d&symbol=BTC&utm_source=somewhere"
 
 
@@ -347,7 +348,11 @@ def _picture(page: Page) -> Image.Image:
 
 
 def _differ(a: Image.Image, b: Image.Image) -> bool:
-    return a.size != b.size or ImageChops.difference(a, b).getbbox() is not None
+    """Whether more than a few pixels differ (anti-aliased corners are not always drawn alike)."""
+    if a.size != b.size:
+        return True
+    changed = ImageChops.difference(a, b).convert("L").point(lambda level: 255 if level > 8 else 0)
+    return changed.histogram()[255] > 20
 
 
 def _controls(page: Page) -> dict[str, Any]:
