@@ -172,7 +172,7 @@ def test_a_column_uses_nothing_later_than_its_own_time() -> None:
     held = interest(frame, seed=3)
     whole = estimate(market(), frame, held)
     poisoned_candles = frame.with_columns(frame["close"].set(frame["time"] >= frame["time"][300], 1.0))
-    poisoned_candles = poisoned_candles.with_columns(low=0.5, high=frame["high"].max() * 2)
+    poisoned_candles = poisoned_candles.with_columns(low=0.5, high=float(frame["high"].to_numpy().max()) * 2)
     kept = frame.head(300).vstack(poisoned_candles.tail(100).select(frame.columns))
     later = held.head(301).vstack(held.tail(99).with_columns(open_interest=1e9))
     changed = estimate(market(), kept, later)
