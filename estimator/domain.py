@@ -237,7 +237,10 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True)
 class Candle:
-    """One candle of a market. Time is the start of the interval; volume in base coin."""
+    """One candle of a market. Time is the start of the interval; volume in base coin.
+
+    Without extremes of the mark price those of the traded price stand for them.
+    """
 
     time_ms: int
     open: float
@@ -246,6 +249,8 @@ class Candle:
     close: float
     volume: float
     taker_buy_volume: float | None = None
+    mark_high: float | None = None
+    mark_low: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from typing import Final
 
 import numpy as np
@@ -67,12 +68,13 @@ class MarketFollower:
         self._prints: list[Liquidation] = []  # and its liquidations
         self._has_prints = False
         self._base: float | None = None
-        self._contracts: float | None = None
+        self._contracts = 0.0
         self._ratio: float | None = None
         self._funding: float | None = None
-        self._today = pl.DataFrame()  # step rows since the last boundary of the coarsest level
+        self._today = pl.DataFrame()  # step rows of the coarsest level's interval that is not complete
         self._gaps: tuple[Gap, ...] = ()
         self._first_ms = self._last_ms = 0
+        self._next_ms = 0  # start of the candle to come
         self._as_of_ms, self._mark = 0, 0.0
         self._version = int(time.time() * 1000)
         self._published = 0.0
@@ -103,76 +105,91 @@ class MarketFollower:
             history.liquidations,
         )
         self._publish_series(rows)
-        self._remember(history, rows, float(steps.contracts[-1]))
+        self._remember(history, rows)
         self._publish_status()
         if self._origin is not Origin.LIVE:  # told anew by every run: what an earlier one said is not this market's
             self._cache.forget_liquidations(self.market.id)
         self._cache.add_liquidations(self.market.id, liquidations_of(history.liquidations))
 
     def apply(self, update: MarketUpdate) -> None:
-        """Take in what is new; a step that closes becomes a column for good."""
+        """Take in what is new; a step that closes becomes a column for good. What comes late or twice changes none."""
+        candle, last_ms = update.candle, self._last_ms
+        if self._open and candle.time_ms // self._step_ms > self._open[0].time_ms // self._step_ms:
+            self._close_step()  # the rest of its candles never came: it closes with what was known by then
         self._observe(update)
-        start = update.candle.time_ms
-        if self._open and start // self._step_ms != self._open[0].time_ms // self._step_ms:
-            self._close_step()  # the rest of its candles never came
-        if start + self._interval_ms <= self._last_ms:
-            return  # already part of a closed column, which is never rewritten
-        if update.candle_closed:
-            self._open.append(update.candle)
-            if (start + self._interval_ms) % self._step_ms == 0:
-                self._close_step()
+        still_open = None
+        if candle.time_ms >= self._next_ms:
+            if update.candle_closed:
+                self._take(candle)
+            else:
+                still_open = candle
         now = time.monotonic()
-        if now - self._published >= PUBLISH_S:
+        if self._last_ms > last_ms or now - self._published >= PUBLISH_S:
             self._published = now
-            self._publish_open(None if update.candle_closed else update.candle)
+            self._publish_open(still_open)
 
     def _observe(self, update: MarketUpdate) -> None:
-        self._as_of_ms, self._mark = update.time_ms, update.mark_price
+        if update.liquidations:
+            self._has_prints = True
+            self._prints.extend([p for p in update.liquidations if p not in self._prints])
+            self._cache.add_liquidations(self.market.id, update.liquidations)
+        if update.time_ms < self._as_of_ms:
+            return  # old news
         if update.open_interest is not None:
+            before = update.open_interest.time_ms < update.time_ms
             self._base = update.open_interest.value
-            self._contracts = contracts_of(self.market, self._base, update.mark_price)
+            self._contracts = contracts_of(self.market, self._base, self._mark if before else update.mark_price)
         if update.long_short_ratio is not None:
             self._ratio = update.long_short_ratio.value
         if update.funding_rate is not None:
             self._funding = update.funding_rate.value
-        if update.liquidations:
-            self._has_prints = True
-            self._prints.extend(update.liquidations)
-            self._cache.add_liquidations(self.market.id, update.liquidations)
+        self._as_of_ms, self._mark = update.time_ms, update.mark_price
+
+    def _take(self, candle: Candle) -> None:
+        """Add a closed candle to its step, which it may complete."""
+        self._skip_to(candle.time_ms)
+        self._next_ms = candle.time_ms + self._interval_ms
+        self._open.append(candle)
+        if self._next_ms % self._step_ms == 0:
+            self._close_step()
 
     def _close_step(self) -> None:
         """Step the book over the collected candles and publish the column on every level it belongs to."""
         close_ms = (self._open[0].time_ms // self._step_ms + 1) * self._step_ms
-        if self._contracts is None:
-            self._open.clear()
-            return
-        if close_ms - self._step_ms > self._last_ms:
-            self._note_gap(Gap(self._last_ms, close_ms - self._step_ms, "candles"))
         grid, swept = self._book.step(self._open, self._contracts, close_ms=close_ms, long_short_ratio=self._ratio)
-        closed = [p for p in self._prints if p.time_ms < close_ms]
-        row = self._row(self._open, closed, swept, close_ms)
+        row = self._row(self._open, swept, close_ms)
         self._open.clear()
         self._prints = [p for p in self._prints if p.time_ms >= close_ms]
-        self._last_ms = close_ms
-        self._today = pl.concat([self._today, row]) if len(self._today) else row
+        self._today = pl.concat([self._today, row])
         for level, spec in enumerate(LEVELS):
             if close_ms % spec.interval_ms == 0:
                 self._cache.put_columns(self.market.id, level, grid.coarsen(spec.price_factor))
-                began = pl.lit(close_ms - spec.interval_ms).cast(TIME)
-                merged = coarsen_series(self._today.filter(pl.col("time") >= began), spec.interval_ms)
-                self._cache.put_series(self.market.id, level, merged)
-        if close_ms % LEVELS[-1].interval_ms == 0:
-            self._today = self._today.clear()
+            interval_ms = max(spec.interval_ms, self._step_ms)
+            # All intervals that ended since the last step: their own last step may be missing.
+            self._put_series(level, self._today, *(t // interval_ms * interval_ms for t in (self._last_ms, close_ms)))
+        self._last_ms = close_ms
+        self._skip_to(close_ms)
+        self._today = self._today.filter(_from(close_ms // LEVELS[-1].interval_ms * LEVELS[-1].interval_ms))
+
+    def _skip_to(self, time_ms: int) -> None:
+        """Wait no longer for candles that start before `time_ms`; those that never came are a gap."""
+        if time_ms > self._next_ms:
+            gap, kept = Gap(self._next_ms, time_ms, "candles"), self._gaps
+            if kept and kept[-1].what == gap.what and kept[-1].end_ms == gap.start_ms:
+                gap, kept = Gap(kept[-1].start_ms, time_ms, gap.what), kept[:-1]
+            self._gaps = (*kept, gap)[-_MAX_GAPS:]
+            self._next_ms = time_ms
 
     def _publish_open(self, candle: Candle | None) -> None:
         """Show the step that is still open as a provisional column."""
         candles = [*self._open, candle] if candle is not None else self._open
-        if candles and self._contracts is not None:
+        if candles:
             close_ms = (candles[0].time_ms // self._step_ms + 1) * self._step_ms
-            grid, swept = self._book.copy().step(
-                candles, self._contracts, close_ms=close_ms, long_short_ratio=self._ratio
-            )
-            self._cache.put_live(self.market.id, grid, self._row(candles, self._prints, swept, close_ms))
+            book = self._book.copy()
+            grid, swept = book.step(candles, self._contracts, close_ms=close_ms, long_short_ratio=self._ratio)
+            self._cache.put_live(self.market.id, grid, self._row(candles, swept, close_ms))
+        else:
+            self._cache.drop_live(self.market.id)
         self._publish_status()
 
     def _publish_columns(self, steps: Steps) -> Float64Array:
@@ -195,35 +212,37 @@ class MarketFollower:
 
     def _publish_series(self, rows: pl.DataFrame) -> None:
         for level, spec in enumerate(LEVELS):
-            keep_ms = self._last_ms - spec.keep_ms - _WARM_UP * spec.interval_ms
-            closed = self._last_ms // spec.interval_ms * spec.interval_ms
-            inside = pl.col("time").dt.epoch("ms").is_between(keep_ms, closed, closed="left")
-            merged = coarsen_series(rows.filter(inside), max(spec.interval_ms, self._step_ms))
-            if not merged.is_empty():
-                self._cache.put_series(self.market.id, level, merged)
+            interval_ms = max(spec.interval_ms, self._step_ms)
+            keep_ms = self._last_ms - spec.keep_ms - _WARM_UP * interval_ms
+            self._put_series(level, rows, *(t // interval_ms * interval_ms for t in (keep_ms, self._last_ms)))
 
-    def _remember(self, history: MarketHistory, rows: pl.DataFrame, contracts: float) -> None:
+    def _put_series(self, level: int, rows: pl.DataFrame, start_ms: int, end_ms: int) -> None:
+        """Publish the whole intervals of a level that `rows` have between two of its boundaries."""
+        inside = rows.filter(_from(start_ms), ~_from(end_ms))
+        if not inside.is_empty():
+            merged = coarsen_series(inside, max(LEVELS[level].interval_ms, self._step_ms))
+            self._cache.put_series(self.market.id, level, merged)
+
+    def _remember(self, history: MarketHistory, rows: pl.DataFrame) -> None:
         """Keep what the live part continues from."""
-        day = self._last_ms // LEVELS[-1].interval_ms * LEVELS[-1].interval_ms
-        self._today = rows.filter(pl.col("time").dt.epoch("ms") >= day)
-        later = history.candles.filter(pl.col("time").dt.epoch("ms") >= self._last_ms)
-        self._open = candles_of(later)
-        recent = history.liquidations.filter(pl.col("time").dt.epoch("ms") >= self._last_ms)
-        self._prints = liquidations_of(recent)
+        self._today = rows.filter(_from(self._last_ms // LEVELS[-1].interval_ms * LEVELS[-1].interval_ms))
+        self._open = candles_of(history.candles.filter(_from(self._last_ms)))
+        self._prints = liquidations_of(history.liquidations.filter(_from(self._last_ms)))
         last = history.candles.row(-1, named=True)
         self._mark = float(last["close"])
-        self._as_of_ms = int(history.candles["time"].to_physical()[-1]) + history.interval_ms
-        self._contracts = contracts
-        self._base = _last(history.open_interest)
+        self._as_of_ms = self._next_ms = int(history.candles["time"].to_physical()[-1]) + history.interval_ms
+        self._base = float(history.open_interest["open_interest"][-1])
+        known_ms = int(history.open_interest["time"].to_physical()[-1])
+        price = history.candles.filter(~_from(known_ms - history.interval_ms + 1))["close"]
+        self._contracts = contracts_of(self.market, self._base, float(price[-1]) if len(price) else self._mark)
         self._ratio, self._funding = _last(history.long_short_ratio), _last(history.funding_rate)
 
-    def _row(
-        self, candles: Sequence[Candle], prints: Sequence[Liquidation], swept: Float64Array, close_ms: int
-    ) -> pl.DataFrame:
+    def _row(self, candles: Sequence[Candle], swept: Float64Array, close_ms: int) -> pl.DataFrame:
         """One row of the series for a step of these candles."""
         realised: dict[Side, float | None] = {Side.LONG: None, Side.SHORT: None}
         if self._has_prints:
-            realised = {side: sum(p.notional_usd for p in prints if p.side is side) for side in Side}
+            inside = [p for p in self._prints if close_ms - self._step_ms <= p.time_ms < close_ms]
+            realised = {side: sum(p.notional_usd for p in inside if p.side is side) for side in Side}
         values: dict[str, float | None] = {
             "open": candles[0].open,
             "high": max(c.high for c in candles),
@@ -240,9 +259,6 @@ class MarketFollower:
         }
         time_ = pl.Series("time", [close_ms - self._step_ms], dtype=pl.Int64).cast(TIME)
         return pl.DataFrame([time_, *(pl.Series(n, [v], dtype=pl.Float64) for n, v in values.items())])
-
-    def _note_gap(self, gap: Gap) -> None:
-        self._gaps = (*self._gaps, gap)[-_MAX_GAPS:]
 
     def _publish_status(self) -> None:
         self._version += 1
@@ -277,14 +293,22 @@ class MarketFollower:
 
 def candles_of(frame: pl.DataFrame) -> list[Candle]:
     """Turn rows of a candle frame into `Candle` values."""
-    columns = frame.select(pl.col("time").dt.epoch("ms"), "open", "high", "low", "close", "volume")
-    return [Candle(*row) for row in columns.iter_rows()]
+    columns = frame.select(
+        pl.col("time").dt.epoch("ms").alias("time_ms"),
+        pl.col(f.name for f in fields(Candle)[1:] if f.name in frame.columns),
+    )
+    return [Candle(**row) for row in columns.iter_rows(named=True)]
 
 
 def liquidations_of(frame: pl.DataFrame) -> list[Liquidation]:
     """Turn rows of a liquidation frame into `Liquidation` values."""
     columns = frame.select(pl.col("time").dt.epoch("ms"), "side", "price", "quantity_base", "notional_usd")
     return [Liquidation(t, Side(side), *rest) for t, side, *rest in columns.iter_rows()]
+
+
+def _from(time_ms: int) -> pl.Expr:
+    """Rows whose time is not earlier."""
+    return pl.col("time").dt.epoch("ms") >= time_ms
 
 
 def _last(frame: pl.DataFrame) -> float | None:

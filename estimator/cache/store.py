@@ -133,6 +133,11 @@ class Cache:
         with self._connection.translated():
             self._redis.set(_key(market_id, "live"), payload, ex=self._ttl_s)
 
+    def drop_live(self, market_id: str) -> None:
+        """Forget the provisional column and the open candle rows: their step has closed."""
+        with self._connection.translated():
+            self._redis.unlink(_key(market_id, "live"))
+
     def add_liquidations(self, market_id: str, prints_: Sequence[Liquidation]) -> None:
         """Add prints to the stream of the market and its source; adding the same batch again changes nothing.
 

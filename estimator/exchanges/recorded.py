@@ -49,6 +49,7 @@ import polars as pl
 
 from estimator.domain import (
     CANDLES,
+    CANDLES_OPTIONAL,
     DAY_MS,
     HOUR_MS,
     MINUTE_MS,
@@ -360,7 +361,7 @@ def _updates(full: MarketHistory, first: int) -> Iterator[tuple[int, MarketUpdat
         full.candles.slice(first).with_columns(pl.col("time").dt.epoch("ms")).iter_rows(named=True), 1
     ):
         end = row["time"] + full.interval_ms
-        candle = Candle(row.pop("time"), **{k: row[k] for k in (*list(CANDLES)[1:], "taker_buy_volume") if k in row})
+        candle = Candle(row.pop("time"), **{k: row[k] for k in (*list(CANDLES)[1:], *CANDLES_OPTIONAL) if k in row})
         latest = {name: found[-1] for name, within in news.items() if (found := within(since, end))}
         yield (
             count * full.interval_ms,

@@ -40,6 +40,7 @@ from estimator.exchanges.base import MarketHistory, MarketUpdate, Progress
 from estimator.exchanges.simulated_run import BURN_IN_STEP_MS, COINS, Run, Stretch
 
 _FIVE_MINUTES_MS: Final = 5 * MINUTE_MS
+_CANDLE: Final = (*range(agents.OPEN, agents.BUY + 1), agents.MARK_HIGH, agents.MARK_LOW)  # as in `Candle`
 _LONGEST_CATCH_UP_MS: Final = HOUR_MS  # of one round of watch(), so that a long sleep is made good piece by piece
 _STEPS_IN_LOOP: Final = 300  # more than these go to a thread, away from the event loop
 
@@ -314,7 +315,7 @@ def _build_updates(
             market=market,
             time_ms=now_ms,
             mark_price=values[agents.CLOSE],
-            candle=Candle(start_ms, *values[agents.OPEN : agents.BUY + 1]),
+            candle=Candle(start_ms, *(values[column] for column in _CANDLE)),
             candle_closed=closed,
             open_interest=Observation(now_ms, values[agents.INTEREST]),
             long_short_ratio=(

@@ -112,7 +112,17 @@ class PositionBook:
         if not (np.isfinite(contracts) and contracts >= 0):
             raise InputError("open_interest", "is not a number >= 0", column="open_interest", value=contracts)
         inverse = self.market.contract == "inverse"
-        rows = [(c.low, c.high, c.close, c.volume * c.close if inverse else c.volume, c.low, c.high) for c in candles]
+        rows = [
+            (
+                c.low,
+                c.high,
+                c.close,
+                c.volume * c.close if inverse else c.volume,
+                c.low if c.mark_low is None else c.mark_low,
+                c.high if c.mark_high is None else c.mark_high,
+            )
+            for c in candles
+        ]
         ratio = None if long_short_ratio is None else np.array([long_short_ratio])
         steps = Steps(
             close_ms=np.array([close_ms], dtype=np.int64),
