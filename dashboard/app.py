@@ -25,6 +25,11 @@ from estimator.settings import Settings
 _PACKAGED: Final = Path(__file__).resolve().parent / "static"  # where the wheel puts it
 STATIC: Final = _PACKAGED if _PACKAGED.is_dir() else _PACKAGED.parents[1] / "static"
 PAGES: Final = frozenset({"/", EMBED})
+_INDEX: Final = """<!DOCTYPE html>
+<html lang="en">
+<head>{%metas%}<title>{%title%}</title>{%favicon%}{%css%}</head>
+<body>{%app_entry%}<footer>{%config%}{%scripts%}{%renderer%}</footer></body>
+</html>"""
 _DOCS: Final = "Self-hosted liquidation heatmap: estimated levels and realised liquidations."
 
 
@@ -80,8 +85,8 @@ def create_app(settings: Settings, cache: Cache) -> FastAPI:
     app.include_router(build_router(cache))
     app.add_api_route("/docs", _docs, methods=["GET"], include_in_schema=False)
     page = Page(
-        "liqheat", title="liqheat", server=app, backend="fastapi", public_url=settings.public_url, assets_folder=str(STATIC),
-        update_title="", serve_locally=True, enable_mcp=False, compress=False,
+        "liqheat", title="liqheat", server=app, backend="fastapi", assets_folder=str(STATIC), index_string=_INDEX,
+        public_url=settings.public_url, update_title="", serve_locally=True, enable_mcp=False, compress=False,
         meta_tags=[{"name": "viewport", "content": "width=device-width, initial-scale=1"}],
     )  # fmt: skip
     page.layout = layout.build()

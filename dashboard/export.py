@@ -8,8 +8,8 @@ Binary layout, little-endian::
     "LQHM" | uint32 length of the header | header, JSON | long codes | short codes
 
 Both code blocks are uint8 of shape ``(n_price, n_time)``: USD per bin = ``exp(log_min + code * log_step)``, code 0 for
-nothing. The header gives ``n_price, n_time, time_ms`` (first column and step), ``first_bin, bin_width`` (row ``i`` covers
-prices from ``exp((first_bin + i) * bin_width)`` to the next), ``log_min, log_step`` and ``provenance``.
+nothing. The header gives ``n_price, n_time, time_ms`` (first column and step), ``first_bin, bin_width`` (row ``i``
+covers prices from ``exp((first_bin + i) * bin_width)`` to the next), ``log_min, log_step`` and ``provenance``.
 """
 
 from __future__ import annotations

@@ -188,8 +188,8 @@ def default_window(series: pl.DataFrame, mark_price: float) -> tuple[float, floa
     """Choose the price window: the candles with room around them, wider where the price moves more.
 
     To either side of the mark ``.4 * sqrt(s)`` of log price, `s` being the standard deviation of the return over the
-    whole range (6 % for a day that moves 2.5 %, 36 % for a year that moves 80 %), at least 4 %; and no less than the candles
-    with a sixth of their span as a margin.
+    whole range (6 % for a day that moves 2.5 %, 36 % for a year that moves 80 %), at least 4 %; and no less than the
+    candles with a sixth of their span as a margin.
     """
     low, high = series["low"].min(), series["high"].max()
     if not isinstance(low, float) or not isinstance(high, float):
