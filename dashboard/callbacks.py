@@ -84,7 +84,7 @@ def register(app: Dash, cache: Updates) -> None:
     _register_push(app, Pulse(cache))
 
 
-def _register_browser(app: Dash) -> None:
+def _register_browser(app: Any) -> None:
     controls = [(i.value, prop) for i, prop in CONTROLS]
     app.clientside_callback(
         ClientsideFunction("liqheat", "route"),

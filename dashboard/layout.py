@@ -76,19 +76,20 @@ PALETTE_NAMES: Final = {
     Palette.MONO: "One colour",
 }
 # The chart draws its own cross-hair and reading, so Plotly's tool bar stays away.
-GRAPH_CONFIG: Final[dict[str, Any]] = {
+GRAPH_CONFIG: Final[Any] = {
     "displayModeBar": False,
     "scrollZoom": True,
-    "doubleClick": "reset",
+    "doubleClick": False,  # the scripts show the whole view again
     "responsive": False,
     "showTips": False,
 }
+MAP_CONFIG: Final[Any] = {**GRAPH_CONFIG, "scrollZoom": False}
 
 
 def build() -> Component:
     """Return the whole page, controls at the default view."""
     view = ViewState("BTC")
-    return dmc.MantineProvider(
+    made: Component = dmc.MantineProvider(
         id=Id.PROVIDER,
         forceColorScheme=view.theme.value,
         theme={
@@ -113,10 +114,11 @@ def build() -> Component:
             ),
         ],
     )
+    return made
 
 
 def schema() -> dict[str, Any]:
-    """What the scripts need to know about a query string, so that `dashboard.view` stays its only definition."""
+    """Tell the scripts what a query string may say, so that `dashboard.view` stays its only definition."""
     default = ViewState.parse("")
     choices = ("range", "side", "lens", "palette", "theme")
     return {
@@ -160,7 +162,7 @@ def _header(view: ViewState) -> Component:
                 searchable=True,
                 nothingFoundMessage="No such coin here",
                 size="xs",
-                **{"aria-label": "Coin"},
+                **_aria(label="Coin"),
             ),
             html.Div(id=Id.PRICE, className="mark-price number"),
             html.Div(
@@ -219,7 +221,7 @@ def _tools(view: ViewState) -> Component:
                         updatemode="mouseup",
                         w=110,
                     ),
-                    html.Span("0–100 %", id="intensity-label", className="number dim"),
+                    html.Span("0\N{EN DASH}100 %", id="intensity-label", className="number dim"),
                 ],
             ),
             _popover("Price", Id.PRICE_LABEL, _price_fields()),
@@ -260,7 +262,7 @@ def _strip() -> Component:
         className="strip",
         children=[
             html.Div(id=Id.BANNER, className="banner", role="status"),
-            html.Div(id=Id.STATUS, className="bar status", **{"aria-live": "off"}),
+            html.Div(id=Id.STATUS, className="bar status", **_aria(live="off")),
         ],
     )
 
@@ -271,15 +273,15 @@ def _main() -> Component:
         children=[
             html.Section(
                 className="chart-box",
-                **{"aria-label": "Liquidation heatmap"},
+                **_aria(label="Liquidation heatmap"),
                 children=[
                     html.Div(id=Id.LEGEND, className="legend"),
                     html.Div(
                         className="plot",
                         children=[
                             dcc.Graph(id=Id.CHART, config=GRAPH_CONFIG, responsive=False, clear_on_unhover=True),
-                            html.Div(className="cross", **{"aria-hidden": "true"}),
-                            html.Div(className="skeleton", **{"aria-hidden": "true"}),
+                            html.Div(className="cross", **_aria(hidden="true")),
+                            html.Div(className="skeleton", **_aria(hidden="true")),
                             html.Div(id=Id.NOTICE, className="notice", role="alert"),
                         ],
                     ),
@@ -290,10 +292,10 @@ def _main() -> Component:
                 children=[
                     html.Section(
                         className="map-box",
-                        **{"aria-label": "Liquidation map now"},
+                        **_aria(label="Liquidation map now"),
                         children=[
                             html.Div(id=Id.MAP_TITLE, className="box-title", children="Liquidation map now"),
-                            dcc.Graph(id=Id.MAP, config={**GRAPH_CONFIG, "scrollZoom": False}, responsive=False),
+                            dcc.Graph(id=Id.MAP, config=MAP_CONFIG, responsive=False),
                             html.Div(id=Id.MAP_LEGEND, className="map-legend"),
                         ],
                     ),
@@ -302,6 +304,10 @@ def _main() -> Component:
             ),
         ],
     )
+
+
+def _aria(**said: str) -> dict[str, Any]:
+    return {f"aria-{name}": value for name, value in said.items()}
 
 
 def _segments(component_id: Id, value: str, choices: dict[Any, Any], help_text: str) -> Component:
@@ -321,7 +327,7 @@ def _segments(component_id: Id, value: str, choices: dict[Any, Any], help_text: 
 
 def _popover(name: str, label_id: str, content: Component, note: str | None = None) -> Component:
     body = [html.Div(content, className="chips"), *([html.P(note, className="note")] if note else [])]
-    return dmc.Popover(
+    made: Component = dmc.Popover(
         position="bottom-start",
         shadow="md",
         withinPortal=True,
@@ -343,11 +349,12 @@ def _popover(name: str, label_id: str, content: Component, note: str | None = No
             dmc.PopoverDropdown(html.Div(body, className="pop")),
         ],
     )
+    return made
 
 
 def _price_fields() -> Component:
     def field(component_id: Id, name: str) -> Component:
-        return dmc.NumberInput(
+        made: Component = dmc.NumberInput(
             id=component_id,
             label=name,
             size="xs",
@@ -357,6 +364,7 @@ def _price_fields() -> Component:
             thousandSeparator=" ",
             w=110,
         )
+        return made
 
     return html.Div(
         className="price-fields",
@@ -375,7 +383,7 @@ def _price_fields() -> Component:
 
 
 def _tier_words(slug: str) -> str:
-    return TIER_SLUGS[slug].replace("-", "–")
+    return TIER_SLUGS[slug].replace("-", "\N{EN DASH}")
 
 
 def _tier_chips() -> list[Component]:
@@ -383,30 +391,33 @@ def _tier_chips() -> list[Component]:
 
 
 def _chip(value: str, name: str) -> Component:
-    return dmc.Chip(name, value=value, size="xs", radius="sm")
+    made: Component = dmc.Chip(name, value=value, size="xs", radius="sm")
+    return made
 
 
 def _icon(name: str, words: str) -> Component:
-    return html.Span(className=f"icon icon-{name}", role="img", title=words, **{"aria-label": words})
+    return html.Span(className=f"icon icon-{name}", role="img", title=words, **_aria(label=words))
 
 
 def _share_menu() -> Component:
     def item(component_id: Id, words: str, note: str) -> Component:
-        return dmc.MenuItem(
+        made: Component = dmc.MenuItem(
             id=component_id,
             n_clicks=0,
             children=[html.Div(words), html.Div(note, className="note")],
             closeMenuOnClick=True,
         )
+        return made
 
     def link(component_id: Id, words: str, note: str) -> Component:
-        return dmc.MenuItem(
+        made: Component = dmc.MenuItem(
             [html.Div(words), html.Div(note, className="note")],
             id=component_id,
             href="/",
             target="_blank",
             refresh=True,
         )
+        return made
 
     return html.Div(
         className="share",
@@ -427,7 +438,7 @@ def _share_menu() -> Component:
                             item(Id.SHARE_LINK, "Copy link", "this very view"),
                             item(Id.SHARE_EMBED, "Copy embed code", "an iframe with the chart alone"),
                             dmc.MenuDivider(),
-                            link(Id.SHARE_PNG, "Picture", "PNG, 1200 × 630"),
+                            link(Id.SHARE_PNG, "Picture", "PNG, 1200 by 630"),
                             link(Id.SHARE_CSV, "Table", "CSV of the cells"),
                             link(Id.SHARE_JSON, "Data", "JSON, as the API gives it"),
                         ]

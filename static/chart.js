@@ -11,7 +11,7 @@
   const RETRY_MS = 2000;
   const ROW = { wide: 58, narrow: 54, gap: 8 };
 
-  const now = { query: null, etag: null, flight: null, again: false, loaded: 0, heard: 0, answer: null };
+  const now = { query: null, etag: null, flight: null, again: false, loaded: 0, heard: 0, answer: null, revision: 0 };
 
   /* Component description for a property that takes children. */
   liqheat.h = (type, props, ...children) => {
@@ -60,20 +60,30 @@
     try {
       const response = await asked;
       const etag = response.headers.get("ETag");
-      if (response.ok && !other && etag && etag === now.etag) return settled(nothing);
+      if (response.ok && !other && etag && etag === now.etag) {
+        mark("shown");
+        return settled([still(), still(), still(), null]);
+      }
       const answer = await response.json();
       if (flight.signal.aborted) return nothing;
+      if (!response.ok && !other && response.status === 503) {
+        retry();
+        mark("stale");
+        return settled([still(), still(), still(), old(answer.reason)]);
+      }
       if (!response.ok) {
         const cleared = other ? [empty(), empty()] : [still(), still()];
         return settled([...cleared, still(), failed(response.status, answer, view)]);
       }
+      if (other) now.zoomed = false;
       Object.assign(now, { query: view.query, canonical: view.canonical, etag, answer, loaded: Date.now() });
+      document.documentElement.dataset.banner = answer.readings.banner ? "yes" : "";
       mark("shown");
       return settled([fit(answer.figure), fitMap(answer.map), answer.readings, null]);
     } catch (error) {
       if (flight.signal.aborted) return nothing;
       retry();
-      mark(now.query ? "stale" : "failed");
+      mark(now.query !== null ? "stale" : "failed");
       return settled([still(), still(), still(), unreachable()]);
     }
 
@@ -117,9 +127,13 @@
       h("P", { className: "dim" }, "This page goes on by itself."));
   }
 
+  const SILENT = "the server does not answer";
   const unreachable = () =>
-    liqheat.h("Div", { className: now.query ? "notice-line" : "notice-body" },
-      "The server does not answer. Trying again…", now.query ? " The chart is what it was." : "");
+    now.query !== null ? old(SILENT)
+      : liqheat.h("Div", { className: "notice-body" }, liqheat.h("H2", {}, "The server does not answer"), "Trying again…");
+  const old = (reason) =>
+    liqheat.h("Div", { className: "notice-line" },
+      `Old: ${reason}. The chart is as of ${liqheat.format.clock(now.answer.readings.as_of_ms, true)} UTC.`);
 
   /* ---- size: pixels belong to the browser, so rows are laid out here ---- */
 
@@ -131,6 +145,7 @@
     const box = plot();
     const footer = document.querySelector(".footer");
     const top = box ? box.getBoundingClientRect().top + window.scrollY : 150;
+    now.top = top;
     const free = window.innerHeight - top - (embedded() && footer ? footer.offsetHeight : 30);
     if (embedded()) {
       // A frame has the size its page gave it: nothing may need scrolling.
@@ -172,6 +187,7 @@
       layout.dragmode = false;
       for (const key of [...keys, "xaxis"]) layout[key] = { ...layout[key], fixedrange: true };
     }
+    layout.uirevision = `${layout.uirevision} ${now.revision}`;
     layout.meta = { query: now.canonical, etag: now.etag };
     now.main = { inner, margin };
     setTimeout(watchPlot, 0);
@@ -196,20 +212,30 @@
     const height = beside ? now.main.inner + margin.t + margin.b : 380;
     const { layout } = figure;
     const xaxis2 = { ...layout.xaxis2, ...(beside ? { ticklabelposition: "inside" } : {}) };
-    const yaxis = { ...layout.yaxis, showticklabels: !beside, side: "right", ticklabelposition: "inside" };
+    const range = now.zoomed ? [...graph("chart")._fullLayout.yaxis.range] : layout.yaxis.range;
+    const yaxis = { ...layout.yaxis, range, uirevision: String(range), showticklabels: !beside, side: "right", ticklabelposition: "inside" };
     const size = { width: box ? box.clientWidth : 280, height, autosize: false, showlegend: false };
     return { ...figure, layout: { ...layout, xaxis2, yaxis, margin, ...size } };
+  }
+
+  function refit() {
+    if (!now.answer) return;
+    callbacks.set_props("chart", { figure: fit(now.answer.figure) });
+    callbacks.set_props("map", { figure: fitMap(now.answer.map) });
   }
 
   let resizing = null;
   window.addEventListener("resize", () => {
     clearTimeout(resizing);
-    resizing = setTimeout(() => {
-      if (!now.answer) return;
-      callbacks.set_props("chart", { figure: fit(now.answer.figure) });
-      callbacks.set_props("map", { figure: fitMap(now.answer.map) });
-    }, 120);
+    resizing = setTimeout(refit, 120);
   });
+
+  /* What stands above the chart may have grown by a line. */
+  liqheat.settle = () =>
+    setTimeout(() => {
+      const top = plot().getBoundingClientRect().top + window.scrollY;
+      if (!narrow() && Math.abs(top - now.top) > 2) refit();
+    }, 60);
 
   /* ---- what the chart tells ---- */
 
@@ -227,9 +253,19 @@
     gd.on("plotly_afterplot", () => painted(gd));
     if (gd._fullLayout) painted(gd);
     gd.on("plotly_relayout", (change) => {
-      if (Object.keys(change).some((k) => k.startsWith("yaxis."))) followZoom();
+      if (!Object.keys(change).some((k) => k.startsWith("yaxis."))) return;
+      now.zoomed = true;
+      followZoom();
     });
+    gd.on("plotly_doubleclick", showAll);
     liqheat.attachCross(gd);
+  }
+
+  /* Forget every zoom: a new revision drops what the user has changed. */
+  function showAll() {
+    now.zoomed = false;
+    now.revision += 1;
+    refit();
   }
 
   function followZoom() {

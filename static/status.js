@@ -12,6 +12,7 @@
   callbacks.liqheat.describe = function (readings, view) {
     if (!readings || !view) return Array(7).fill(callbacks.no_update);
     colours();
+    liqheat.settle();
     return [
       banner(readings), status(readings), totals(readings.totals), legend(readings, view), mapLegend(readings), liquidated(readings), footer(readings, view),
     ];
@@ -90,6 +91,7 @@
     const how = `${scale.lens === "contrast" ? "Contrast: density above its surroundings along price. " : "Density. "}` +
       `Full colour is percentile ${scale.percentile} of what is on screen, per side; gamma ${scale.gamma}.`;
     return [
+      document.documentElement.dataset.page === "embed" && h("B", {}, `${view.symbol} · ${view.range}`),
       one("longs", "--long-ramp", scale.long_usd, "below"),
       one("shorts", "--short-ramp", scale.short_usd, "above"),
       h("Span", { className: "how", title: how }, `${scale.lens} · p${scale.percentile} · γ ${scale.gamma}`),
@@ -149,6 +151,7 @@
     if (newer && document.getElementById("as-of-time")) callbacks.set_props("as-of-time", { children: f.clock(pushed.as_of_ms, true) });
     const way = before && before.symbol === readings.symbol && price !== before.price ? (price > before.price ? "up" : "down") : before && before.way;
     before = { symbol: readings.symbol, price, way };
+    document.title = `${f.price(price)} ${readings.symbol} · liqheat`;
     return h("Span", { title: `mark price, ${liqheat.venueName(lead.exchange)}` }, h("Span", { className: way || "" }, f.price(price)), h("Span", { className: "unit" }, readings.quote || ""));
   };
 

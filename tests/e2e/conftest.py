@@ -19,7 +19,7 @@ from urllib.error import URLError
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, sync_playwright
 
 from tests.dashboard.sample import sample_server
 
@@ -28,8 +28,8 @@ ARGUMENTS: Final = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
-DESKTOP: Final = {"width": 1440, "height": 900}
-PHONE: Final = {"width": 390, "height": 844}
+DESKTOP: Final[ViewportSize] = {"width": 1440, "height": 900}
+PHONE: Final[ViewportSize] = {"width": 390, "height": 844}
 PICTURES: Final = Path(__file__).parent / "screenshots"
 START_S: Final = 60.0
 
@@ -81,7 +81,9 @@ class Visit:
     def other_hosts(self) -> set[str]:
         """Hosts asked that are not the site."""
         parts = [urlsplit(u) for u in self.requests]
-        return {p.netloc for p in parts if p.scheme in ("http", "https", "ws", "wss")} - {urlsplit(self.site.url).netloc}
+        return {p.netloc for p in parts if p.scheme in ("http", "https", "ws", "wss")} - {
+            urlsplit(self.site.url).netloc
+        }
 
 
 def free_port() -> int:
@@ -114,7 +116,7 @@ def _await_answer(url: str, process: subprocess.Popen[bytes]) -> None:
     while time.monotonic() < end:
         assert process.poll() is None, f"the server ended with status {process.returncode}"
         try:
-            with urllib.request.urlopen(url, timeout=2) as answer:
+            with urllib.request.urlopen(url, timeout=2) as answer:  # loopback
                 if answer.status == 200:
                     return
         except (URLError, OSError):
@@ -153,7 +155,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def context(browser: Browser) -> Iterator[BrowserContext]:
-    made = browser.new_context(viewport=DESKTOP, timezone_id="Europe/Berlin", reduced_motion="reduce")  # type: ignore[arg-type]
+    made = browser.new_context(viewport=DESKTOP, timezone_id="Europe/Berlin", reduced_motion="reduce")
     yield made
     made.close()
 

@@ -7,16 +7,20 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 from PIL import Image, ImageChops
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect
 
-from tests.dashboard.sample import sample_status
-from tests.e2e.conftest import DESKTOP, PHONE, PICTURES, Site, Visit
+from estimator.cache import Cache
+from estimator.redis_server import BundledServer
+from tests.dashboard.sample import fill_cache, sample_status
+from tests.e2e.conftest import DESKTOP, PHONE, PICTURES, Site, Visit, serving
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
 
@@ -84,12 +88,16 @@ def test_every_control_changes_the_address_and_the_picture(visit: Visit, control
     "query",
     [
         "symbol=BTC",
-        "symbol=ETH&venues=binance,okx&range=7d&tiers=5-9x,10-24x&side=short&lens=density&min=0.2&max=0.9"
-        "&panels=liq,oi&palette=colorblind&theme=light",
+        (
+            "symbol=ETH&venues=binance,okx&range=7d&tiers=5-9x,10-24x&side=short&lens=density&min=0.2&max=0.9"
+            "&panels=liq,oi&palette=colorblind&theme=light"
+        ),
         "symbol=BTC&range=3d&price=90000,102000&panels=none&palette=mono",
     ],
 )
-def test_a_copied_address_gives_the_same_picture_and_controls(visit: Visit, context: BrowserContext, query: str) -> None:
+def test_a_copied_address_gives_the_same_picture_and_controls(
+    visit: Visit, context: BrowserContext, query: str
+) -> None:
     first = visit.open(query)
     other = Visit(context.new_page(), visit.site)
     second = other.open(_search(first))
@@ -134,7 +142,7 @@ def test_a_made_up_market_cannot_be_taken_for_a_real_one(visit: Visit) -> None:
 
 def test_a_gap_of_a_venue_is_told(visit: Visit) -> None:
     page = visit.open()
-    expect(page.locator(".venue", has_text="OKX")).to_contain_text("gap 11:30–12:00")
+    expect(page.locator(".venue", has_text="OKX")).to_contain_text("gap 11:30\N{EN DASH}12:00")
 
 
 def test_the_pointer_reads_price_density_and_distance(visit: Visit) -> None:
@@ -175,7 +183,10 @@ def test_a_wrong_value_is_named_and_the_way_out_offered(
 def test_the_link_and_the_embed_code_are_of_this_very_view(visit: Visit, context: BrowserContext) -> None:
     context.grant_permissions(["clipboard-read", "clipboard-write"])
     page = visit.open("symbol=ETH&range=7d")
-    for item, start in (("Copy link", f"{visit.site.url}/?"), ("Copy embed code", f'<iframe src="{visit.site.url}/embed?')):
+    for item, start in (
+        ("Copy link", f"{visit.site.url}/?"),
+        ("Copy embed code", f'<iframe src="{visit.site.url}/embed?'),
+    ):
         page.get_by_role("button", name="Share").click()
         page.get_by_role("menuitem", name=item).click()
         expect(page.locator("#share-done")).to_have_text("Copied")
@@ -186,7 +197,7 @@ def test_the_link_and_the_embed_code_are_of_this_very_view(visit: Visit, context
 
 
 def test_the_page_is_usable_on_a_phone(browser: Browser, site: Site) -> None:
-    context = browser.new_context(viewport=PHONE, has_touch=True, is_mobile=True, device_scale_factor=2)  # type: ignore[arg-type]
+    context = browser.new_context(viewport=PHONE, has_touch=True, is_mobile=True, device_scale_factor=2)
     visit = Visit(context.new_page(), site)
     page = visit.open()
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
@@ -246,7 +257,9 @@ def test_the_chart_alone_can_be_framed_by_another_site(context: BrowserContext, 
     page.screenshot(path=PICTURES / "embed.png")
 
 
-def test_the_page_itself_refuses_to_be_framed_by_another_site(context: BrowserContext, site: Site, elsewhere: str) -> None:
+def test_the_page_itself_refuses_to_be_framed_by_another_site(
+    context: BrowserContext, site: Site, elsewhere: str
+) -> None:
     page = context.new_page()
     said: list[str] = []
     page.on("console", lambda m: said.append(m.text))
@@ -260,10 +273,6 @@ def test_the_page_itself_refuses_to_be_framed_by_another_site(context: BrowserCo
 
 
 def test_a_push_moves_the_price_and_then_the_chart(visit: Visit, site: Site) -> None:
-    from dataclasses import replace
-
-    from estimator.cache import Cache
-
     assert site.redis_url is not None
     page = visit.open("symbol=ETH&range=12h")
     page.wait_for_timeout(1500)  # the watch stands
@@ -284,17 +293,73 @@ def test_the_open_column_of_a_moving_market_arrives_without_a_reload(
 ) -> None:
     visit = Visit(context.new_page(), moving_site)
     page = visit.open()
-    seen = set()
+    seen: set[str | None] = set()
     end = time.monotonic() + 12
     while time.monotonic() < end and len(seen) < 3:
         seen.add(page.locator(".plot").get_attribute("data-etag"))
         page.wait_for_timeout(200)
     assert len(seen) >= 3, "the chart did not follow the market"
-    prices = {page.locator("#mark-price").inner_text() for _ in range(1)}
-    assert prices
     note("charts seen in 12 s of a moving market", len(seen))
     assert visit.errors == []
     assert visit.other_hosts == set()
+
+
+def test_a_zoom_outlives_the_updates_and_a_double_click_ends_it(context: BrowserContext, moving_site: Site) -> None:
+    visit = Visit(context.new_page(), moving_site)
+    page = visit.open()
+    whole = _prices(page)
+    box = page.locator("#chart .nsewdrag").first.bounding_box()
+    assert box is not None
+    middle = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.move(*middle)
+    page.mouse.wheel(0, -600)
+    page.wait_for_timeout(500)
+    zoomed, etag = _prices(page), page.locator(".plot").get_attribute("data-etag")
+    assert zoomed[1] - zoomed[0] < 0.95 * (whole[1] - whole[0])
+    page.wait_for_function("e => document.querySelector('.plot').dataset.etag !== e", arg=etag, timeout=15_000)
+    page.wait_for_timeout(300)
+    assert _prices(page) == pytest.approx(zoomed)
+    assert _prices(page, "map") == pytest.approx(zoomed)
+    page.mouse.dblclick(*middle)
+    page.wait_for_timeout(500)
+    assert _prices(page)[1] - _prices(page)[0] > 1.02 * (zoomed[1] - zoomed[0])
+    assert visit.errors == []
+
+
+def test_a_browser_without_shared_workers_asks_by_itself(context: BrowserContext, moving_site: Site) -> None:
+    visit = Visit(context.new_page(), moving_site)
+    visit.page.add_init_script("delete window.SharedWorker")
+    page = visit.open()
+    etag = page.locator(".plot").get_attribute("data-etag")
+    page.wait_for_function("e => document.querySelector('.plot').dataset.etag !== e", arg=etag, timeout=20_000)
+    assert not [u for u in visit.requests if u.startswith("ws")]
+    assert visit.errors == []
+
+
+# ---- when things are not as they should be ----
+
+
+def test_the_page_waits_for_a_worker_and_keeps_its_chart_when_the_cache_goes(
+    context: BrowserContext, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with ExitStack() as stack:
+        store = stack.enter_context(ExitStack())
+        redis = store.enter_context(BundledServer(tmp_path_factory.mktemp("empty")))
+        running = stack.enter_context(serving(["web"], {"REDIS_URL": redis.url}))
+        visit = Visit(context.new_page(), running)
+        page = visit.page
+        page.goto(running.url)
+        expect(page.get_by_role("alert")).to_contain_text("worker has not started")
+        cache = Cache(redis.url)
+        cache.put_progress(0.4, "BTC on Binance")
+        expect(page.get_by_role("alert")).to_contain_text("40 %", timeout=8000)
+        fill_cache(cache, levels=[0], coins=["BTC"])
+        visit.painted()
+        cache.close()
+        store.close()
+        page.evaluate("dash_clientside.set_props('nudge', { data: Date.now() })")
+        expect(page.get_by_role("alert")).to_contain_text("as of 14:32:07 UTC", timeout=15_000)
+        expect(page.locator("#chart .main-svg").first).to_be_visible()
 
 
 # ---- pictures and times ----
@@ -302,9 +367,11 @@ def test_the_open_column_of_a_moving_market_arrives_without_a_reload(
 
 @pytest.mark.parametrize("theme", ["dark", "light"])
 @pytest.mark.parametrize(("name", "size"), [("1440x900", DESKTOP), ("390x844", PHONE)])
-def test_pictures_for_the_eye(browser: Browser, moving_site: Site, theme: str, name: str, size: dict[str, int]) -> None:
+def test_pictures_for_the_eye(browser: Browser, moving_site: Site, theme: str, name: str, size: ViewportSize) -> None:
     phone = size is PHONE
-    context = browser.new_context(viewport=size, has_touch=phone, is_mobile=phone, device_scale_factor=2 if phone else 1)  # type: ignore[arg-type]
+    context = browser.new_context(
+        viewport=size, has_touch=phone, is_mobile=phone, device_scale_factor=2 if phone else 1
+    )
     visit = Visit(context.new_page(), moving_site)
     page = visit.open(f"symbol=BTC&theme={theme}")
     page.wait_for_timeout(400)
@@ -323,22 +390,39 @@ def test_times_of_changes_and_the_size_of_the_day_are_recorded(
     client = context.new_cdp_session(page)
     client.send("Network.enable")
     wanted: set[str] = set()
-    client.on("Network.responseReceived", lambda e: wanted.add(e["requestId"]) if "/api/v1/chart" in e["response"]["url"] else None)
-    client.on("Network.loadingFinished", lambda e: sizes.append(int(e["encodedDataLength"])) if e["requestId"] in wanted else None)
+    client.on(
+        "Network.responseReceived",
+        lambda e: wanted.add(e["requestId"]) if "/api/v1/chart" in e["response"]["url"] else None,
+    )
+    client.on(
+        "Network.loadingFinished",
+        lambda e: sizes.append(int(e["encodedDataLength"])) if e["requestId"] in wanted else None,
+    )
     start = time.perf_counter()
     visit.open("symbol=BTC")
     note("first visit to painted, ms", round(1000 * (time.perf_counter() - start)))
     note("24 h view, bytes on the wire", sizes[0])
-    for what, change, query in (
+    changes: tuple[tuple[str, Callable[[], None], str], ...] = (
         ("range 24h to 7d", lambda: _pick(page, "range", "7d"), "symbol=BTC&range=7d"),
         ("range 7d to 24h", lambda: _pick(page, "range", "24h"), "symbol=BTC"),
         ("coin BTC to ETH", lambda: _choose_coin(page), "symbol=ETH"),
-    ):
+    )
+    for what, change, query in changes:
         page.evaluate("document.addEventListener('click', () => { window.clicked = performance.now() }, true)")
         change()
         visit.painted(query)
-        note(f"{what}: click to painted, ms", round(page.evaluate("Number(document.querySelector('.plot').dataset.painted) - window.clicked")))
+        note(
+            f"{what}: click to painted, ms",
+            round(page.evaluate("Number(document.querySelector('.plot').dataset.painted) - window.clicked")),
+        )
     assert sizes, "the size of the view was not seen"
+
+
+def _prices(page: Page, graph: str = "chart") -> list[float]:
+    found: list[float] = page.evaluate(
+        "id => [...document.querySelector(`#${id} .js-plotly-plot`)._fullLayout.yaxis.range]", graph
+    )
+    return found
 
 
 def _picture(page: Page) -> Image.Image:
