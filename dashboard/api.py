@@ -163,7 +163,7 @@ def _prints_json(frame: ChartFrame) -> dict[str, Any]:
     columns = ["time_ms", "exchange", "side", "price", "quantity_base", "notional_usd"]
     prints = frame.prints.with_columns(time_ms=frame.prints["time"].dt.epoch("ms"))
     return {
-        "as_of_ms": frame.as_of_ms, "origin": frame.statuses[0].origin.value, "basis": "measured",
+        "as_of_ms": frame.as_of_ms, "origin": frame.statuses[0].origin.value, "basis": frame.prints_basis,
         "columns": columns, "rows": [list(row) for row in prints.select(columns).iter_rows()],
     }  # fmt: skip
 

@@ -66,7 +66,7 @@ def provenance(frame: ChartFrame) -> dict[str, Any]:
     lead = frame.statuses[0]
     return {
         "origin": lead.origin.value, "source": lead.source,
-        "basis": {"levels": "estimated", "liquidations": "measured"},
+        "basis": {"levels": "estimated", "liquidations": frame.prints_basis},
         "preset": lead.preset, "unit": "USD per bin, estimated", "view": frame.view.query(),
         "venues": [
             {

@@ -125,7 +125,7 @@ def _bubbles(frame: ChartFrame) -> list[Trace]:
 def _rings(prints: pl.DataFrame, side: Side, colour: str, biggest: float) -> Trace:
     usd = prints["notional_usd"].to_numpy()
     return {
-        "type": "scatter", "mode": "markers", "meta": "prints", "name": f"{side} liquidated (measured)",
+        "type": "scatter", "mode": "markers", "meta": "prints", "name": f"{side} liquidated",
         "showlegend": False,
         "x": [utc_text(t, seconds=True) for t in prints["time"].dt.epoch("ms").to_list()],
         "y": typed(prints["price"].to_numpy().astype(np.float32)),
@@ -184,7 +184,7 @@ def _oi_panel(frame: ChartFrame) -> list[Trace]:
 
 
 _PANELS: Final[dict[Panel, tuple[str, Callable[[ChartFrame], list[Trace]]]]] = {
-    Panel.LIQ: ("Liquidated, USD: longs up, shorts down (measured)", _liq_panel),
+    Panel.LIQ: ("Liquidated, USD: longs up, shorts down ({prints})", _liq_panel),
     Panel.FUNDING: ("Funding, % per interval, weighted by open interest", _funding_panel),
     Panel.RSI: ("RSI 14", _rsi_panel),
     Panel.LSR: ("Long/short ratio, accounts", _lsr_panel),
@@ -253,7 +253,8 @@ def _panel_axis(panel: Panel, ink: Ink, domain: tuple[float, float]) -> dict[str
 
 def _panel_title(panel: Panel, frame: ChartFrame, ink: Ink, domain: tuple[float, float]) -> dict[str, Any]:
     return {
-        "text": _PANELS[panel][0].format(symbol=frame.view.symbol), "x": 0.004, "xref": "paper", "xanchor": "left",
+        "text": _PANELS[panel][0].format(symbol=frame.view.symbol, prints=frame.prints_basis),
+        "x": 0.004, "xref": "paper", "xanchor": "left",
         "y": domain[1], "yref": "paper", "yanchor": "top", "showarrow": False, "font": {"size": 10, "color": ink.muted},
         "bgcolor": ink.background, "opacity": 0.85, "borderpad": 1,
     }  # fmt: skip

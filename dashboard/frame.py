@@ -11,7 +11,7 @@ import polars as pl
 
 from dashboard.view import ALL_TIERS, Range, SideFilter, ViewError, ViewState
 from estimator.cache import Cache, MarketStatus
-from estimator.domain import DAY_MS, LIQUIDATIONS, TIME, Float32Array, Float64Array, Int64Array, Side
+from estimator.domain import DAY_MS, LIQUIDATIONS, TIME, Basis, Float32Array, Float64Array, Int64Array, Origin, Side
 from estimator.errors import LiqheatError
 from estimator.model.grid import LEVELS, LiquidationGrid, add_grids
 from estimator.model.indicators import rsi
@@ -99,6 +99,11 @@ class ChartFrame:
     def mark_price(self) -> float:
         """Mark price of the venue whose candles are drawn."""
         return self.statuses[0].mark_price
+
+    @property
+    def prints_basis(self) -> str:
+        """How realised liquidations are known: a simulated print is never called measured."""
+        return "simulated" if self.statuses[0].origin is Origin.SIMULATED else Basis.MEASURED.value
 
     def is_stale(self, status: MarketStatus) -> bool:
         """Whether a venue lags behind the freshest one."""
@@ -191,9 +196,7 @@ def default_window(series: pl.DataFrame, mark_price: float) -> tuple[float, floa
     whole range (6 % for a day that moves 2.5 %, 36 % for a year that moves 80 %), at least 4 %; and no less than the
     candles with a sixth of their span as a margin.
     """
-    low, high = series["low"].min(), series["high"].max()
-    if not isinstance(low, float) or not isinstance(high, float):
-        low = high = mark_price
+    low, high = (v if isinstance(v, float) else mark_price for v in (series["low"].min(), series["high"].max()))
     log_close = np.log(series["close"].drop_nulls().to_numpy())
     moved = float(np.std(np.diff(log_close)) * np.sqrt(len(log_close))) if len(log_close) > 2 else 0.0
     half = min(max(MIN_HALF_WINDOW, WINDOW_GROWTH * moved**0.5), MAX_HALF_WINDOW)

@@ -17,10 +17,13 @@ from dashboard.frame import ChartFrame
 from dashboard.view import Lens, ViewState
 from estimator.domain import Float32Array, Float64Array
 from estimator.model.grid import LiquidationGrid
+from estimator.model.parameters import Parameters
 
 BACKGROUND_SIGMA: Final = 0.014  # of log price
 PERCENTILE: Final = 99.5
 GAMMA: Final = 0.65
+DIFFUSE_RANGE: Final = Parameters().background_range  # of log price
+EDGE_BINS: Final = 3  # around that range: venues and coarse bins blur it
 FULL: Final = 127  # code of full colour
 
 Int8Array = NDArray[np.int8]
@@ -139,9 +142,16 @@ def usd_at(intensity: float, full: float) -> float:
 def _seen(usd: Float32Array, close_bin: Float64Array, lens: Lens, bin_width: float, *, below: bool) -> Float32Array:
     if lens is Lens.DENSITY:
         return usd
-    bins = np.arange(usd.shape[1])
-    on_side = bins <= close_bin[:, None] if below else bins + 1 >= close_bin[:, None]
-    return contrast(usd, on_side | (usd > 0), bin_width)
+    away = np.arange(usd.shape[1]) - close_bin[:, None]
+    on_side = (away <= 0 if below else away >= -1) | (usd > 0)
+    # The estimator's diffuse background ends at a fixed distance; that edge is an assumption, not a level.
+    beyond = (np.abs(away) * bin_width - DIFFUSE_RANGE) / bin_width
+    within = beyond < 0
+    if within.all():
+        return contrast(usd, on_side, bin_width)
+    near = contrast(np.where(within, usd, 0), on_side & within, bin_width)
+    far = contrast(np.where(within, 0, usd), on_side & ~within, bin_width)
+    return np.where(np.abs(beyond) < EDGE_BINS, np.float32(0), np.where(within, near, far))
 
 
 def _scaled(usd: Float32Array, full: float, view: ViewState) -> Float32Array:

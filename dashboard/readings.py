@@ -32,7 +32,7 @@ def build_readings(frame: ChartFrame, shading: Shading, now: MapNow) -> dict[str
         "range": frame.view.range,
         "as_of_ms": frame.as_of_ms, "mark_price": frame.mark_price, "origin": lead.origin.value, "source": lead.source,
         "banner": _BANNERS[lead.origin], "preset": lead.preset,
-        "basis": {"levels": "estimated", "prints": "simulated" if lead.origin is Origin.SIMULATED else "measured"},
+        "basis": {"levels": "estimated", "prints": frame.prints_basis},
         "progress": min(s.progress for s in frame.statuses),
         "interval_ms": frame.interval_ms, "live": frame.live, "window": list(frame.window),
         "provisional": max(s.provisional_until_ms for s in frame.statuses) > int(frame.time_ms[0]) - frame.interval_ms,

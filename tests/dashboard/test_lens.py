@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dashboard.frame import ChartFrame
-from dashboard.lens import FULL, GAMMA, contrast, full_scale, shade, shade_grid, usd_at
+from dashboard.lens import DIFFUSE_RANGE, FULL, GAMMA, contrast, full_scale, shade, shade_grid, usd_at
 from dashboard.view import Lens, ViewState
 from estimator.domain import Float32Array
 from estimator.model.grid import LiquidationGrid
@@ -94,3 +94,14 @@ def test_the_scale_ignores_a_book_that_is_still_filling() -> None:
     shading = shade_grid(grid, np.full(4, np.exp(0.05)), (1.0, float(np.exp(0.05))), view, settled)
     assert shading.long_full == pytest.approx(1e6)
     assert shading.short_full == 0
+
+
+def test_the_end_of_the_diffuse_background_is_not_drawn_as_a_level() -> None:
+    away = np.abs(np.arange(1200) - 1000) * BIN
+    usd = np.where((away < DIFFUSE_RANGE) & (np.arange(1200) < 1000), 1e6, 2e5).astype(np.float32)[None]
+    usd[:, 1000:] = 0
+    grid = LiquidationGrid(np.array([0], dtype="datetime64[ms]"), 0, BIN, usd, np.zeros_like(usd))
+    shading = shade_grid(
+        grid, np.array([float(np.exp(0.9995))]), (float(np.exp(0.1)), float(np.exp(1.0))), ViewState("BTC")
+    )
+    assert shading.long_full < 1e3
