@@ -7,7 +7,13 @@
     ├── ParameterError        a model parameter or a view value outside its domain
     ├── SettingsError         the environment asks for something impossible
     ├── SourceError           a venue or a recording failed
-    │   └── SourceUnavailable it cannot be reached at all
+    │   ├── SourceUnavailable it cannot be reached at all
+    │   │   ├── VenueDown     server errors, time-outs, lost connections
+    │   │   └── RegionBlocked it does not serve this place
+    │   ├── RateLimited       too many requests: says how long to wait
+    │   │   └── Banned        the address is shut out for a while
+    │   ├── BadPayload        an answer that is not what is documented: names the endpoint and the field
+    │   └── UnknownMarket     not (or no longer) listed
     └── CacheError
         ├── CacheUnavailable  Redis does not answer
         └── CorruptEntry      bytes in the cache do not decode
@@ -79,6 +85,55 @@ class SourceError(LiqheatError):
 
 class SourceUnavailable(SourceError):
     """The source cannot be reached at all."""
+
+
+class VenueDown(SourceUnavailable):
+    """Server errors, time-outs and lost connections; worth another try."""
+
+
+class RegionBlocked(SourceUnavailable):
+    """The venue does not serve this place; trying again is of no use."""
+
+
+class RateLimited(SourceError):
+    """Too many requests.
+
+    Parameters
+    ----------
+    message : str
+    retry_after_s : float, optional
+        How long the venue asks to wait. [s]
+    """
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        self.retry_after_s = retry_after_s
+        wait = "" if retry_after_s is None else f" (wait {retry_after_s:g} s)"
+        super().__init__(message + wait)
+
+
+class Banned(RateLimited):
+    """The address is shut out for a while after too many requests."""
+
+
+class BadPayload(SourceError):
+    """An answer that is not what the venue documents.
+
+    Parameters
+    ----------
+    endpoint : str
+        What was asked.
+    field : str
+        Where in the answer, e.g. ``"data[3].sumOpenInterest"``; ``"body"`` for all of it.
+    problem : str
+    """
+
+    def __init__(self, endpoint: str, field: str, problem: str) -> None:
+        self.endpoint, self.field, self.problem = endpoint, field, problem
+        super().__init__(f"{endpoint}: {field}: {problem}")
+
+
+class UnknownMarket(SourceError):
+    """The market is not, or no longer, listed."""
 
 
 class CacheError(LiqheatError):

@@ -1,0 +1,211 @@
+"""What a live venue looks like: capabilities declared as data, and the calls every venue file offers.
+
+`fetch_` and `watch_` do I/O, through `estimator.exchanges.wire`; the `parse_` functions of a venue's module are pure
+and turn one payload into frames or values, with the tools of `estimator.exchanges.edge`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import polars as pl
+
+from estimator.domain import Candle, Float64Array, LeverageBracket, Liquidation, Market, Observation
+from estimator.exchanges.edge import Health
+
+Completeness = Literal["full", "sampled", "partial", "none"]
+PriceKind = Literal["fill", "order_limit", "bankruptcy"]
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """How far back and how finely a venue keeps a series.
+
+    Parameters
+    ----------
+    granularity_ms : int
+        Finest spacing of rows. [ms]
+    depth_ms : int, optional
+        How far back rows go; None for everything since the listing. [ms]
+    rows : int
+        Most rows of one page.
+    """
+
+    granularity_ms: int
+    depth_ms: int | None
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """Requests a venue allows, and how many this program has in flight at once."""
+
+    requests: int
+    per_seconds: float
+    concurrent: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a venue gives without a key. Declared, and held against the code by tests.
+
+    Parameters
+    ----------
+    candles, mark_candles, open_interest_history, ratio_history, funding_history : Depth, optional
+        None where the venue has no such history.
+    open_interest_unit : {"base", "contracts", "quote"}
+        Unit of open interest on the wire; frames are always in base coin.
+    liquidations : {"full", "sampled", "partial", "none"}
+        "sampled": right in shape, a lower bound in scale.
+    liquidation_price_kind : {"fill", "order_limit", "bankruptcy"}, optional
+        What the price of a print means.
+    brackets : {"public", "rule"}
+        Whether maintenance tiers are measured, or follow a documented rule.
+    limits : dict
+        Rate limit by group of endpoints.
+    notes : tuple of str
+        Known faults and oddities, in words.
+    """
+
+    candles: Depth
+    taker_buy_volume: bool
+    mark_candles: Depth | None
+    open_interest_history: Depth | None
+    ratio_history: Depth | None
+    funding_history: Depth | None
+    open_interest_unit: Literal["base", "contracts", "quote"]
+    liquidations: Completeness
+    liquidation_price_kind: PriceKind | None
+    brackets: Literal["public", "rule"]
+    order_book: bool
+    limits: dict[str, RateLimit]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BracketTable:
+    """Maintenance tiers and where they come from, e.g. ``"public"`` or ``"rule: m = 1 / (2 max leverage)"``."""
+
+    brackets: tuple[LeverageBracket, ...]
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class MarketListing:
+    """A market as a venue lists it.
+
+    Parameters
+    ----------
+    market : Market
+    native_id : str
+        The venue's own name of it, e.g. ``"BTCUSDT"``.
+    contract_size : float
+        Base coin per contract (linear) or USD per contract (inverse).
+    bracket_source : str
+        As in `BracketTable`.
+    open_interest_usd, volume_usd : float, optional
+        Now, and over 24 hours; for choosing the largest markets. [USD]
+    funding_interval_ms : int, optional
+        [ms]
+    """
+
+    market: Market
+    native_id: str
+    contract_size: float
+    bracket_source: str
+    open_interest_usd: float | None = None
+    volume_usd: float | None = None
+    funding_interval_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FundingRate:
+    """Funding as it stands: a fraction per `interval_ms` (None where the venue does not say)."""
+
+    time_ms: int
+    rate: float
+    interval_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class OrderBook:
+    """The visible book.
+
+    Parameters
+    ----------
+    time_ms : int
+    bids, asks : Float64Array, shape (n, 2)
+        Price and quantity in base coin, best first.
+    """
+
+    time_ms: int
+    bids: Float64Array
+    asks: Float64Array
+
+
+class Exchange(Protocol):
+    """A venue. Every ``fetch_`` raises the `SourceError` tree and nothing else.
+
+    Frames are as in `estimator.domain`, sorted, one row per time, over ``since_ms <= time < until_ms``, in base coin
+    (inverse contracts too); rows that cannot be are left out and counted in `health`.
+    A ``watch_`` iterator reconnects on its own and notes the stretch without data in `health`; it ends by raising
+    only where trying again is of no use.
+    """
+
+    name: str
+    capabilities: Capabilities
+    health: Health
+
+    async def fetch_markets(self) -> list[MarketListing]:
+        """List the perpetual futures that trade now, largest first as far as known."""
+        ...
+
+    async def fetch_candles(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:
+        """Return closed 1m candles (`CANDLES`, with taker_buy_volume where the venue gives it)."""
+        ...
+
+    async def fetch_mark_candles(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame | None:
+        """Return 1m extremes of the mark price: time, mark_high, mark_low; None where there are none."""
+        ...
+
+    async def fetch_open_interest(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:
+        """Return `OPEN_INTEREST`, `time` being when a row became known; empty where there is no history."""
+        ...
+
+    async def fetch_open_interest_now(self, market: Market) -> Observation:
+        """Return open interest now. [base coin]"""
+        ...
+
+    async def fetch_long_short_ratio(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:
+        """Return `LONG_SHORT_RATIO` (accounts); empty where there is none."""
+        ...
+
+    async def fetch_funding_rate(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:
+        """Return settled `FUNDING_RATE`, a fraction per the market's own interval."""
+        ...
+
+    async def fetch_funding_rate_now(self, market: Market) -> FundingRate:
+        """Return the rate in force."""
+        ...
+
+    async def fetch_brackets(self, market: Market) -> BracketTable:
+        """Return maintenance tiers and their source."""
+        ...
+
+    async def fetch_order_book(self, market: Market, depth: int) -> OrderBook:
+        """Return at least `depth` levels a side where the venue has them."""
+        ...
+
+    def watch_candles(self, markets: Sequence[Market]) -> AsyncIterator[tuple[Market, Candle, bool]]:
+        """Yield the moving 1m candle; the flag says whether it has closed. A closed candle comes exactly once."""
+        ...
+
+    def watch_liquidations(self, markets: Sequence[Market]) -> AsyncIterator[tuple[Market, Liquidation]]:
+        """Yield forced liquidations; ends at once where the venue has no such stream."""
+        ...
+
+    async def close(self) -> None:
+        """Close every connection."""
+        ...

@@ -1,0 +1,397 @@
+"""The wire to a venue: one ccxt client, with limits, retries, errors of our own and raw messages.
+
+ccxt knows the addresses, the signing and the subscriptions of venues; its unified answers drop fields that matter
+here (taker-buy volume, whether a candle has closed), so endpoints are called by their implicit names and messages are
+taken before ccxt parses them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import email.utils
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+import aiohttp
+import ccxt.pro
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from estimator.domain import Gap
+from estimator.errors import (
+    BadPayload,
+    Banned,
+    RateLimited,
+    RegionBlocked,
+    SourceError,
+    UnknownMarket,
+    VenueDown,
+)
+from estimator.exchanges.edge import Health
+
+_LOG: Final = logging.getLogger(__name__)
+_Page = TypeVar("_Page")
+
+# Raised before a venue's own reason is known, first match wins.
+_BY_CLASS: Final[tuple[tuple[type[Exception], type[SourceError]], ...]] = (
+    (ccxt.RestrictedLocation, RegionBlocked),
+    (ccxt.BadSymbol, UnknownMarket),
+    (ccxt.MarketClosed, UnknownMarket),
+    (ccxt.RateLimitExceeded, RateLimited),
+    (ccxt.DDoSProtection, RateLimited),
+    (ccxt.NetworkError, VenueDown),
+)
+_SERVER_ERROR: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a request is tried.
+
+    Parameters
+    ----------
+    attempts : int
+    first_s, longest_s : float
+        Scale and top of the exponential back-off, with full jitter. [s]
+    obeyed_s : float
+        A venue's "wait so long" up to this is waited for; a longer one is raised. [s]
+    """
+
+    attempts: int = 5
+    first_s: float = 0.5
+    longest_s: float = 30.0
+    obeyed_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    headers: Mapping[str, str]
+
+
+_answer: ContextVar[_Answer | None] = ContextVar("_answer", default=None)
+
+
+class Wire:
+    """A ccxt client of one venue.
+
+    Parameters
+    ----------
+    exchange_id : str
+        ccxt's name, e.g. ``"binanceusdm"``.
+    health : Health
+        Where failures are counted; shared by the wires of a venue.
+    exchange_base : str, optional
+        Address under which every host of the venue is found as a folder, e.g. ``"http://127.0.0.1:9000"``.
+    concurrent : int
+        Requests in flight at once.
+    options : dict, optional
+        ccxt options of the venue.
+    patience : Patience
+    timeout_s : float
+        Of one request. [s]
+    throttle : bool
+        Whether ccxt spaces requests by the venue's documented weights; off only against a server of one's own.
+    """
+
+    def __init__(
+        self,
+        exchange_id: str,
+        health: Health,
+        *,
+        exchange_base: str | None = None,
+        concurrent: int = 4,
+        options: Mapping[str, Any] | None = None,
+        patience: Patience | None = None,
+        timeout_s: float = 10.0,
+        throttle: bool = True,
+    ) -> None:
+        self.health = health
+        self.patience = patience or Patience()
+        self.client: Any = getattr(ccxt.pro, exchange_id)(
+            {
+                "enableRateLimit": throttle,
+                "timeout": int(timeout_s * 1000),
+                # A proxy of the environment is for the world, not for a server on this machine.
+                "aiohttp_trust_env": exchange_base is None,
+                "options": {"fetchCurrencies": False, **(options or {})},
+            }
+        )
+        self.client.has["fetchCurrencies"] = False
+        if exchange_base is not None:
+            self.client.urls["api"] = _rebased(self.client.urls["api"], exchange_base.rstrip("/"))
+        self._gate = asyncio.Semaphore(concurrent)
+        self._shut_until = 0.0  # monotonic seconds; a venue that says wait is not asked by anyone
+        self._taps: list[_Tap] = []
+        self._pass_on = self.client.handle_message
+        self.client.handle_message = self._on_message
+        self._note_answer = self.client.on_rest_response
+        self.client.on_rest_response = self._on_answer
+
+    async def call(self, endpoint: str, params: Mapping[str, Any] | None = None) -> Any:
+        """Call an implicit ccxt method such as ``"fapiPublicGetKlines"`` and return its parsed JSON.
+
+        Raises
+        ------
+        SourceError
+            After retrying what is worth another try.
+        """
+        method = getattr(self.client, endpoint)
+        return await self.attempt(endpoint, lambda: method(dict(params or {})))
+
+    async def attempt(self, endpoint: str, request: Callable[[], Awaitable[Any]]) -> Any:
+        """Run a request of the ccxt client with limits, retries and translated errors."""
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type((RateLimited, VenueDown, BadPayload)),
+            stop=stop_after_attempt(self.patience.attempts),
+            wait=self._wait,
+            sleep=asyncio.sleep,
+            reraise=True,
+        )
+        return await retrying(self._once, endpoint, request)
+
+    async def _once(self, endpoint: str, request: Callable[[], Awaitable[Any]]) -> Any:
+        async with self._gate:
+            await self._until_open(endpoint)
+            _answer.set(None)
+            try:
+                payload = await request()
+            except ccxt.BaseError as error:
+                raise self._noted(translated(error, endpoint, _answer.get())) from error
+            if not isinstance(payload, (dict, list)):
+                raise self._noted(BadPayload(endpoint, "body", "not JSON, or cut short"))
+            return payload
+
+    async def _until_open(self, endpoint: str) -> None:
+        wait = self._shut_until - time.monotonic()
+        if wait > self.patience.obeyed_s:
+            raise RateLimited(f"{endpoint}: the venue asked for a pause", wait)
+        if wait > 0:
+            await asyncio.sleep(wait)
+
+    def _noted(self, error: SourceError) -> SourceError:
+        self.health.errors[type(error).__name__] += 1
+        if isinstance(error, RateLimited) and error.retry_after_s is not None:
+            self._shut_until = max(self._shut_until, time.monotonic() + error.retry_after_s)
+        return error
+
+    def _wait(self, state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome is not None else None
+        asked = error.retry_after_s if isinstance(error, RateLimited) else None
+        if asked is not None and asked > self.patience.obeyed_s:
+            raise error  # type: ignore[misc]  # nobody waits that long inside a request
+        jitter = wait_random_exponential(multiplier=self.patience.first_s, max=self.patience.longest_s)(state)
+        return max(asked or 0.0, 0.0) + jitter
+
+    def _on_answer(self, code: int, reason: str, url: str, method: str, headers: Any, *rest: Any) -> Any:
+        _answer.set(_Answer(code, {str(k).lower(): str(v) for k, v in headers.items()}))
+        return self._note_answer(code, reason, url, method, headers, *rest)
+
+    async def stream(
+        self,
+        name: str,
+        subscribe: Callable[[], Awaitable[Any]],
+        accepts: Callable[[Any], bool],
+        *,
+        silence_s: float = 60.0,
+    ) -> AsyncIterator[Any]:
+        """Yield raw messages for ever, reconnecting as needed.
+
+        Parameters
+        ----------
+        name : str
+            What `health` calls the stream, e.g. ``"candles"``.
+        subscribe : callable
+            A ccxt ``watch_`` call; it is never answered, because accepted messages do not reach ccxt.
+        accepts : callable
+            Whether a parsed message is of this stream.
+        silence_s : float
+            Without any message for so long the connection is taken for dead. [s]
+
+        Raises
+        ------
+        RegionBlocked, UnknownMarket
+            Where trying again is of no use.
+        """
+        failures, seen_ms = 0, _now_ms()
+        while True:
+            tap = _Tap(accepts)
+            self._taps.append(tap)
+            subscription = asyncio.ensure_future(self._subscribed(name, subscribe))
+            try:
+                async for message in tap.messages(subscription, silence_s):
+                    if failures:
+                        self.health.gaps.append(Gap(seen_ms, _now_ms(), name))
+                    failures, seen_ms = 0, _now_ms()
+                    self.health.last_message_ms[name] = seen_ms
+                    yield message
+            except (RegionBlocked, UnknownMarket):
+                raise
+            except SourceError as error:
+                failures += 1
+                self._noted(error)
+                self.health.reconnects[name] += 1
+                _LOG.info("%s %s: %s; connecting again", self.client.id, name, error)
+            finally:
+                self._taps.remove(tap)
+                subscription.cancel()
+                with contextlib.suppress(asyncio.CancelledError, SourceError):
+                    await subscription
+                tap.hang_up(self.client)
+            await asyncio.sleep(self._pause(failures))
+
+    async def _subscribed(self, name: str, subscribe: Callable[[], Awaitable[Any]]) -> None:
+        while True:
+            try:
+                await subscribe()
+            except ccxt.BaseError as error:
+                raise translated(error, name, None) from error
+            await asyncio.sleep(0)
+
+    def _pause(self, failures: int) -> float:
+        wait = wait_random_exponential(multiplier=self.patience.first_s, max=self.patience.longest_s)
+        state = RetryCallState(None, None, (), {})  # type: ignore[arg-type]
+        state.attempt_number = max(failures, 1)
+        return wait(state)
+
+    def _on_message(self, client: Any, message: Any) -> Any:
+        taken = False
+        for tap in self._taps:
+            taken = tap.offer(client, message) or taken
+        return None if taken else self._pass_on(client, message)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.client.close()
+
+
+class _Tap:
+    """The messages of one stream on their way from ccxt's receive loop to their reader."""
+
+    def __init__(self, accepts: Callable[[Any], bool]) -> None:
+        self.accepts = accepts
+        self._waiting: deque[Any] = deque()
+        self._arrived = asyncio.Event()
+        self._sockets: set[Any] = set()
+
+    def offer(self, socket: Any, message: Any) -> bool:
+        """Take a message if it is of this stream."""
+        if not self.accepts(message):
+            return False
+        self._sockets.add(socket)
+        self._waiting.append(message)
+        self._arrived.set()
+        return True
+
+    async def messages(self, subscription: asyncio.Future[None], silence_s: float) -> AsyncIterator[Any]:
+        """Yield messages until the subscription fails or nothing comes for `silence_s`; then raise."""
+        while True:
+            if not self._waiting:
+                await self._wait(subscription, silence_s)
+            while self._waiting:
+                yield self._waiting.popleft()
+            self._arrived.clear()
+
+    async def _wait(self, subscription: asyncio.Future[None], silence_s: float) -> None:
+        arrival = asyncio.ensure_future(self._arrived.wait())
+        either: set[asyncio.Future[Any]] = {arrival, subscription}
+        try:
+            await asyncio.wait(either, timeout=silence_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            arrival.cancel()
+        if self._waiting:
+            return
+        if subscription.done():
+            subscription.result()
+            raise VenueDown("the subscription ended")
+        raise VenueDown(f"no message for {silence_s:g} s")
+
+    def hang_up(self, client: Any) -> None:
+        """Have ccxt forget the sockets of this stream, so that the next subscription opens new ones."""
+        for socket in self._sockets or set(client.clients.values()):
+            if client.clients.get(socket.url) is socket:
+                socket.on_error(ccxt.NetworkError("hung up"))
+
+
+def translated(error: Exception, endpoint: str, answer: _Answer | None) -> SourceError:
+    """Put a ccxt error into our own tree; the status of the answer says more than ccxt's class."""
+    said = f"{endpoint}: {_first_line(error)}"
+    if answer is not None:
+        by_status = _by_status(answer, said)
+        if by_status is not None:
+            return by_status
+    if isinstance(error.__cause__, aiohttp.ClientError | asyncio.TimeoutError):
+        return VenueDown(said)
+    for theirs, ours in _BY_CLASS:
+        if isinstance(error, theirs):
+            return ours(said)
+    if isinstance(error, ccxt.BadResponse | ccxt.NullResponse):
+        return BadPayload(endpoint, "body", _first_line(error))
+    return SourceError(said)
+
+
+def _by_status(answer: _Answer, said: str) -> SourceError | None:
+    if answer.status in {403, 451}:
+        return RegionBlocked(said)
+    if answer.status in {418, 429}:
+        kind = Banned if answer.status == 418 else RateLimited
+        return kind(said, _retry_after_s(answer.headers.get("retry-after")))
+    return VenueDown(said) if answer.status >= _SERVER_ERROR else None
+
+
+def _retry_after_s(value: str | None) -> float | None:
+    """Seconds of a Retry-After header, which is a number or a date."""
+    if value is None:
+        return None
+    with contextlib.suppress(ValueError):
+        return max(float(value), 0.0)
+    with contextlib.suppress(ValueError, TypeError):
+        return max(email.utils.parsedate_to_datetime(value).timestamp() - time.time(), 0.0)
+    return None
+
+
+def windows(since_ms: int, until_ms: int, page_ms: int) -> list[tuple[int, int]]:
+    """Cut a stretch of time into pages, ends exclusive; cuts lie on multiples of `page_ms`."""
+    cuts = range(since_ms - since_ms % page_ms, until_ms, page_ms)
+    return [(max(start, since_ms), min(start + page_ms, until_ms)) for start in cuts]
+
+
+async def all_pages(fetch: Callable[[int, int], Awaitable[_Page]], pages: Sequence[tuple[int, int]]) -> list[_Page]:
+    """Fetch pages at once, in order of the pages; the first failure ends the others and is raised."""
+    tasks = [asyncio.ensure_future(_awaited(fetch(start, end))) for start, end in pages]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _awaited(page: Awaitable[_Page]) -> _Page:
+    return await page
+
+
+def _rebased(urls: Any, base: str) -> Any:
+    """Move every address under one base, its host becoming a folder."""
+    if isinstance(urls, dict):
+        return {key: _rebased(value, base) for key, value in urls.items()}
+    if not isinstance(urls, str) or "://" not in urls:
+        return urls
+    parts = urlsplit(urls)
+    scheme = "ws" if parts.scheme.startswith("ws") else "http"
+    host = parts.netloc.rsplit(":", 1)[0]
+    return f"{scheme}://{base.split('://', 1)[1]}/{host}{parts.path}"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
