@@ -8,10 +8,11 @@
 
   const FOLLOW_MS = 2000; // a chart at most this often while prices stream in
   const SILENCE_MS = 9000; // after this long without a push the page asks by itself
+  const QUIET_MS = 30000;
   const RETRY_MS = 2000;
   const ROW = { wide: 58, narrow: 54, gap: 8 };
 
-  const now = { query: null, etag: null, flight: null, again: false, loaded: 0, heard: 0, answer: null, revision: 0 };
+  const now = { query: null, etag: null, flight: null, again: false, loaded: 0, heard: 0, answer: null, revision: 0, zoomed: {} };
 
   /* Component description for a property that takes children. */
   liqheat.h = (type, props, ...children) => {
@@ -61,6 +62,7 @@
       const response = await asked;
       const etag = response.headers.get("ETag");
       if (response.ok && !other && etag && etag === now.etag) {
+        now.loaded = Date.now();
         mark("shown");
         return settled([still(), still(), still(), null]);
       }
@@ -75,7 +77,7 @@
         const cleared = other ? [empty(), empty()] : [still(), still()];
         return settled([...cleared, still(), failed(response.status, answer, view)]);
       }
-      if (other) now.zoomed = false;
+      if (other) now.zoomed = {};
       Object.assign(now, { query: view.query, canonical: view.canonical, etag, answer, loaded: Date.now() });
       document.documentElement.dataset.banner = answer.readings.banner ? "yes" : "";
       mark("shown");
@@ -157,6 +159,12 @@
     return { row, main: Math.round(narrow() ? least : Math.max(least, free - rows * (row + ROW.gap))) };
   }
 
+  /* What the reader has zoomed to stays while the whole moves on. */
+  function keptRange(axis) {
+    const gd = now.zoomed[axis] && graph("chart");
+    return gd && gd._fullLayout ? [...gd._fullLayout[`${axis}axis`].range] : null;
+  }
+
   function fit(figure) {
     const layout = { ...figure.layout };
     const keys = Object.keys(layout).filter((k) => /^yaxis\d*$/.test(k) && !layout[k].overlaying);
@@ -179,7 +187,8 @@
       if (a.yref === "paper" && moved.has(a.y)) return { ...a, y: moved.get(a.y) };
       return a.name === "mark" ? { ...a, xanchor: "left", yanchor: "middle" } : a;
     });
-    layout.xaxis = { ...layout.xaxis, showspikes: false };
+    layout.xaxis = { ...layout.xaxis, showspikes: false, range: keptRange("x") || layout.xaxis.range };
+    layout.yaxis.range = keptRange("y") || layout.yaxis.range;
     const width = plot() ? plot().clientWidth : undefined;
     Object.assign(layout, { margin, width, height: total + margin.t + margin.b, autosize: false, hovermode: false });
     if (touch()) {
@@ -212,7 +221,7 @@
     const height = beside ? now.main.inner + margin.t + margin.b : 380;
     const { layout } = figure;
     const xaxis2 = { ...layout.xaxis2, ...(beside ? { ticklabelposition: "inside" } : {}) };
-    const range = now.zoomed ? [...graph("chart")._fullLayout.yaxis.range] : layout.yaxis.range;
+    const range = keptRange("y") || layout.yaxis.range;
     const yaxis = { ...layout.yaxis, range, uirevision: String(range), showticklabels: !beside, side: "right", ticklabelposition: "inside" };
     const size = { width: box ? box.clientWidth : 280, height, autosize: false, showlegend: false };
     return { ...figure, layout: { ...layout, xaxis2, yaxis, margin, ...size } };
@@ -253,8 +262,10 @@
     gd.on("plotly_afterplot", () => painted(gd));
     if (gd._fullLayout) painted(gd);
     gd.on("plotly_relayout", (change) => {
-      if (!Object.keys(change).some((k) => k.startsWith("yaxis."))) return;
-      now.zoomed = true;
+      const moved = (axis) => Object.keys(change).some((k) => k.startsWith(`${axis}.`));
+      if (moved("xaxis")) now.zoomed.x = true;
+      if (!moved("yaxis")) return;
+      now.zoomed.y = true;
       followZoom();
     });
     gd.on("plotly_doubleclick", showAll);
@@ -263,7 +274,7 @@
 
   /* Forget every zoom: a new revision drops what the user has changed. */
   function showAll() {
-    now.zoomed = false;
+    now.zoomed = {};
     now.revision += 1;
     refit();
   }
@@ -316,11 +327,13 @@
     }, wait);
   }
 
-  /* No push for long: the socket is gone, or this browser has none for it. Ask, and offer the watch again. */
+  /* No push for long: the socket is gone, or this browser has none for it. Ask, and offer the watch again. While the
+     socket lives but nothing moves, ask now and then whether that is so. */
   setInterval(() => {
-    if (document.hidden || !liqheat.view || now.flight || Date.now() - now.heard < SILENCE_MS) return;
-    if (Date.now() - now.loaded > FOLLOW_MS * 2) nudge();
-    if (now.heard && Date.now() - now.heard > SILENCE_MS * 2) {
+    if (document.hidden || !liqheat.view || now.flight) return;
+    const silence = Date.now() - now.heard;
+    if (Date.now() - now.loaded > (silence > SILENCE_MS ? RETRY_MS * 2 : QUIET_MS)) nudge();
+    if (now.heard && silence > SILENCE_MS * 2) {
       now.heard = Date.now() - SILENCE_MS;
       callbacks.set_props("watch", { data: { page, turn: ++turn, symbol: watched } });
     }

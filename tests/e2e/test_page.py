@@ -357,6 +357,7 @@ def test_the_page_waits_for_a_worker_and_keeps_its_chart_when_the_cache_goes(
         visit.painted()
         cache.close()
         store.close()
+        page.wait_for_timeout(500)
         page.evaluate("dash_clientside.set_props('nudge', { data: Date.now() })")
         expect(page.get_by_role("alert")).to_contain_text("as of 14:32:07 UTC", timeout=15_000)
         expect(page.locator("#chart .main-svg").first).to_be_visible()
