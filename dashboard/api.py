@@ -161,10 +161,9 @@ def _map_json(frame: ChartFrame) -> dict[str, Any]:
 
 def _prints_json(frame: ChartFrame) -> dict[str, Any]:
     columns = ["time_ms", "exchange", "side", "price", "quantity_base", "notional_usd"]
-    prints = frame.prints.with_columns(time_ms=frame.prints["time"].dt.epoch("ms"))
     return {
         "as_of_ms": frame.as_of_ms, "origin": frame.statuses[0].origin.value, "basis": frame.prints_basis,
-        "columns": columns, "rows": [list(row) for row in prints.select(columns).iter_rows()],
+        "columns": columns, "rows": [list(row) for row in frame.prints.select(columns).iter_rows()],
     }  # fmt: skip
 
 
@@ -233,7 +232,7 @@ def _add_view_routes(router: APIRouter, answers: Answers) -> None:
     add("/api/v1/map", "Estimated levels now, by price and leverage tier.", liquidation_map, _JSON_OK)
     add(
         "/api/v1/liquidations",
-        "Realised liquidations in the range, the largest 5000 of a venue.",
+        "Realised liquidations in the range, the largest 5000.",
         liquidations,
         _JSON_OK,
     )

@@ -91,6 +91,7 @@ def create_app(settings: Settings, cache: Cache) -> FastAPI:
     )  # fmt: skip
     page.layout = layout.build()
     callbacks.register(page, cache)
+    app.state.page = page
     app.router.routes.append(NotFound("/{path:path}", _not_found))
     app.add_middleware(SecurityHeaders, script_hashes=page.csp_hashes(), frame_ancestors=settings.frame_ancestors)
     return app

@@ -95,10 +95,12 @@ def _column_times(frame: ChartFrame) -> list[str]:
 
 def _candles(frame: ChartFrame) -> Trace:
     ink = INK[frame.view.theme]
-    prices = {n: typed(frame.series[n].to_numpy().astype(np.float32)) for n in ("open", "high", "low", "close")}
+    # Plotly draws a candle without prices as a broken path.
+    known = frame.series.with_columns(x=pl.Series(_column_times(frame))).drop_nulls(["open", "high", "low", "close"])
+    prices = {n: typed(known[n].to_numpy().astype(np.float32)) for n in ("open", "high", "low", "close")}
     return {
         "type": "candlestick", "name": f"{frame.statuses[0].exchange} {frame.statuses[0].symbol}",
-        "x": _column_times(frame), **prices, "whiskerwidth": 0, "showlegend": False, "hoverinfo": "none",
+        "x": known["x"].to_list(), **prices, "whiskerwidth": 0, "showlegend": False, "hoverinfo": "none",
         "increasing": {"line": {"color": ink.candle_up, "width": 1}, "fillcolor": ink.candle_up},
         "decreasing": {"line": {"color": ink.candle_down, "width": 1}, "fillcolor": ink.background},
     }  # fmt: skip

@@ -20,6 +20,8 @@ MAX_ROWS: Final = 400
 LENS_MARGIN: Final = 0.06  # log price read beyond the window, so that its edges have a background too
 RSI_LENGTH: Final = 14
 WARM_UP: Final = 150  # candles before the range, after which Wilder's average has forgotten its start
+MAX_PRINTS: Final = 1_000_000  # per venue, more than the cache keeps
+MAX_SHOWN: Final = 5000
 STALE_MS: Final = 120_000  # a venue this far behind the freshest one is called stale
 MIN_HALF_WINDOW: Final = 0.04
 WINDOW_GROWTH: Final = 0.4
@@ -29,7 +31,6 @@ _PRICES: Final = ("open", "high", "low", "close")
 _STOCKS: Final = ("open_interest",)
 _FLOWS: Final = ("volume", "long_liquidated_usd", "short_liquidated_usd", "predicted_long_usd", "predicted_short_usd")
 _WEIGHTED: Final = ("funding_rate", "long_short_ratio")
-_DAY: Final = {"exchange": pl.String, "long_usd": pl.Float64, "short_usd": pl.Float64}
 SERIES: Final = (*_PRICES, *_STOCKS, *_FLOWS, *_WEIGHTED)
 
 
@@ -65,7 +66,8 @@ class ChartFrame:
     series : polars.DataFrame, n_time rows
         One row per column (`SERIES` and ``rsi``), null where there is nothing.
     prints : polars.DataFrame
-        Realised liquidations in the range (`LIQUIDATIONS` and ``exchange``), the largest when there are very many.
+        Realised liquidations in the range (`LIQUIDATIONS`, ``exchange`` and ``time_ms``), the largest `MAX_SHOWN` of
+        them.
     day : polars.DataFrame
         Realised liquidations of the last 24 h, a row per venue that reports any: ``exchange, long_usd, short_usd``.
     largest_print : dict, optional
@@ -172,7 +174,8 @@ def read_frame(cache: Cache, view: ViewState, statuses: Sequence[MarketStatus] |
     found = [g for g in grids if g is not None]
     if not found:
         raise NotReady(f"no columns of {view.symbol} for {view.range} yet", min(s.progress for s in chosen))
-    day, largest = _read_day(cache, chosen, [r["long_liquidated_usd"].count() > 0 for r in rows])
+    start_ms, as_of_ms = int(time_ms[0]) - view.span.interval_ms, max(s.as_of_ms for s in chosen)
+    prints = _read_prints(cache, chosen, min(start_ms, as_of_ms - DAY_MS), int(time_ms[-1]))
     return ChartFrame(
         view=view,
         statuses=chosen,
@@ -183,9 +186,9 @@ def read_frame(cache: Cache, view: ViewState, statuses: Sequence[MarketStatus] |
         now=_one_side(_read_now(cache, chosen, view, window, lives), view.side),
         window=window,
         series=series,
-        prints=_read_prints(cache, chosen, int(time_ms[0]) - view.span.interval_ms, int(time_ms[-1])),
-        day=day,
-        largest_print=largest,
+        prints=_largest(prints.filter(pl.col("time_ms") >= start_ms)),
+        day=_day_totals(prints, as_of_ms, _reporting(rows, prints, chosen)),
+        largest_print=_largest_of_day(prints, as_of_ms),
     )
 
 
@@ -373,30 +376,37 @@ def _weighted_mean(values: Float64Array, weight: Float64Array) -> Float64Array:
 
 
 def _read_prints(cache: Cache, statuses: Sequence[MarketStatus], start_ms: int, end_ms: int) -> pl.DataFrame:
-    parts = [
-        cache.get_liquidations(s.id, start_ms, end_ms).select(*LIQUIDATIONS).with_columns(exchange=pl.lit(s.exchange))
-        for s in statuses
-    ]
-    return pl.concat(parts).sort("time")
+    """Every print of the venues, with ``exchange`` and ``time_ms``, by time."""
+    parts = []
+    for status in statuses:
+        prints = cache.get_liquidations(status.id, start_ms, end_ms, limit=MAX_PRINTS).select(*LIQUIDATIONS)
+        parts.append(prints.with_columns(exchange=pl.lit(status.exchange), time_ms=pl.col("time").dt.epoch("ms")))
+    return pl.concat(parts).sort("time_ms", maintain_order=True)
 
 
-def _read_day(
-    cache: Cache, statuses: Sequence[MarketStatus], reporting: Sequence[bool]
-) -> tuple[pl.DataFrame, dict[str, object] | None]:
-    """Realised liquidations of the last 24 h by venue, and the largest print.
+def _largest(prints: pl.DataFrame) -> pl.DataFrame:
+    return prints.top_k(MAX_SHOWN, by="notional_usd").sort("time_ms") if prints.height > MAX_SHOWN else prints
+
+
+def _day_totals(prints: pl.DataFrame, end_ms: int, reporting: Sequence[str]) -> pl.DataFrame:
+    """Realised liquidations of the last 24 h by venue.
 
     A venue that reports none at all has no row: nothing known is not nothing liquidated.
     """
-    end_ms = max(s.as_of_ms for s in statuses)
-    parts, largest = [], []
+    last = prints.filter(pl.col("time_ms").is_between(end_ms - DAY_MS, end_ms, closed="right"))
     sums = [pl.col("notional_usd").filter(pl.col("side") == s).sum().alias(f"{s}_usd") for s in Side]
-    for status, reports in zip(statuses, reporting, strict=True):
-        prints = cache.get_liquidations(status.id, end_ms - DAY_MS, end_ms, limit=100_000)
-        if not reports and prints.is_empty():
-            continue
-        parts.append(prints.select(pl.lit(status.exchange).alias("exchange"), *sums))
-        top = prints.top_k(1, by="notional_usd")
-        stamped = top.with_columns(time_ms=pl.col("time").dt.epoch("ms"), exchange=pl.lit(status.exchange))
-        largest += stamped.drop("time").to_dicts()
-    day = pl.concat(parts) if parts else pl.DataFrame(schema=_DAY)
-    return day, max(largest, key=lambda row: row["notional_usd"], default=None)
+    venues = pl.DataFrame({"exchange": reporting}, schema={"exchange": pl.String})
+    known = last.group_by("exchange").agg(sums)
+    return venues.join(known, on="exchange", how="left", maintain_order="left").fill_null(0.0)
+
+
+def _largest_of_day(prints: pl.DataFrame, end_ms: int) -> dict[str, object] | None:
+    top = prints.filter(pl.col("time_ms") > end_ms - DAY_MS).top_k(1, by="notional_usd").drop("time")
+    return next(iter(top.to_dicts()), None)
+
+
+def _reporting(rows: Sequence[pl.DataFrame], prints: pl.DataFrame, statuses: Sequence[MarketStatus]) -> list[str]:
+    """Venues that report liquidations: as prints, or as totals of candles."""
+    printed = set(prints["exchange"].unique())
+    pairs = zip(statuses, rows, strict=True)
+    return [s.exchange for s, r in pairs if s.exchange in printed or r["long_liquidated_usd"].count() > 0]
