@@ -231,6 +231,44 @@ def plausible_observation(
     return False
 
 
+class MovingCandles:
+    """The order of a stream of moving candles: nothing older, and each closed candle once.
+
+    Messages come twice and out of order. Of one open candle the volume only grows, so a smaller one is older.
+    """
+
+    def __init__(self, health: Health) -> None:
+        self._health = health
+        self._latest: dict[str, tuple[int, bool, float]] = {}
+
+    def accept(self, market_id: str, candle: Candle, *, closed: bool) -> bool:
+        """Whether a candle is news; counted where not."""
+        now = (candle.time_ms, closed, candle.volume)
+        last = self._latest.get(market_id)
+        if last is not None and (now < last or (closed and now[:2] == last[:2])):
+            self._health.reject("candles", "late or repeated message", example=candle)
+            return False
+        self._latest[market_id] = now
+        return True
+
+
+class Recent:
+    """The last keys seen, to tell a message that comes twice."""
+
+    def __init__(self, kept: int = 10_000) -> None:
+        self._kept = kept
+        self._keys: dict[object, None] = {}
+
+    def repeats(self, key: object) -> bool:
+        """Whether a key was seen before; from now on it was."""
+        if key in self._keys:
+            return True
+        self._keys[key] = None
+        if len(self._keys) > self._kept:
+            del self._keys[next(iter(self._keys))]
+        return False
+
+
 def steady(values: Float64Array) -> BoolArray:
     """Mark the values that do not jump by `LARGEST_JUMP` from the last steady one.
 

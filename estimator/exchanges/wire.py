@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import ccxt.pro
+from aiolimiter import AsyncLimiter
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from estimator.domain import Gap
@@ -34,6 +35,7 @@ from estimator.errors import (
     VenueDown,
 )
 from estimator.exchanges.edge import Health
+from estimator.exchanges.venue import RateLimit
 
 _LOG: Final = logging.getLogger(__name__)
 _Page = TypeVar("_Page")
@@ -48,6 +50,7 @@ _BY_CLASS: Final[tuple[tuple[type[Exception], type[SourceError]], ...]] = (
     (ccxt.NetworkError, VenueDown),
 )
 _SERVER_ERROR: Final = 500
+_DATE_STEP_MS: Final = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +94,16 @@ class Wire:
         Address under which every host of the venue is found as a folder, e.g. ``"http://127.0.0.1:9000"``.
     concurrent : int
         Requests in flight at once.
+    limits : dict, optional
+        Rate limit by the beginning of endpoint names, for limits that ccxt does not know; the longest match counts.
     options : dict, optional
         ccxt options of the venue.
     patience : Patience
     timeout_s : float
         Of one request. [s]
     throttle : bool
-        Whether ccxt spaces requests by the venue's documented weights; off only against a server of one's own.
+        Whether requests are spaced by the venue's documented weights and `limits`; off only against a server of one's
+        own.
     """
 
     def __init__(
@@ -107,6 +113,7 @@ class Wire:
         *,
         exchange_base: str | None = None,
         concurrent: int = 4,
+        limits: Mapping[str, RateLimit] | None = None,
         options: Mapping[str, Any] | None = None,
         patience: Patience | None = None,
         timeout_s: float = 10.0,
@@ -127,6 +134,13 @@ class Wire:
         if exchange_base is not None:
             self.client.urls["api"] = _rebased(self.client.urls["api"], exchange_base.rstrip("/"))
         self._gate = asyncio.Semaphore(concurrent)
+        # Half the rate, because a bucket that starts full lets twice its size through in its first period.
+        self._limiters = {
+            prefix: AsyncLimiter(max(limit.requests / 2, 1), limit.per_seconds)
+            for prefix, limit in sorted((limits or {}).items(), key=lambda item: -len(item[0]))
+            if throttle
+        }
+        self._ahead_ms = 0  # of the venue's clock against ours
         self._shut_until = 0.0  # monotonic seconds; a venue that says wait is not asked by anyone
         self._taps: list[_Tap] = []
         self._pass_on = self.client.handle_message
@@ -156,9 +170,16 @@ class Wire:
         )
         return await retrying(self._once, endpoint, request)
 
+    def now_ms(self) -> int:
+        """Time at the venue, by the Date of its answers where that differs from the clock of this machine."""
+        return _now_ms() + self._ahead_ms
+
     async def _once(self, endpoint: str, request: Callable[[], Awaitable[Any]]) -> Any:
         async with self._gate:
             await self._until_open(endpoint)
+            limiter = next((one for prefix, one in self._limiters.items() if endpoint.startswith(prefix)), None)
+            if limiter is not None:
+                await limiter.acquire()
             _answer.set(None)
             try:
                 payload = await request()
@@ -190,7 +211,13 @@ class Wire:
         return max(asked or 0.0, 0.0) + jitter
 
     def _on_answer(self, code: int, reason: str, url: str, method: str, headers: Any, *rest: Any) -> Any:
-        _answer.set(_Answer(code, {str(k).lower(): str(v) for k, v in headers.items()}))
+        answer = _Answer(code, {str(k).lower(): str(v) for k, v in headers.items()})
+        _answer.set(answer)
+        with contextlib.suppress(KeyError, ValueError):
+            theirs = int(email.utils.parsedate_to_datetime(answer.headers["date"]).timestamp() * 1000)
+            ahead = theirs - _now_ms()
+            # A Date has whole seconds; less than that is no news.
+            self._ahead_ms = ahead if abs(ahead) > _DATE_STEP_MS else 0
         return self._note_answer(code, reason, url, method, headers, *rest)
 
     async def stream(

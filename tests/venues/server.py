@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import email.utils
 import importlib
 import json
 import socket
@@ -127,7 +128,10 @@ class VenueServer:
         await asyncio.sleep(fault.latency_s)
         if fault.status is not None:
             return Response(fault.body or "{}", fault.status, fault.headers, "application/json")
-        return self._answer(wire, call, fault)
+        answer = self._answer(wire, call, fault)
+        # The clock of the feed is the clock of the venue.
+        answer.headers["date"] = email.utils.formatdate(self.feed.now_ms / 1000, usegmt=True)
+        return answer
 
     def _answer(self, wire: VenueWire, call: Call, fault: Fault) -> Response:
         status = 200
@@ -197,7 +201,12 @@ async def running(feed: Feed, wires: dict[str, VenueWire] | None = None, port: i
     listener = socket.create_server(("127.0.0.1", port))
     server.base = f"http://127.0.0.1:{listener.getsockname()[1]}"
     config = uvicorn.Config(
-        server.app, log_level="critical", lifespan="off", ws="websockets-sansio", timeout_graceful_shutdown=1
+        server.app,
+        log_level="critical",
+        lifespan="off",
+        ws="websockets-sansio",
+        timeout_graceful_shutdown=1,
+        date_header=False,
     )
     serving = _Quiet(config)
     task = asyncio.create_task(serving.serve([listener]))
