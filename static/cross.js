@@ -46,13 +46,20 @@
       edges: values(heat.y),
       start: toMs(heat.x0) - heat.dx / 2,
       step: heat.dx,
-      close: candles ? values(candles.close) : [],
+      close: candles ? byColumn(candles, toMs(heat.x0), heat.dx) : [],
       density: readings.density && { ...readings.density, codes: values({ ...readings.density, dtype: "u1" }) },
       bubbles,
     };
     if (made && made.density) [, made.columns] = shapeOf(made.density.shape);
     prepared.set(answer, made);
     return made;
+  }
+
+  /* Closes by column; where there is no candle there is none. */
+  function byColumn(candles, first, step) {
+    const close = [];
+    values(candles.close).forEach((price, i) => (close[Math.round((toMs(candles.x[i]) - first) / step)] = price));
+    return close;
   }
 
   const shapeOf = (shape) => (typeof shape === "string" ? shape.split(",").map(Number) : shape);
@@ -174,7 +181,7 @@
     const bottom = Math.max(...axesOf(gd._fullLayout).map((a) => a._offset + a._length));
     layer.innerHTML =
       `<i class="v" style="left:${x}px"></i><i class="h" style="top:${y}px;right:auto;width:${foot}px"></i>` +
-      (found.tag ? `<span class="tag" style="right:1px;top:${y - 9}px">${found.tag}</span>` : "") +
+      (found.tag ? `<span class="tag" style="left:${foot + 1}px;right:0;top:${y - 9}px">${found.tag}</span>` : "") +
       `<span class="tag" style="left:${Math.max(2, Math.min(foot - 120, x - 60))}px;top:${bottom + 3}px">${when}</span>` +
       `<div class="card" style="${place(layer, x, y, bottom)}">` +
       found.rows.join("") + line(when, local, "dim") + "</div>";

@@ -23,12 +23,10 @@
     const { figure } = liqheat.answer();
     const heat = figure.data.find((t) => t.type === "heatmap");
     const scale = heat && heat.colorscale;
-    for (const t of figure.data) {
-      const side = t.marker && /^(long|short) /.exec(t.name || "");
-      if (side && typeof t.marker.color === "string") document.documentElement.style.setProperty(`--${side[1]}`, t.marker.color);
-    }
     if (!Array.isArray(scale)) return;
     const style = document.documentElement.style;
+    style.setProperty("--long", scale[1][1]);
+    style.setProperty("--short", scale[scale.length - 2][1]);
     const stops = (from, to, turn) => {
       const part = scale.filter(([at]) => at >= from && at <= to);
       return (turn ? part.reverse() : part).map(([, c]) => c).join(", ");
@@ -50,7 +48,7 @@
       h("Span", { title: "Levels are computed from open interest, prices and assumed leverages; nobody publishes them." },
         "levels ", h("B", {}, "ESTIMATED")),
       h("Span", { title: "Liquidations as the venues print them." },
-        "prints ", h("B", {}, origin === "simulated" ? "SIMULATED" : "MEASURED")),
+        "prints ", h("B", {}, !readings.totals ? "NONE" : origin === "simulated" ? "SIMULATED" : "MEASURED")),
       readings.provisional && h("Span", { className: "venue stale", title: "The position book is young: levels still depend on how it was started." }, "book PROVISIONAL"),
       h("Span", { className: "asof", id: "as-of", title: f.local(readings.as_of_ms) },
         "as of ", h("B", { id: "as-of-time" }, f.clock(readings.as_of_ms, true)), ` UTC, ${f.day(readings.as_of_ms)}`),
