@@ -18,7 +18,7 @@ from starlette.types import Scope
 
 from dashboard import callbacks, layout
 from dashboard.api import add_error_handlers, build_router
-from dashboard.share import EMBED, SecurityHeaders, preview_tags, site_address
+from dashboard.share import EMBED, CompressedFiles, SecurityHeaders, preview_tags, site_address
 from estimator.cache import Cache
 from estimator.settings import Settings
 
@@ -93,6 +93,7 @@ def create_app(settings: Settings, cache: Cache) -> FastAPI:
     callbacks.register(page, cache)
     app.state.page = page
     app.router.routes.append(NotFound("/{path:path}", _not_found))
+    app.add_middleware(CompressedFiles)
     app.add_middleware(SecurityHeaders, script_hashes=page.csp_hashes(), frame_ancestors=settings.frame_ancestors)
     return app
 

@@ -170,6 +170,8 @@ def _draw_prices(draw: ImageDraw.ImageDraw, picture: _Picture) -> None:
     step = _round_step((high - low) / 6)
     for price in np.arange(np.ceil(low / step) * step, high, step).tolist():
         y = _y(picture, price)
+        if abs(y - _y(picture, picture.mark_price)) < 22:
+            continue  # the mark's own label stands here
         draw.line((_RIGHT, y, _RIGHT + 6, y), fill=ink.muted)
         draw.text((_RIGHT + 12, y), price_text(price), fill=ink.muted, font=_TEXT[16], anchor="lm")
     y = _y(picture, picture.mark_price)

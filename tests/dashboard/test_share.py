@@ -79,3 +79,23 @@ def test_the_address_of_the_site_is_the_setting_or_the_request() -> None:
     assert site_address("https://x.example/", "http", "a") == "https://x.example"
     assert site_address(None, "http", "127.0.0.1:8050") == "http://127.0.0.1:8050"
     assert "<" not in site_address(None, "http", 'a"><b')
+
+
+def test_scripts_travel_compressed_and_arrive_whole(client: httpx.Client) -> None:
+    address = re.findall(r'src="([^"]*dash_core_components\.[^"]+)"', client.get("/").text)[0]
+    packed = client.get(address)
+    plain = client.get(address, headers={"Accept-Encoding": "identity"})
+    assert packed.headers["content-encoding"] == "gzip"
+    assert "content-encoding" not in plain.headers
+    assert packed.content == plain.content
+    assert int(packed.headers["content-length"]) < len(plain.content) / 3
+    assert packed.headers["cache-control"] == plain.headers["cache-control"]
+
+
+def test_what_is_not_a_script_passes_untouched(client: httpx.Client) -> None:
+    style = client.get("/assets/liqheat.css")
+    again = client.get("/assets/liqheat.css", headers={"If-None-Match": style.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert client.get("/assets/nope.js").status_code == 404
+    part = client.get("/assets/liqheat.css", headers={"Range": "bytes=0-9"})
+    assert (part.status_code, len(part.content)) == (206, 10)
