@@ -14,6 +14,9 @@
     │   │   └── Banned        the address is shut out for a while
     │   ├── BadPayload        an answer that is not what is documented: names the endpoint and the field
     │   └── UnknownMarket     not (or no longer) listed
+    ├── HistoryError
+    │   ├── HistoryUnavailable it cannot be read or written: disk full, no permission, object store gone
+    │   └── CorruptHistory    bytes in history do not decode
     └── CacheError
         ├── CacheUnavailable  Redis does not answer
         └── CorruptEntry      bytes in the cache do not decode
@@ -134,6 +137,18 @@ class BadPayload(SourceError):
 
 class UnknownMarket(SourceError):
     """The market is not, or no longer, listed."""
+
+
+class HistoryError(LiqheatError):
+    """The durable store failed."""
+
+
+class HistoryUnavailable(HistoryError):
+    """History cannot be read or written: the disk is full, permissions are missing, the object store is gone."""
+
+
+class CorruptHistory(HistoryError):
+    """Bytes in history do not decode."""
 
 
 class CacheError(LiqheatError):

@@ -16,6 +16,7 @@ import polars as pl
 
 from estimator.cache import codec, prints, tiles
 from estimator.cache.connection import Connection
+from estimator.cache.journal import JOURNAL, Journal
 from estimator.cache.memory import Kept, TileMemory
 from estimator.cache.status import MarketStatus, Progress
 from estimator.cache.tiles import TILE_COLUMNS, Tile
@@ -62,6 +63,7 @@ class Cache:
     def __init__(self, url: str, *, ttl_s: int = 259_200, lock_s: float = 15.0) -> None:
         self._connection = Connection(url)
         self._redis = self._connection.sync
+        self.journal = Journal(self._connection)
         self._ttl_s, self._lock_s = ttl_s, lock_s
         self._memory = TileMemory(_MEMORY_BYTES)
         self._epoch: bytes | None = None
@@ -73,9 +75,10 @@ class Cache:
     # --- worker ---------------------------------------------------------------------------------------------------
 
     def clear_markets(self) -> None:
-        """Drop everything but the streams of prints, and begin a new epoch: for the start of a worker."""
+        """Drop all but the journal and the streams of prints, and begin a new epoch: for the start of a worker."""
         with self._connection.translated():
-            keys = [k for k in self._redis.scan_iter(f"{PREFIX}:*", count=1000) if b":prints:" not in k]
+            found = self._redis.scan_iter(f"{PREFIX}:*", count=1000)
+            keys = [k for k in found if b":prints:" not in k and not k.startswith(JOURNAL.encode())]
             for at in range(0, len(keys), 1000):
                 self._redis.unlink(*keys[at : at + 1000])
             # Last, so that no reader can file old tiles under the new epoch.

@@ -1,0 +1,19 @@
+"""The durable truth: Delta tables of what was observed and published, and the way of the journal into them."""
+
+from estimator.history.columns import columns_frame, columns_grid
+from estimator.history.recorder import Recorder, RecorderStatus
+from estimator.history.store import Compacted, History
+from estimator.history.tables import TABLE_NAMES, TABLES, TableName, with_market
+
+__all__ = [
+    "TABLES",
+    "TABLE_NAMES",
+    "Compacted",
+    "History",
+    "Recorder",
+    "RecorderStatus",
+    "TableName",
+    "columns_frame",
+    "columns_grid",
+    "with_market",
+]

@@ -1,0 +1,292 @@
+"""`History`: Delta tables on a disk or in an object store, written once and read by anyone.
+
+Each table is a Delta table ``<root>/<name>``, partitioned by ``date`` (the UTC day of ``time``), that plain Polars,
+DuckDB or Spark open as it stands. A row is told by its key (`estimator.history.tables`); **the first row of a key
+wins**, in every table: what was once stored, and perhaps shown, is never rewritten, and adding rows again changes
+nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+from deltalake import CommitProperties, DeltaTable, WriterProperties, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+
+from estimator.domain import TIME
+from estimator.errors import HistoryUnavailable, ParameterError
+from estimator.history.tables import TABLE_NAMES, TABLES, TableName, prepare, split_market_id
+
+_ROW_GROUP: Final = 8192  # small enough that the statistics of a group single out a market in a compacted day
+_FILE_BYTES: Final = 64 << 20  # delta-rs splits a day it rewrites into files of about 100 MB
+_WRITER: Final = WriterProperties(compression="ZSTD", compression_level=1, max_row_group_size=_ROW_GROUP)
+_CONFIGURATION: Final[Mapping[str, str | None]] = {
+    "delta.checkpointInterval": "50",
+    "delta.dataSkippingStatsColumns": "exchange,symbol,time",  # none of binary columns
+    "delta.deletedFileRetentionDuration": "interval 1 days",
+    "delta.logRetentionDuration": "interval 1 days",
+}
+# A commit fails if another came between looking for known keys and writing, and then looks again.
+_ALONE: Final = CommitProperties(max_commit_retries=0)
+_ATTEMPTS: Final = 20
+_FEW_MARKETS: Final = 64
+_BOOK_DAYS: Final = 3  # saved book states older than the newest by this much are of no more use
+_LOOK_BACK: Final = (2, 14, 180)  # days in which the latest row is looked for before all of them
+
+
+@dataclass(frozen=True, slots=True)
+class Compacted:
+    """What `History.compact` did to one table: days rewritten, files before and after, files deleted for good."""
+
+    days: int
+    files_before: int
+    files_after: int
+    vacuumed: int
+
+
+class History:
+    """The durable store.
+
+    Parameters
+    ----------
+    root : str or Path
+        Folder (made if absent) or object-store URL such as ``s3://bucket/prefix``, whose credentials and options
+        delta-rs takes from the environment.
+    retention_days : int, optional
+        `retain` drops days older than this; None keeps everything.
+
+    Notes
+    -----
+    Safe to share between threads; any number of processes may read and append. Every call raises `HistoryUnavailable`
+    when the store cannot be reached or written, and `ParameterError` for an unknown table or malformed market id.
+    """
+
+    def __init__(self, root: str | Path, *, retention_days: int | None = None) -> None:
+        if retention_days is not None and retention_days < 1:
+            raise ParameterError("retention_days", retention_days, "a number of days >= 1, or None")
+        text = str(root)
+        self.root = text.rstrip("/") if "://" in text else str(Path(text).resolve())
+        self._retention_days = retention_days
+        self._locks = {name: threading.Lock() for name in TABLE_NAMES}
+        self._opened = threading.local()  # a DeltaTable is a snapshot: one per thread, none changes under its reader
+
+    def append(self, table: TableName, frame: pl.DataFrame) -> int:
+        """Add the rows whose key is not there yet, in one commit, and return how many that were.
+
+        Parameters
+        ----------
+        table : str
+        frame : DataFrame
+            Rows of any number of markets: `exchange`, `symbol` and the columns of the table. Optional columns may be
+            absent or null. Prints without `print_id` count as one delivery.
+
+        Raises
+        ------
+        InputError
+            Naming the column, row and value that cannot be stored; nothing is then.
+        HistoryUnavailable
+            If the commit is impossible; nothing is stored then.
+        """
+        rows = prepare(_known(table), frame)
+        if rows.is_empty():
+            return 0
+        with self._translated(table), self._locks[table]:
+            for _ in range(_ATTEMPTS):
+                store = self._open(table) or self._create(table)
+                fresh = _without_stored(store, table, rows)
+                if fresh.is_empty() or self._commit(store, table, fresh):
+                    return fresh.height
+        raise HistoryUnavailable(f"{self.root}/{table}: other writers were first {_ATTEMPTS} times in a row")
+
+    def read(
+        self, table: TableName, market_id: str, start_ms: int, end_ms: int, *, level: int | None = None
+    ) -> pl.DataFrame:
+        """Return the rows of a market with ``start_ms <= time < end_ms``, by rising time, without market and date.
+
+        Parameters
+        ----------
+        level : int, optional
+            Of table ``columns``: rows of this level only.
+        """
+        spec = TABLES[_known(table)]
+        names = [*spec.required, *spec.optional]
+        exchange, symbol = split_market_id(market_id)
+        with self._translated(table):
+            store = self._open(table)
+            if store is None or end_ms <= start_ms:
+                return pl.DataFrame(schema={n: spec.schema[n] for n in names})
+            here = (pl.col("exchange") == exchange) & (pl.col("symbol") == symbol)
+            if level is not None:
+                here &= pl.col("level") == level
+            rows = pl.scan_delta(store).filter(_between(start_ms, end_ms - 1) & here).select(names).collect()
+        return rows.select(pl.col(n).cast(spec.schema[n]) for n in names).sort("time", maintain_order=True)
+
+    def last_time(self, table: TableName, market_id: str, *, level: int | None = None) -> int | None:
+        """Return the latest time of a market in a table [ms]; None if it has no row there."""
+        exchange, symbol = split_market_id(market_id)
+        here = (pl.col("exchange") == exchange) & (pl.col("symbol") == symbol)
+        if level is not None:
+            here &= pl.col("level") == level
+        with self._translated(table):
+            store = self._open(_known(table))
+            days = [] if store is None else _days(store)
+            done = 0
+            for count in (*_LOOK_BACK, len(days)):
+                looked = days[done:count]
+                if store is None or not looked:
+                    continue
+                scan = pl.scan_delta(store).filter(pl.col("date").is_in(looked) & here)
+                latest = scan.select(pl.col("time").max().cast(TIME).dt.epoch("ms")).collect().item()
+                if latest is not None:
+                    return int(latest)
+                done = count
+        return None
+
+    def compact(self, *, grace_hours: int = 24) -> dict[str, Compacted]:
+        """Rewrite days of many files as one file sorted by market; delete what nobody needs any more.
+
+        Readers and writers go on meanwhile. Files that were replaced, and those a killed process left behind, are
+        deleted once they are older than `grace_hours`: a reader may hold on to a snapshot for that long.
+        """
+        done: dict[str, Compacted] = {}
+        for table in TABLE_NAMES:
+            with self._translated(table):
+                store = self._open(table)
+                if store is not None:
+                    done[table] = _compact(store, grace_hours)
+        return done
+
+    def retain(self, now_ms: int) -> int:
+        """Drop days older than the retention and superseded book states; return how many days over all tables.
+
+        Parameters
+        ----------
+        now_ms : int
+            The present, from which the retention counts back.
+        """
+        dropped = 0
+        for table in TABLE_NAMES:
+            with self._translated(table):
+                store = self._open(table)
+                days = [] if store is None else _days(store)
+                first = self._first_kept(table, days, now_ms)
+                old = [d for d in days if first is not None and d < first]
+                if store is not None and old:
+                    store.delete(f"date < '{first}'")
+                    dropped += len(old)
+        return dropped
+
+    def _first_kept(self, table: TableName, days: list[date], now_ms: int) -> date | None:
+        limits = []
+        if self._retention_days is not None:
+            limits.append(_day(now_ms) - timedelta(days=self._retention_days))
+        if table == "books" and days:
+            limits.append(days[0] - timedelta(days=_BOOK_DAYS))
+        return max(limits, default=None)
+
+    def _open(self, table: TableName) -> DeltaTable | None:
+        """Return the table as it is now; None if nothing was ever stored in it."""
+        opened: dict[str, DeltaTable] = self._opened.__dict__
+        try:
+            if table in opened:
+                opened[table].update_incremental()
+            else:
+                opened[table] = DeltaTable(f"{self.root}/{table}")
+        except TableNotFoundError:
+            return None
+        except BaseException:
+            opened.pop(table, None)  # it may have been replaced: open it anew
+            raise
+        return opened[table]
+
+    def _create(self, table: TableName) -> DeltaTable:
+        schema = {**TABLES[table].schema, "date": pl.Date()}
+        write_deltalake(
+            f"{self.root}/{table}",
+            pl.DataFrame(schema=schema),
+            mode="ignore",  # another process may be about to make it as well
+            partition_by=["date"],
+            configuration=_CONFIGURATION,
+        )
+        return DeltaTable(f"{self.root}/{table}")
+
+    def _commit(self, store: DeltaTable, table: TableName, rows: pl.DataFrame) -> bool:
+        """Store `rows`; False if another commit came first."""
+        before = store.version()
+        try:
+            write_deltalake(store, rows, mode="append", writer_properties=_WRITER, commit_properties=_ALONE)
+        except CommitFailedError:
+            now = self._open(table)
+            if now is None or now.version() == before:
+                raise
+            return False
+        return True
+
+    @contextmanager
+    def _translated(self, table: str) -> Iterator[None]:
+        try:
+            yield
+        except (DeltaError, OSError, pl.exceptions.PolarsError) as error:
+            raise HistoryUnavailable(f"history {self.root}/{table}: {error}") from error
+
+
+def _known(table: TableName) -> TableName:
+    if table not in TABLES:
+        raise ParameterError("table", table, ", ".join(TABLE_NAMES))
+    return table
+
+
+def _day(time_ms: int) -> date:
+    return datetime.fromtimestamp(time_ms / 1000, UTC).date()
+
+
+def _between(first_ms: int, last_ms: int) -> pl.Expr:
+    """Both ends inclusive; the days let whole partitions be left out, the times whole files."""
+    days = pl.col("date").is_between(_day(first_ms), _day(last_ms))
+    first, last = (pl.lit(ms).cast(TIME).cast(pl.Datetime("us", "UTC")) for ms in (first_ms, last_ms))
+    return days & pl.col("time").is_between(first, last)
+
+
+def _days(store: DeltaTable) -> list[date]:
+    """Days that have rows, the newest first."""
+    return sorted({date.fromisoformat(str(p["date"])) for p in store.partitions()}, reverse=True)
+
+
+def _without_stored(store: DeltaTable, table: TableName, rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows whose key the table does not hold."""
+    key = TABLES[table].key
+    times = rows["time"].dt.epoch("ms")
+    near = _between(int(times[times.arg_min() or 0]), int(times[times.arg_max() or 0]))
+    markets = rows.select("exchange", "symbol").unique()
+    if markets.height <= _FEW_MARKETS:
+        near &= pl.col("symbol").is_in(markets["symbol"].unique().to_list())
+    known = pl.scan_delta(store).filter(near).select(key).collect()
+    if known.is_empty():
+        return rows
+    known = known.select(pl.col(n).cast(rows.schema[n]) for n in key)
+    return rows.join(known, on=key, how="anti", maintain_order="left")
+
+
+def _compact(store: DeltaTable, grace_hours: int) -> Compacted:
+    before = _files(store)
+    crowded = before.filter(pl.col("len") > 1 + pl.col("bytes") // _FILE_BYTES)
+    for day in crowded["date"]:
+        store.optimize.z_order(["symbol"], partition_filters=[("date", "=", str(day))], writer_properties=_WRITER)
+    vacuumed = store.vacuum(grace_hours, dry_run=False, enforce_retention_duration=False, full=True)
+    store.create_checkpoint()
+    store.cleanup_metadata()
+    return Compacted(crowded.height, int(before["len"].sum()), int(_files(store)["len"].sum()), len(vacuumed))
+
+
+def _files(store: DeltaTable) -> pl.DataFrame:
+    """Days, how many files each has and their size, the oldest first."""
+    actions = pl.DataFrame(store.get_add_actions(flatten=True))
+    size = pl.col("size_bytes").sum().alias("bytes")
+    return actions.group_by(pl.col("partition.date").alias("date")).agg(pl.len(), size).sort("date")

@@ -1,0 +1,132 @@
+"""What the tables of history hold: their columns, and the key that tells one row from another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+import polars as pl
+
+from estimator.cache.journal import number_prints
+from estimator.domain import (
+    CANDLES,
+    CANDLES_OPTIONAL,
+    FUNDING_RATE,
+    LIQUIDATIONS,
+    LONG_SHORT_RATIO,
+    OPEN_INTEREST,
+    TIME,
+)
+from estimator.errors import InputError, ParameterError
+
+TableName = Literal["candles", "open_interest", "long_short_ratio", "funding", "liquidations", "columns", "books"]
+TABLE_NAMES: Final[tuple[TableName, ...]] = get_args(TableName)
+
+MARKET: Final[dict[str, pl.DataType]] = {"exchange": pl.String(), "symbol": pl.String()}
+COLUMNS: Final[dict[str, pl.DataType]] = {
+    "time": TIME,  # when the column closed
+    "level": pl.Int16(),  # index into estimator.model.grid.LEVELS
+    "first_bin": pl.Int32(),  # lattice index of the lowest stored bin
+    "n_price": pl.Int32(),  # stored bins; outside of them the density is zero
+    "bin_width": pl.Float64(),  # of the lattice, in log price
+    "total": pl.Binary(),  # densities, see estimator.history.columns
+    "parameters": pl.String(),  # version of the parameters of the book
+    "book_format": pl.Int16(),
+}
+COLUMNS_OPTIONAL: Final[dict[str, pl.DataType]] = {"tiers": pl.List(pl.String()), "tier": pl.Binary()}
+BOOKS: Final[dict[str, pl.DataType]] = {
+    "time": TIME,  # close of the last step in it
+    "state": pl.Binary(),  # PositionBook.save()
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TableSpec:
+    """Columns of a table next to the market, and those that tell its rows apart.
+
+    Every table also has `exchange`, `symbol` and the partition column `date`, the UTC day of `time`.
+    """
+
+    required: Mapping[str, pl.DataType]
+    optional: Mapping[str, pl.DataType]
+    key: tuple[str, ...] = ("exchange", "symbol", "time")
+
+    @property
+    def schema(self) -> dict[str, pl.DataType]:
+        """Every stored column but `date`, in order."""
+        return {**MARKET, **self.required, **self.optional}
+
+
+# `print_id` is the venue's own id of a print, else its ordinal among the equal prints of one delivery.
+_PRINT_KEY: Final = ("exchange", "symbol", "time", "side", "price", "quantity_base", "print_id")
+TABLES: Final[Mapping[TableName, TableSpec]] = {
+    "candles": TableSpec(CANDLES, CANDLES_OPTIONAL),
+    "open_interest": TableSpec(OPEN_INTEREST, {}),
+    "long_short_ratio": TableSpec(LONG_SHORT_RATIO, {}),
+    "funding": TableSpec(FUNDING_RATE, {}),
+    "liquidations": TableSpec({**LIQUIDATIONS, "print_id": pl.String()}, {}, _PRINT_KEY),
+    "columns": TableSpec(COLUMNS, COLUMNS_OPTIONAL, ("exchange", "symbol", "time", "level")),
+    "books": TableSpec(BOOKS, {}),
+}
+
+
+def split_market_id(market_id: str) -> tuple[str, str]:
+    """Return exchange and symbol of a market id.
+
+    Raises
+    ------
+    ParameterError
+        If it is not ``exchange:symbol``.
+    """
+    exchange, colon, symbol = market_id.partition(":")
+    if not (exchange and colon and symbol):
+        raise ParameterError("market_id", market_id, "exchange:symbol")
+    return exchange, symbol
+
+
+def with_market(market_id: str, frame: pl.DataFrame) -> pl.DataFrame:
+    """Add the columns `exchange` and `symbol` to the rows of one market."""
+    exchange, symbol = split_market_id(market_id)
+    return frame.with_columns(exchange=pl.lit(exchange), symbol=pl.lit(symbol))
+
+
+def prepare(table: TableName, frame: pl.DataFrame) -> pl.DataFrame:
+    """Bring rows into the form a table stores: its columns and types, its `date`, each key once (the first).
+
+    Raises
+    ------
+    InputError
+        If a column is absent, has another type, or a value is missing or not finite; names the column, row and value.
+    """
+    spec = TABLES[table]
+    if table == "liquidations":
+        frame = number_prints(frame)
+    _check_columns(table, {**MARKET, **spec.required}, frame)
+    absent = [pl.lit(None, dtype=dtype).alias(name) for name, dtype in spec.optional.items() if name not in frame]
+    try:
+        rows = frame.with_columns(absent).select(pl.col(n).cast(t) for n, t in spec.schema.items())
+    except pl.exceptions.PolarsError as error:
+        raise InputError(table, f"does not fit the table: {error}") from error
+    optional = [n for n, dtype in spec.optional.items() if dtype == pl.Float64]
+    rows = rows.with_columns(pl.col(optional).fill_nan(None)) if optional else rows
+    _check_values(table, {**MARKET, **spec.required}, rows)
+    rows = rows.with_columns(date=pl.col("time").dt.date())
+    return rows.unique(spec.key, keep="first", maintain_order=True).sort("exchange", "symbol", "time")
+
+
+def _check_columns(table: str, wanted: Iterable[str], frame: pl.DataFrame) -> None:
+    for name in wanted:
+        if name not in frame.columns:
+            raise InputError(table, f"is missing; there are {', '.join(frame.columns)}", column=name)
+    if not (isinstance(frame.schema["time"], pl.Datetime) and frame.schema["time"].time_zone == "UTC"):
+        raise InputError(table, f"is {frame.schema['time']}, it must be a Datetime in UTC", column="time")
+
+
+def _check_values(table: str, schema: Mapping[str, pl.DataType], rows: pl.DataFrame) -> None:
+    for name, dtype in schema.items():
+        bad = ~pl.col(name).is_finite().fill_null(value=False) if dtype == pl.Float64 else pl.col(name).is_null()
+        wrong = rows.select(bad.arg_true()).to_series()
+        if wrong.len():
+            row = int(wrong[0])
+            raise InputError(table, "needs a value that is finite", column=name, row=row, value=rows[name][row])
