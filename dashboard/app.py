@@ -92,6 +92,8 @@ def create_app(settings: Settings, cache: Cache) -> FastAPI:
     page.layout = layout.build()
     callbacks.register(page, cache)
     app.state.page = page
+    # Dash collects its scripts at the first request to "/"; the first one here may well be to an embed.
+    page._setup_server()  # type: ignore[no-untyped-call]  # noqa: SLF001
     app.router.routes.append(NotFound("/{path:path}", _not_found))
     app.add_middleware(CompressedFiles)
     app.add_middleware(SecurityHeaders, script_hashes=page.csp_hashes(), frame_ancestors=settings.frame_ancestors)

@@ -81,8 +81,8 @@ class SecurityHeaders:
 class CompressedFiles:
     """Sends scripts and styles gzipped, each compressed once.
 
-    Dash would compress the same megabytes again for every visitor, or not at all. Pure ASGI; anything that is not a whole
-    script or style of `FILES`, or whose reader takes no gzip, passes untouched.
+    Dash would compress the same megabytes again for every visitor, or not at all. Pure ASGI; anything that is not a
+    whole script or style of `FILES`, or whose reader takes no gzip, passes untouched.
 
     Parameters
     ----------

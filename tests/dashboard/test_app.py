@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 
 import httpx
 from hypothesis import HealthCheck, given, settings
@@ -13,6 +14,7 @@ from dashboard.app import create_app
 from dashboard.view import RANGES
 from estimator.cache import Cache
 from estimator.settings import Settings
+from tests.dashboard.conftest import serve
 
 
 def test_no_callback_of_the_server_blocks_the_event_loop() -> None:
@@ -60,3 +62,11 @@ def test_the_layout_holds_no_data(client: httpx.Client) -> None:
     layout = client.get("/_dash-layout")
     assert len(layout.content) < 40_000
     assert "bdata" not in json.dumps(layout.json())
+
+
+def test_an_embed_works_as_the_very_first_request(redis_url: str) -> None:
+    with serve(redis_url) as fresh:
+        embed, page = fresh.get("/embed?symbol=BTC"), fresh.get("/")
+    scripts = [set(re.findall(r'src="([^"]+)"', answer.text)) for answer in (embed, page)]
+    assert scripts[0] == scripts[1]
+    assert any(s.startswith("/assets/") for s in scripts[0])
