@@ -53,18 +53,35 @@ class Pulse:
     def __init__(self, cache: Updates) -> None:
         self._cache = cache
         self._latest: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
+        self._count: dict[str, int] = defaultdict(int)
         self._changed: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._reader: asyncio.Task[None] | None = None
 
-    async def next(self, symbol: str, timeout_s: float) -> list[dict[str, Any]]:
-        """Wait for a change of any market of a coin; return the latest message of each (of none after the timeout)."""
+    async def next(self, symbol: str, seen: int, timeout_s: float) -> tuple[int, list[dict[str, Any]]]:
+        """Wait until there is something about a coin that the caller has not seen.
+
+        Parameters
+        ----------
+        symbol : str
+            Base coin.
+        seen : int
+            What the last call returned first, 0 before.
+        timeout_s : float
+            Longest wait. [s]
+
+        Returns
+        -------
+        tuple of int and list of dict
+            What to give as `seen` next time, and the latest message of each market; none after the timeout.
+        """
         if self._reader is None or self._reader.done():
             self._reader = asyncio.create_task(self._read(), name="pulse")
-        try:
-            await asyncio.wait_for(self._changed[symbol].wait(), timeout_s)
-        except TimeoutError:
-            return []
-        return list(self._latest[symbol].values())
+        if self._count[symbol] == seen:
+            try:
+                await asyncio.wait_for(self._changed[symbol].wait(), timeout_s)
+            except TimeoutError:
+                return seen, []
+        return self._count[symbol], list(self._latest[symbol].values())
 
     async def _read(self) -> None:
         async for message in self._cache.updates():
@@ -72,9 +89,9 @@ class Pulse:
             symbol = market_id.partition(":")[2].partition("/")[0]
             if symbol:
                 self._latest[symbol][market_id] = message
-            # Wake the waiters of now; the next wait is for the next message. A message about no one market (the
-            # subscription was interrupted) is for all.
+            # A message about no one market (the subscription was interrupted) concerns every page.
             for name in [symbol] if symbol else list(self._changed):
+                self._count[name] += 1
                 self._changed.pop(name, asyncio.Event()).set()
 
 
@@ -179,9 +196,10 @@ def _register_push(app: Dash, pulse: Pulse) -> None:
             return
         page, turn, symbol = str(watch["page"]), int(watch["turn"]), str(watch["symbol"])
         turns[page] = turn
+        seen = 0
         try:
             while turns.get(page) == turn and not socket.is_shutdown:
-                markets = await pulse.next(symbol, KEEP_ALIVE_S)
+                seen, markets = await pulse.next(symbol, seen, KEEP_ALIVE_S)
                 socket.set_prop_sync(Id.LIVE.value, "data", {"turn": turn, "markets": markets})
                 await asyncio.sleep(PUSH_INTERVAL_S)
         finally:
