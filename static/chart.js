@@ -6,6 +6,7 @@
   callbacks.liqheat = callbacks.liqheat || {};
   const still = () => callbacks.no_update;
 
+  const SETTLE_MS = 300;
   const FOLLOW_MS = 2000; // a chart at most this often while prices stream in
   const SILENCE_MS = 9000; // after this long without a push the page asks by itself
   const QUIET_MS = 30000;
@@ -320,7 +321,8 @@
   let following = null;
   function follow() {
     if (following || document.hidden) return;
-    const wait = Math.max(0, now.loaded + FOLLOW_MS - Date.now());
+    // Not at once: the server's list of markets may be a quarter of a second old.
+    const wait = Math.max(SETTLE_MS, now.loaded + FOLLOW_MS - Date.now());
     following = setTimeout(() => {
       following = null;
       if (!liqheat.dragging) nudge();
