@@ -185,12 +185,13 @@ def _oi_panel(frame: ChartFrame) -> list[Trace]:
     return [_line(frame, "open_interest", f"Open interest, {unit}", unit, f"%{{y:,.0f}} {unit}")]
 
 
-_PANELS: Final[dict[Panel, tuple[str, Callable[[ChartFrame], list[Trace]]]]] = {
-    Panel.LIQ: ("Liquidated, USD: longs up, shorts down ({prints})", _liq_panel),
-    Panel.FUNDING: ("Funding, % per interval, weighted by open interest", _funding_panel),
-    Panel.RSI: ("RSI 14", _rsi_panel),
-    Panel.LSR: ("Long/short ratio, accounts", _lsr_panel),
-    Panel.OI: ("Open interest, {symbol}", _oi_panel),
+# What a row is called, what draws it, and the series without which it is empty.
+_PANELS: Final[dict[Panel, tuple[str, Callable[[ChartFrame], list[Trace]], str]]] = {
+    Panel.LIQ: ("Liquidated, USD: longs up, shorts down ({prints})", _liq_panel, "long_liquidated_usd"),
+    Panel.FUNDING: ("Funding, % per interval, weighted by open interest", _funding_panel, "funding_rate"),
+    Panel.RSI: ("RSI 14", _rsi_panel, "rsi"),
+    Panel.LSR: ("Long/short ratio, accounts", _lsr_panel, "long_short_ratio"),
+    Panel.OI: ("Open interest, {symbol}", _oi_panel, "open_interest"),
 }
 
 
@@ -255,11 +256,18 @@ def _panel_axis(panel: Panel, ink: Ink, domain: tuple[float, float]) -> dict[str
 
 def _panel_title(panel: Panel, frame: ChartFrame, ink: Ink, domain: tuple[float, float]) -> dict[str, Any]:
     return {
-        "text": _PANELS[panel][0].format(symbol=frame.view.symbol, prints=frame.prints_basis),
+        "text": _panel_text(panel, frame),
         "x": 0.004, "xref": "paper", "xanchor": "left",
         "y": domain[1], "yref": "paper", "yanchor": "top", "showarrow": False, "font": {"size": 10, "color": ink.muted},
         "bgcolor": ink.background, "opacity": 0.85, "borderpad": 1,
     }  # fmt: skip
+
+
+def _panel_text(panel: Panel, frame: ChartFrame) -> str:
+    name, _, column = _PANELS[panel]
+    if frame.series[column].null_count() == frame.series.height:
+        return name.split(",")[0].split(":")[0] + ": none reported"
+    return name.format(symbol=frame.view.symbol, prints=frame.prints_basis)
 
 
 def _level_line(axis: str, level: float, ink: Ink) -> dict[str, Any]:

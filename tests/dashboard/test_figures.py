@@ -156,3 +156,12 @@ def test_max_pain_is_the_densest_price_where_there_is_one() -> None:
     assert max_pain(_column(np.full(200, 1e6)), Side.LONG) is None
     assert max_pain(_column(usd), Side.SHORT) is None
     assert max_pain(_column(np.arange(200.0) ** 3), Side.LONG) is None
+
+
+def test_a_row_without_data_says_so(frame: ChartFrame) -> None:
+    nothing = pl.lit(None, pl.Float64)
+    bare = frame.series.with_columns(long_liquidated_usd=nothing, funding_rate=nothing)
+    texts = [a["text"] for a in _chart(replace(frame, series=bare))["layout"]["annotations"]]
+    assert "Liquidated: none reported" in texts
+    assert "Funding: none reported" in texts
+    assert not any(t.startswith("RSI") and "none" in t for t in texts)
