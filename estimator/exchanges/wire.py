@@ -13,7 +13,7 @@ import email.utils
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -227,7 +227,7 @@ class Wire:
         accepts: Callable[[Any], bool],
         *,
         silence_s: float = 60.0,
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncGenerator[Any, None]:
         """Yield raw messages for ever, reconnecting as needed.
 
         Parameters
@@ -398,6 +398,44 @@ async def all_pages(fetch: Callable[[int, int], Awaitable[_Page]], pages: Sequen
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    error: BaseException | None
+
+
+async def merged(streams: Sequence[AsyncIterator[_Page]]) -> AsyncGenerator[_Page, None]:
+    """Yield what any of several streams yields, as it comes; the first failure ends all and is raised."""
+    arrived: asyncio.Queue[_Page | _Ended] = asyncio.Queue()
+    pumps = [asyncio.ensure_future(_pump(stream, arrived)) for stream in streams]
+    running = len(pumps)
+    try:
+        while running:
+            item = await arrived.get()
+            if not isinstance(item, _Ended):
+                yield item
+                continue
+            running -= 1
+            if item.error is not None:
+                raise item.error
+    finally:
+        for pump in pumps:
+            pump.cancel()
+        await asyncio.gather(*pumps, return_exceptions=True)
+
+
+async def _pump(stream: AsyncIterator[_Page], arrived: asyncio.Queue[_Page | _Ended]) -> None:
+    try:
+        async for item in stream:
+            arrived.put_nowait(item)
+    except Exception as error:  # noqa: BLE001 - raised by the reader
+        arrived.put_nowait(_Ended(error))
+    else:
+        arrived.put_nowait(_Ended(None))
+    finally:
+        if isinstance(stream, AsyncGenerator):
+            await stream.aclose()
 
 
 async def _awaited(page: Awaitable[_Page]) -> _Page:
