@@ -2,8 +2,8 @@
 
 The binary columns `total` and `tier` are one Zstandard frame each, of little-endian numbers: first an int16 exponent
 per layer, then the float16 mantissas, layer by layer, ``n_price`` each. Layers alternate long and short; `total` has
-one pair, `tier` one per name in `tiers`. A density in USD per bin is ``mantissa * 2**exponent``. This is the rounding of
-the cache, so a column read back is the column that was published.
+one pair, `tier` one per name in `tiers`. A density in USD per bin is ``mantissa * 2**exponent``. This is the rounding
+of the cache, so a column read back is the column that was published.
 """
 
 from __future__ import annotations

@@ -128,6 +128,16 @@ class History:
             rows = pl.scan_delta(store).filter(_between(start_ms, end_ms - 1) & here).select(names).collect()
         return rows.select(pl.col(n).cast(spec.schema[n]) for n in names).sort("time", maintain_order=True)
 
+    def times(self, table: TableName, start_ms: int, end_ms: int) -> pl.DataFrame:
+        """Return `exchange`, `symbol` and `time` of every row of all markets with ``start_ms <= time < end_ms``."""
+        names = ["exchange", "symbol", "time"]
+        with self._translated(table):
+            store = self._open(_known(table))
+            if store is None or end_ms <= start_ms:
+                return pl.DataFrame(schema={n: TABLES[table].schema[n] for n in names})
+            rows = pl.scan_delta(store).filter(_between(start_ms, end_ms - 1)).select(names).collect()
+        return rows.with_columns(pl.col("time").cast(TIME))
+
     def last_time(self, table: TableName, market_id: str, *, level: int | None = None) -> int | None:
         """Return the latest time of a market in a table [ms]; None if it has no row there."""
         exchange, symbol = split_market_id(market_id)
