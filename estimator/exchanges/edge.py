@@ -10,9 +10,9 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import polars as pl
@@ -26,6 +26,7 @@ AHEAD_MS: Final = MINUTE_MS  # a clock may be this far ahead of ours
 LARGEST_JUMP: Final = 50.0  # open interest does not change by this factor between two rows
 _SETTLED: Final = 3  # rows that agree with each other are a new level, not a slip
 _KEPT_GAPS: Final = 1000
+_Read = TypeVar("_Read")
 
 
 @dataclass(slots=True)
@@ -229,6 +230,17 @@ def plausible_observation(
         return True
     health.reject(what, reason, example=seen)
     return False
+
+
+def readable(parse: Callable[[Any], _Read], message: Any, health: Health) -> _Read | None:
+    """Parse a message of a stream; one that is not what is documented is counted, for the next may well be."""
+    try:
+        return parse(message)
+    except BadPayload as error:
+        if not health.errors["BadPayload"]:
+            _LOG.warning("%s", error)
+        health.errors["BadPayload"] += 1
+        return None
 
 
 class MovingCandles:

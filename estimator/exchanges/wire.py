@@ -104,6 +104,8 @@ class Wire:
     throttle : bool
         Whether requests are spaced by the venue's documented weights and `limits`; off only against a server of one's
         own.
+    clock : callable, optional
+        Time in ms, where it is not that of this machine put right by the venue's: a test's.
     """
 
     def __init__(
@@ -118,8 +120,10 @@ class Wire:
         patience: Patience | None = None,
         timeout_s: float = 10.0,
         throttle: bool = True,
+        clock: Callable[[], int] | None = None,
     ) -> None:
         self.health = health
+        self.clock = clock
         self.patience = patience or Patience()
         self.client: Any = getattr(ccxt.pro, exchange_id)(
             {
@@ -172,7 +176,7 @@ class Wire:
 
     def now_ms(self) -> int:
         """Time at the venue, by the Date of its answers where that differs from the clock of this machine."""
-        return _now_ms() + self._ahead_ms
+        return self.clock() if self.clock is not None else _now_ms() + self._ahead_ms
 
     async def _once(self, endpoint: str, request: Callable[[], Awaitable[Any]]) -> Any:
         async with self._gate:
