@@ -30,7 +30,7 @@ def estimate_files(
     report(0.0, f"reading {candles.name}")
     frame = as_candles(read_frame(candles))
     report(0.2, f"reading {open_interest.name}")
-    interest = as_open_interest(read_frame(open_interest))
+    interest = as_open_interest(read_frame(open_interest), frame)
     report(0.4, f"estimating {len(frame)} candles")
     grid = estimate(read_market(market), frame, interest, parameters=Parameters.preset(preset))
     report(1.0, f"{len(grid.time)} columns of {grid.n_price} prices")
