@@ -19,6 +19,7 @@ from estimator.model.indicators import rsi
 MAX_ROWS: Final = 400
 LENS_MARGIN: Final = 0.06  # log price read beyond the window, so that its edges have a background too
 RSI_LENGTH: Final = 14
+NOW_COLUMNS: Final = 6  # how far back the map looks for a venue's latest column
 WARM_UP: Final = 150  # candles before the range, after which Wilder's average has forgotten its start
 MAX_PRINTS: Final = 1_000_000  # per venue, more than the cache keeps
 MAX_SHOWN: Final = 5000
@@ -32,6 +33,9 @@ _STOCKS: Final = ("open_interest",)
 _FLOWS: Final = ("volume", "long_liquidated_usd", "short_liquidated_usd", "predicted_long_usd", "predicted_short_usd")
 _WEIGHTED: Final = ("funding_rate", "long_short_ratio")
 SERIES: Final = (*_PRICES, *_STOCKS, *_FLOWS, *_WEIGHTED)
+
+
+Live = tuple[LiquidationGrid, pl.DataFrame]  # the provisional column and the open candle's rows
 
 
 class NotReady(LiqheatError):
@@ -165,8 +169,9 @@ def read_frame(cache: Cache, view: ViewState, statuses: Sequence[MarketStatus] |
         If the cache fails.
     """
     chosen = select_statuses(read_statuses(cache) if statuses is None else statuses, view)
-    lives = [cache.get_live(s.id) for s in chosen]
-    time_ms = _axis(view.span, chosen, live=any(lives))
+    closed_ms = max(s.last_ms for s in chosen) // view.span.interval_ms * view.span.interval_ms
+    lives = [_read_live(cache, s, closed_ms) for s in chosen]
+    time_ms = _axis(view.span, closed_ms, live=any(lives))
     rows = [_venue_rows(cache, s, view.span, time_ms, live) for s, live in zip(chosen, lives, strict=True)]
     series = _combine(rows, chosen).tail(len(time_ms))
     window = view.price or default_window(series, chosen[0].mark_price)
@@ -210,11 +215,16 @@ def default_window(series: pl.DataFrame, mark_price: float) -> tuple[float, floa
     )
 
 
-def _axis(span: Range, statuses: Sequence[MarketStatus], *, live: bool) -> Int64Array:
+def _read_live(cache: Cache, status: MarketStatus, closed_ms: int) -> Live | None:
+    """Read the open column; one that has closed since, or of a venue that fell behind, is none."""
+    live = cache.get_live(status.id)
+    return live if live is not None and int(_times(live[0])[-1]) > closed_ms else None
+
+
+def _axis(span: Range, closed_ms: int, *, live: bool) -> Int64Array:
     """Close times of the range's closed columns, and of the open interval when there is a live column."""
-    last = max(s.last_ms for s in statuses) // span.interval_ms * span.interval_ms
     n_time = span.columns + int(live)
-    return last + (np.arange(n_time, dtype=np.int64) - (span.columns - 1)) * span.interval_ms
+    return closed_ms + (np.arange(n_time, dtype=np.int64) - (span.columns - 1)) * span.interval_ms
 
 
 def _times(grid: LiquidationGrid) -> Int64Array:
@@ -227,7 +237,7 @@ def _venue_grid(
     view: ViewState,
     time_ms: Int64Array,
     window: tuple[float, float],
-    live: tuple[LiquidationGrid, pl.DataFrame] | None,
+    live: Live | None,
 ) -> LiquidationGrid | None:
     span, tiers = view.span, view.tiers != ALL_TIERS
     low, high = window[0] * np.exp(-LENS_MARGIN), window[1] * np.exp(LENS_MARGIN)
@@ -250,14 +260,15 @@ def _read_now(
     statuses: Sequence[MarketStatus],
     view: ViewState,
     window: tuple[float, float],
-    lives: Sequence[tuple[LiquidationGrid, pl.DataFrame] | None],
+    lives: Sequence[Live | None],
 ) -> LiquidationGrid:
     latest = []
     for status, live in zip(statuses, lives, strict=True):
         grid = live[0] if live is not None else None
         if grid is None or grid.tier_source is None:
-            interval_ms = LEVELS[0].interval_ms
-            grid = cache.get_columns(status.id, 0, status.last_ms - interval_ms, status.last_ms, tiers=True)
+            start_ms = status.last_ms - NOW_COLUMNS * LEVELS[0].interval_ms
+            grid = cache.get_columns(status.id, 0, start_ms, status.last_ms, tiers=True)
+            grid = grid.coarsen(1, len(grid.time)) if grid is not None else None  # the last column alone
         if grid is not None:
             latest.append(replace(grid.crop(*window), time=np.array([statuses[0].as_of_ms], dtype="datetime64[ms]")))
     if not latest:
@@ -296,7 +307,7 @@ def _venue_rows(
     status: MarketStatus,
     span: Range,
     time_ms: Int64Array,
-    live: tuple[LiquidationGrid, pl.DataFrame] | None,
+    live: Live | None,
 ) -> pl.DataFrame:
     """Series of one venue on the axis and `WARM_UP` rows before it."""
     step = span.interval_ms

@@ -122,3 +122,11 @@ def test_the_default_window_grows_with_what_the_price_does() -> None:
 def test_a_late_venue_is_called_stale(frame: ChartFrame) -> None:
     assert not frame.is_stale(frame.statuses[0])
     assert frame.is_stale(replace(sample_status("okx", "BTC", 2), as_of_ms=AS_OF_MS - 600_000))
+
+
+def test_an_open_column_that_has_closed_since_is_not_drawn_twice(cache: Cache) -> None:
+    ahead = [replace(s, last_ms=LAST_MS + 300_000, as_of_ms=LAST_MS + 300_000) for s in read_statuses(cache)]
+    frame = read_frame(cache, ViewState("BTC"), ahead)
+    assert not frame.live
+    assert frame.time_ms[-1] == LAST_MS + 300_000
+    assert [r.everywhere for r in missing_runs(frame)][-1]
