@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final, Literal, NoReturn
 import typer
 
 from estimator import cli as data_commands
-from estimator.cli import console, fail, progress_bar, read_settings
+from estimator.cli import fail, progress_bar, read_settings, say
 from estimator.errors import LiqheatError
 from estimator.settings import Settings
 
@@ -68,7 +68,7 @@ def run(
             with BundledServer(settings.data) as server:
                 _supervise(settings, server.url)
     except KeyboardInterrupt:
-        console.print("stopped")
+        say("stopped")
     except LiqheatError as error:
         fail(str(error))
 
@@ -116,12 +116,12 @@ def estimate(
         with progress_bar() as report:
             grid, frame = estimate_files(candles, open_interest, market, preset, report)
         if out is not None:
-            console.print(f"{out}: {write_grid(grid, out)} cells", highlight=False)
+            say(f"{out}: {write_grid(grid, out)} cells")
         if png is not None:
             png.write_bytes(draw_grid(grid, frame, title=json.loads(market.read_text())["symbol"]))
-            console.print(f"{png}: drawn", highlight=False)
+            say(f"{png}: drawn")
         if out is None and png is None:
-            console.print("nothing written: give --out GRID.parquet, --png MAP.png or both")
+            say("nothing written: give --out GRID.parquet, --png MAP.png or both")
     except (LiqheatError, OSError) as error:
         fail(str(error))
 
@@ -166,10 +166,7 @@ def _supervise(settings: Settings, redis_url: str) -> None:
     try:
         for name in ("web", "worker"):
             children[name] = _start(name, environment)
-        console.print(
-            f"liqheat: [bold]http://{shown}:{settings.port}[/] · {_describe(settings)} · Ctrl-C stops it",
-            highlight=False,
-        )
+        say(f"liqheat: http://{shown}:{settings.port} · {_describe(settings)} · Ctrl-C stops it", "bold")
         while True:
             time.sleep(0.2)
             code = children["web"].poll()
@@ -177,7 +174,7 @@ def _supervise(settings: Settings, redis_url: str) -> None:
                 fail(f"the web server ended with status {code}")
             code = children["worker"].poll()
             if code is not None:
-                console.print(f"liqheat: the worker ended with status {code}; starting it again in {_RESTART_S:g} s")
+                say(f"liqheat: the worker ended with status {code}; starting it again in {_RESTART_S:g} s")
                 time.sleep(_RESTART_S)
                 children["worker"] = _start("worker", environment)
     finally:

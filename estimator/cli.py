@@ -6,10 +6,11 @@ Heavy imports stand inside the commands: the supervisor and ``--help`` need none
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import NoReturn
 
 import typer
@@ -31,15 +32,20 @@ def worker() -> None:
     settings = read_settings()
     if settings.redis_url is None:
         fail("worker needs REDIS_URL; `liqheat run` starts a server of its own")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end_at_once)
     try:
         cache = Cache(settings.redis_url, ttl_s=int(settings.cache_ttl_hours * 3600))
         with progress_bar() as report:
             asyncio.run(follow(build_source(settings), cache, settings.preset, report))
-    except KeyboardInterrupt:
-        return
     except LiqheatError as error:
         fail(str(error))
+
+
+def _end_at_once(_signal: int, _frame: FrameType | None) -> NoReturn:
+    """End without waiting for threads that compute: whatever the worker holds is made anew from its source."""
+    console.show_cursor()
+    os._exit(0)
 
 
 def warm() -> None:
@@ -65,9 +71,14 @@ def read_settings() -> Settings:
         fail(f"setting {name}: {first['msg']} (got {first.get('input')!r})")
 
 
+def say(text: str, style: str | None = None) -> None:
+    """Print one line for people, whole even where no terminal tells its width."""
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
 def fail(message: str) -> NoReturn:
     """Print an error for people and exit with status 1."""
-    console.print(f"[bold red]liqheat:[/] {message}", highlight=False)
+    say(f"liqheat: {message}", "bold red" if console.is_terminal else None)
     raise typer.Exit(1)
 
 
@@ -75,14 +86,14 @@ def fail(message: str) -> NoReturn:
 def progress_bar() -> Iterator[Callable[[float, str], None]]:
     """Progress bar on a terminal; plain lines, one per stage, elsewhere."""
     if not console.is_terminal:
-        said: set[str] = set()
+        told: set[str] = set()
 
-        def say(done: float, text: str) -> None:
-            if text not in said:
-                said.add(text)
-                console.print(f"{done:4.0%} {text}", highlight=False)
+        def tell(done: float, text: str) -> None:
+            if text not in told:
+                told.add(text)
+                say(f"{done:4.0%} {text}")
 
-        yield say
+        yield tell
         return
     columns = (
         TextColumn("{task.description:34}"),

@@ -92,7 +92,7 @@ def at_rest(cache: Cache, history: MarketHistory) -> Stored:
 
 
 def times(grid: LiquidationGrid) -> list[int]:
-    return grid.time.astype("datetime64[ms]").astype(np.int64).tolist()
+    return [int(t) for t in grid.time.astype("datetime64[ms]").astype(np.int64)]
 
 
 def layers(grid: LiquidationGrid) -> list[Float32Array]:
@@ -218,7 +218,7 @@ def test_the_series_of_every_level_adds_up_to_the_candles(cache: Cache, whole: M
         assert merged["volume"].sum() == pytest.approx(candles["volume"].sum())
         assert merged["high"].max() == candles["high"].max()
         assert merged["low"].min() == candles["low"].min()
-        realised = merged["long_liquidated_usd"].sum() + merged["short_liquidated_usd"].sum()
+        realised = merged.select(pl.sum("long_liquidated_usd") + pl.sum("short_liquidated_usd")).item()
         assert realised == pytest.approx(prints["notional_usd"].sum())
 
 
@@ -328,9 +328,9 @@ def test_an_open_interest_that_comes_after_a_step_does_not_reach_back_into_it(
     cache.clear_markets()
     follower = backfilled(cache, until(whole, MIDNIGHT))
     for update in updates(received, MIDNIGHT):
-        news = {} if update.open_interest else {"open_interest": Observation(update.time_ms, 1.0)}
-        wrong = update.candle.time_ms == lost[1]  # the first candle after the loss brings news of its own
-        follower.apply(replace(update, **news) if wrong else update)
+        if update.candle.time_ms == lost[1]:  # the first candle after the loss brings news of its own
+            update = replace(update, open_interest=Observation(update.time_ms, 1.0))  # noqa: PLW2901
+        follower.apply(update)
     got = read(cache, whole.market).columns[0]
     assert_same_bits(got.pick(np.array(times(got)) <= lost[1]), expected.columns[0].pick(
         np.array(times(expected.columns[0])) <= lost[1]))  # fmt: skip
@@ -442,7 +442,7 @@ RECORDINGS: Final = {
 }
 
 
-@pytest.fixture(params=RECORDINGS.values(), ids=RECORDINGS.keys())
+@pytest.fixture(params=list(RECORDINGS.values()), ids=list(RECORDINGS))
 def recording(request: pytest.FixtureRequest) -> tuple[Path, str]:
     folder, base = request.param
     if not (MARKET_DATA / folder).exists():
