@@ -51,8 +51,9 @@ def parse_klines(file: ArchiveFile, csv: bytes) -> dict[TableName, pl.DataFrame]
         _number(taker).alias("taker_buy_volume"),
     )
     _check_times(file, frame["time"], file.start_ms, file.end_ms - MINUTE_MS, MINUTE_MS)
-    price = pl.min_horizontal("open", "high", "low", "close")
-    _check(file, frame, "low", (price > 0) & (pl.col("low") <= pl.min_horizontal("open", "close")))
+    for name in ("open", "high", "low", "close"):
+        _check(file, frame, name, pl.col(name).is_finite() & (pl.col(name) > 0))
+    _check(file, frame, "low", pl.col("low") <= pl.min_horizontal("open", "close"))
     _check(file, frame, "high", pl.col("high") >= pl.max_horizontal("open", "close", "low"))
     _check(file, frame, "volume", pl.col("volume").is_finite() & (pl.col("volume") >= 0))
     at_most = pl.col("volume") * (1 + 1e-9)
@@ -125,6 +126,8 @@ def _read_csv(file: ArchiveFile, csv: bytes) -> pl.DataFrame:
     names = first.split(",") if has_header else documented
     if absent := [name for name in documented if name not in names]:
         raise BadPayload(file.path, "header", f"lacks {', '.join(absent)}; it is {first[:200]!r}")
+    if csv.strip().count(b"\n") < has_header:
+        raise BadPayload(file.path, "csv", "has no rows")
     try:
         return pl.read_csv(csv, has_header=False, skip_rows=int(has_header), infer_schema=False, new_columns=names)
     except pl.exceptions.PolarsError as error:
@@ -148,10 +151,12 @@ def _check(file: ArchiveFile, frame: pl.DataFrame, column: str, holds: pl.Expr) 
 
 
 def _check_times(file: ArchiveFile, times: pl.Series, first_ms: int, last_ms: int, grid_ms: int) -> None:
-    frame = times.alias("time").to_frame()
-    if frame.is_empty():
-        raise BadPayload(file.path, "csv", "has no rows")
-    _check(file, frame, "time", pl.col("time").is_between(first_ms, last_ms) & (pl.col("time") % grid_ms == 0))
+    _check(
+        file,
+        times.alias("time").to_frame(),
+        "time",
+        pl.col("time").is_between(first_ms, last_ms) & (pl.col("time") % grid_ms == 0),
+    )
 
 
 def _check_unique(file: ArchiveFile, frame: pl.DataFrame) -> None:
