@@ -78,8 +78,10 @@
         const cleared = other ? [empty(), empty()] : [still(), still()];
         return settled([...cleared, still(), failed(response.status, answer, view)]);
       }
+      if (answer.readings.symbol !== view.symbol) liqheat.adopt(answer.readings.symbol);
       if (other) now.zoomed = {};
-      Object.assign(now, { query: view.query, canonical: view.canonical, etag, answer, loaded: Date.now() });
+      const { canonical } = liqheat.view.query === view.query ? liqheat.view : view;
+      Object.assign(now, { query: view.query, canonical, etag, answer, loaded: Date.now() });
       document.documentElement.dataset.banner = answer.readings.banner ? "yes" : "";
       mark("shown");
       return settled([fit(answer.figure), fitMap(answer.map), answer.readings, null]);
@@ -100,7 +102,9 @@
     }
   };
 
-  const empty = () => ({ data: [], layout: { xaxis: { visible: false }, yaxis: { visible: false }, height: 320 } });
+  const CLEAR = "rgba(0,0,0,0)";
+  const AXIS = { visible: false };
+  const empty = () => ({ data: [], layout: { xaxis: AXIS, yaxis: AXIS, height: 320, paper_bgcolor: CLEAR, plot_bgcolor: CLEAR } });
 
   let retrying = null;
   function retry() {

@@ -18,7 +18,7 @@
   function read(search, schema) {
     const given = new URLSearchParams(search);
     const tiers = Object.keys(schema.tiers);
-    const view = { symbol: given.get("symbol") || schema.default_symbol };
+    const view = { symbol: given.get("symbol") || home || schema.default_symbol };
     const venues = given.get("venues");
     view.venues = venues && venues !== "all" ? venues.split(",") : [];
     for (const [name, choices] of Object.entries(schema.choices)) {
@@ -52,6 +52,16 @@
     for (const name of ["palette", "theme"]) if (view[name] !== schema.defaults[name]) parts.push([name, view[name]]);
     return parts.map(([name, value]) => `${name}=${encodeURIComponent(value).replace(/%2C/g, ",")}`).join("&");
   }
+
+  /* An address without a coin shows the first market's; only the server knows which that is. */
+  let home = null;
+  liqheat.adopt = function (symbol) {
+    home = symbol;
+    const view = { ...liqheat.view, symbol };
+    view.canonical = write(view, liqheat.schema);
+    liqheat.view = view;
+    callbacks.set_props("view", { data: view });
+  };
 
   const triggers = () => (callbacks.callback_context.triggered || []).map((t) => t.prop_id.split(".")[0]);
 

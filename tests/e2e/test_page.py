@@ -272,7 +272,7 @@ def test_the_page_itself_refuses_to_be_framed_by_another_site(
 # ---- live ----
 
 
-def test_a_push_moves_the_price_and_then_the_chart(visit: Visit, site: Site) -> None:
+def test_a_push_moves_the_price_and_then_the_chart(visit: Visit, site: Site, note: Callable[[str, Any], None]) -> None:
     assert site.redis_url is not None
     page = visit.open("symbol=ETH&range=12h")
     page.wait_for_timeout(1500)  # the watch stands
@@ -281,9 +281,12 @@ def test_a_push_moves_the_price_and_then_the_chart(visit: Visit, site: Site) -> 
     status = sample_status("binance", "ETH", 3)
     moved = replace(status, version=2, mark_price=status.mark_price * 1.004, as_of_ms=status.as_of_ms + 1000)
     cache.put_status(moved)
+    start = time.perf_counter()
     cache.publish(moved.id, {"version": 2, "as_of_ms": moved.as_of_ms, "mark_price": moved.mark_price})
     expect(page.locator("#mark-price")).to_contain_text(f"{moved.mark_price:,.2f}"[:6], timeout=3000)
+    note("published to price on screen, ms", round(1000 * (time.perf_counter() - start)))
     page.wait_for_function("e => document.querySelector('.plot').dataset.etag !== e", arg=before, timeout=8000)
+    note("published to chart on screen, ms", round(1000 * (time.perf_counter() - start)))
     cache.put_status(status)
     cache.close()
 
@@ -351,11 +354,16 @@ def test_the_page_waits_for_a_worker_and_keeps_its_chart_when_the_cache_goes(
         page.goto(running.url)
         expect(page.get_by_role("alert")).to_contain_text("worker has not started")
         cache = Cache(redis.url)
-        cache.put_progress(0.4, "BTC on Binance")
+        cache.put_progress(0.4, "ETH on Binance")
         expect(page.get_by_role("alert")).to_contain_text("40 %", timeout=8000)
-        fill_cache(cache, levels=[0], coins=["BTC"])
-        visit.painted()
+        fill_cache(cache, levels=[0], coins=["ETH"])
+        visit.painted("symbol=ETH")
         cache.close()
+        # The address named no coin; the first market's is shown, and the controls know it.
+        assert _search(page) == ""
+        expect(page.locator("#symbol")).to_have_value("ETH")
+        _pick(page, "range", "12h")
+        visit.painted("symbol=ETH&range=12h")
         store.close()
         page.wait_for_timeout(500)
         page.evaluate("dash_clientside.set_props('nudge', { data: Date.now() })")
