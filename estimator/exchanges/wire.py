@@ -129,8 +129,10 @@ class Wire:
             {
                 "enableRateLimit": throttle,
                 "timeout": int(timeout_s * 1000),
-                # A proxy of the environment is for the world, not for a server on this machine.
+                # Proxies and certificates are for the world, not for a server on this machine.
                 "aiohttp_trust_env": exchange_base is None,
+                "verify": exchange_base is None,
+                "timeout_on_exit": 250 if exchange_base is None else 0,
                 "options": {"fetchCurrencies": False, **(options or {})},
             }
         )
@@ -250,7 +252,7 @@ class Wire:
         RegionBlocked, UnknownMarket
             Where trying again is of no use.
         """
-        failures, seen_ms = 0, _now_ms()
+        failures, seen_ms = 0, self.now_ms()
         while True:
             tap = _Tap(accepts)
             self._taps.append(tap)
@@ -258,8 +260,8 @@ class Wire:
             try:
                 async for message in tap.messages(subscription, silence_s):
                     if failures:
-                        self.health.gaps.append(Gap(seen_ms, _now_ms(), name))
-                    failures, seen_ms = 0, _now_ms()
+                        self.health.gaps.append(Gap(seen_ms, self.now_ms(), name))
+                    failures, seen_ms = 0, self.now_ms()
                     self.health.last_message_ms[name] = seen_ms
                     yield message
             except (RegionBlocked, UnknownMarket):
@@ -395,7 +397,12 @@ def windows(since_ms: int, until_ms: int, page_ms: int) -> list[tuple[int, int]]
 
 async def all_pages(fetch: Callable[[int, int], Awaitable[_Page]], pages: Sequence[tuple[int, int]]) -> list[_Page]:
     """Fetch pages at once, in order of the pages; the first failure ends the others and is raised."""
-    tasks = [asyncio.ensure_future(_awaited(fetch(start, end))) for start, end in pages]
+    return await together([fetch(start, end) for start, end in pages])
+
+
+async def together(requests: Sequence[Awaitable[_Page]]) -> list[_Page]:
+    """Await several requests at once; the first failure ends the others and is raised."""
+    tasks = [asyncio.ensure_future(request) for request in requests]
     try:
         return list(await asyncio.gather(*tasks))
     finally:
@@ -440,10 +447,6 @@ async def _pump(stream: AsyncIterator[_Page], arrived: asyncio.Queue[_Page | _En
     finally:
         if isinstance(stream, AsyncGenerator):
             await stream.aclose()
-
-
-async def _awaited(page: Awaitable[_Page]) -> _Page:
-    return await page
 
 
 def _rebased(urls: Any, base: str) -> Any:

@@ -1,0 +1,400 @@
+"""Binance: USD-M (linear) and COIN-M (inverse) perpetual futures, without a key.
+
+Facts that matter here (endpoints and units as Binance documents them):
+
+- klines carry taker-buy volume, which unified calls drop; USD-M counts volume in base coin, COIN-M in contracts with
+  the base-coin volume beside it.
+- open interest and account ratios of the past reach back 30 days, in steps of 5 minutes. A row of open interest holds
+  the value at its stamp; a ratio stamped with the start of a period counts as known at its end.
+- COIN-M counts open interest in contracts of 100 USD (BTC) or 10 USD; base coin is taken at the close of the stamp.
+- ``forceOrder`` sends at most one order per symbol per second: right in shape, a lower bound in scale. SELL closes a
+  long. ``p`` is the order's limit, ``ap`` the average fill, which is what is kept.
+- maintenance tiers need a key: `rule_brackets` stands in, and says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import aclosing
+from typing import Any, Final, Literal
+
+import polars as pl
+
+from estimator.domain import (
+    DAY_MS,
+    FUNDING_RATE,
+    HOUR_MS,
+    LONG_SHORT_RATIO,
+    MINUTE_MS,
+    OPEN_INTEREST,
+    Candle,
+    ContractType,
+    Liquidation,
+    Market,
+    Observation,
+)
+from estimator.errors import BadPayload, SourceError
+from estimator.exchanges.binance_payloads import (
+    FAMILIES,
+    INVERSE,
+    LINEAR,
+    MARK,
+    PERIOD_MS,
+    Family,
+    native_id,
+    parse_candles,
+    parse_funding,
+    parse_kline_message,
+    parse_liquidation_message,
+    parse_listings,
+    parse_mark,
+    parse_mark_candles,
+    parse_open_interest,
+    parse_open_interest_now,
+    parse_order_book,
+    parse_ratio,
+    rule_brackets,
+)
+from estimator.exchanges.edge import (
+    Health,
+    MovingCandles,
+    Recent,
+    between,
+    frame,
+    plausible_candle,
+    plausible_candles,
+    plausible_liquidation,
+    plausible_observation,
+    plausible_observations,
+    readable,
+)
+from estimator.exchanges.frames import usd_to_base
+from estimator.exchanges.venue import (
+    BracketTable,
+    Capabilities,
+    Depth,
+    FundingRate,
+    MarketListing,
+    OrderBook,
+    RateLimit,
+)
+from estimator.exchanges.wire import Patience, Wire, all_pages, merged, together, windows
+
+CAPABILITIES: Final = Capabilities(
+    candles=Depth(MINUTE_MS, None, 499),  # a page of up to 499 rows costs least per row
+    taker_buy_volume=True,
+    mark_candles=Depth(MINUTE_MS, None, 499),
+    open_interest_history=Depth(PERIOD_MS, 30 * DAY_MS, 500),
+    ratio_history=Depth(PERIOD_MS, 30 * DAY_MS, 500),
+    funding_history=Depth(HOUR_MS, None, 1000),
+    open_interest_unit="base",
+    liquidations="sampled",
+    liquidation_price_kind="fill",
+    brackets="rule",
+    order_book=True,
+    limits={
+        "fapiData": RateLimit(1000, 300),
+        "dapiData": RateLimit(1000, 300),
+        "fapiPublicGetFundingRate": RateLimit(500, 300),
+        "dapiPublicGetFundingRate": RateLimit(500, 300),
+    },
+    notes=(
+        "forceOrder sends at most one order per symbol per second",
+        "COIN-M open interest and order books are in contracts of 100 USD (BTC) or 10 USD",
+        "no call gives open interest of every market at once: the largest are chosen by volume",
+        "status 403 is the web firewall, not always a region",
+    ),
+)
+
+_BOOK_DEPTHS: Final = (5, 10, 20, 50, 100, 500, 1000)
+_CANDLE_SILENCE_S: Final = 30.0
+_LIQUIDATION_SILENCE_S: Final = 300.0  # of all markets together
+
+
+class Binance:
+    """Binance through ccxt; see `estimator.exchanges.venue.Exchange`.
+
+    Parameters
+    ----------
+    exchange_base : str, optional
+        As in `Wire`.
+    patience : Patience, optional
+    throttle : bool
+        As in `Wire`.
+    clock : callable, optional
+        As in `Wire`.
+    """
+
+    name: str = "binance"
+    capabilities: Capabilities = CAPABILITIES
+
+    def __init__(
+        self,
+        *,
+        exchange_base: str | None = None,
+        patience: Patience | None = None,
+        throttle: bool = True,
+        clock: Callable[[], int] | None = None,
+    ) -> None:
+        self.health = Health()
+        self._wires = {
+            contract: Wire(
+                family.client,
+                self.health,
+                exchange_base=exchange_base,
+                concurrent=8,
+                limits=CAPABILITIES.limits,
+                patience=patience,
+                throttle=throttle,
+                clock=clock,
+            )
+            for contract, family in FAMILIES.items()
+        }
+        self._listed: dict[ContractType, dict[str, MarketListing]] = {}
+        self._last_open_interest: dict[str, float] = {}
+
+    async def fetch_markets(self) -> list[MarketListing]:
+        """List the perpetual futures of both families, largest volume first."""
+        answers = await asyncio.gather(*map(self._list, FAMILIES.values()), return_exceptions=True)
+        found = [listing for answer in answers if not isinstance(answer, BaseException) for listing in answer.values()]
+        for answer in answers:
+            # One family out of service does not take the other with it.
+            if isinstance(answer, BaseException) and (not found or not isinstance(answer, SourceError)):
+                raise answer
+        return sorted(found, key=lambda listing: -(listing.volume_usd or 0.0))
+
+    async def _list(self, family: Family) -> dict[str, MarketListing]:
+        wire = self._wires[family.contract]
+        calls = (f"{family.public}Get{what}" for what in ("ExchangeInfo", "Ticker24hr", "FundingInfo"))
+        info, tickers, funding = await together([wire.call(call) for call in calls])
+        listed = parse_listings(info, tickers, funding, family, self.health)
+        wire.client.set_markets([wire.client.parse_market(raw) for _, raw in listed])
+        self._listed[family.contract] = {listing.native_id: listing for listing, _ in listed}
+        return self._listed[family.contract]
+
+    async def _listing(self, market: Market) -> MarketListing | None:
+        """Return what the venue lists under a market, from the last list or a first one."""
+        known = self._listed.get(market.contract) or await self._list(FAMILIES[market.contract])
+        return known.get(native_id(market))
+
+    async def _contract_size(self, market: Market) -> float:
+        if market.contract == "linear":
+            return 1.0
+        listing = await self._listing(market)
+        return listing.contract_size if listing is not None else (100.0 if market.base == "BTC" else 10.0)
+
+    async def fetch_candles(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:
+        """Return closed 1m candles with taker-buy volume."""
+        family, wire = self._of(market)
+        payloads = await self._klines(market, "Klines", "1m", MINUTE_MS, since_ms, until_ms)
+        candles = pl.concat(
+            [parse_candles(p, family, wire.now_ms()) for p in payloads] or [parse_candles([], family, 0)]
+        )
+        return between(plausible_candles(candles, wire.now_ms(), self.health), since_ms, until_ms)
+
+    async def fetch_mark_candles(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame | None:
+        """Return 1m extremes of the mark price."""
+        family, wire = self._of(market)
+        payloads = await self._klines(market, "MarkPriceKlines", "1m", MINUTE_MS, since_ms, until_ms)
+        marks = pl.concat([parse_mark_candles(p, family, wire.now_ms()) for p in payloads] or [frame(MARK, [])])
+        for column in ("mark_low", "mark_high"):
+            marks = plausible_observations(marks, column, wire.now_ms(), self.health)
+        return between(marks, since_ms, until_ms)
+
+    async def _klines(
+        self, market: Market, what: Literal["Klines", "MarkPriceKlines"], interval: str, step_ms: int,
+        since_ms: int, until_ms: int,
+    ) -> list[Any]:  # fmt: skip
+        family, wire = self._of(market)
+        size = CAPABILITIES.candles.rows
+        query = {"symbol": native_id(market), "interval": interval, "limit": size}
+        return await all_pages(
+            lambda start, end: wire.call(f"{family.public}Get{what}", query | {"startTime": start, "endTime": end - 1}),
+            windows(since_ms, min(until_ms, wire.now_ms()), size * step_ms),
+        )
+
+    async def fetch_open_interest(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:
+        """Return open interest in steps of 5 minutes, of the last 30 days at most."""
+        family, wire = self._of(market)
+        payloads = await self._statistics(market, "OpenInterestHist", since_ms, until_ms)
+        pages = [parse_open_interest(p, family) for p in payloads]
+        table = pl.concat(pages or [frame(OPEN_INTEREST, [])])
+        kept = plausible_observations(table, "open_interest", wire.now_ms(), self.health, jumps=True)
+        kept = between(kept, since_ms, until_ms)
+        return kept if family is LINEAR or kept.is_empty() else await self._contracts_to_base(market, kept)
+
+    async def _contracts_to_base(self, market: Market, contracts: pl.DataFrame) -> pl.DataFrame:
+        """Turn contracts of so many USD into base coin, at the close of each stamp."""
+        first, last = (int(t) for t in contracts["time"].dt.epoch("ms").to_numpy()[[0, -1]])
+        payloads = await self._klines(market, "Klines", "5m", PERIOD_MS, first - PERIOD_MS, last + 1)
+        now_ms = self._wires["inverse"].now_ms()
+        candles = plausible_candles(
+            pl.concat([parse_candles(p, INVERSE, now_ms) for p in payloads]), now_ms, self.health
+        )
+        usd = contracts.with_columns(pl.col("open_interest") * await self._contract_size(market))
+        return usd_to_base(usd, between(candles, 0, now_ms))
+
+    async def fetch_open_interest_now(self, market: Market) -> Observation:
+        """Return open interest now. [base coin]
+
+        Raises
+        ------
+        SourceError
+            Also where the value cannot be.
+        """
+        family, wire = self._of(market)
+        symbol = {"symbol": native_id(market)}
+        seen = parse_open_interest_now(await wire.call(f"{family.public}GetOpenInterest", symbol), family)
+        if family is INVERSE:
+            mark, _ = parse_mark(await wire.call(f"{family.public}GetPremiumIndex", symbol), family)
+            seen = Observation(seen.time_ms, seen.value * await self._contract_size(market) / mark)
+        last = self._last_open_interest.get(market.id)
+        if not plausible_observation(seen, wire.now_ms(), self.health, "open_interest", last=last):
+            raise BadPayload(f"{family.public}GetOpenInterest", "openInterest", f"{seen.value} cannot be after {last}")
+        self._last_open_interest[market.id] = seen.value
+        return seen
+
+    async def fetch_long_short_ratio(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:
+        """Return the ratio of all accounts, of the last 30 days at most."""
+        return await self._ratio(market, "GlobalLongShortAccountRatio", since_ms, until_ms)
+
+    async def fetch_top_trader_ratio(
+        self, market: Market, since_ms: int, until_ms: int, *, of: Literal["accounts", "positions"]
+    ) -> pl.DataFrame:
+        """Return the ratio of the fifth of accounts with most margin, by accounts or by positions."""
+        endpoint = "TopLongShortAccountRatio" if of == "accounts" else "TopLongShortPositionRatio"
+        return await self._ratio(market, endpoint, since_ms, until_ms)
+
+    async def _ratio(self, market: Market, what: str, since_ms: int, until_ms: int) -> pl.DataFrame:
+        family, wire = self._of(market)
+        payloads = await self._statistics(market, what, since_ms - PERIOD_MS, until_ms - PERIOD_MS)
+        pages = [parse_ratio(p, f"{family.data}Get{what}") for p in payloads]
+        table = pl.concat(pages or [frame(LONG_SHORT_RATIO, [])])
+        kept = plausible_observations(table, "long_short_ratio", wire.now_ms() + PERIOD_MS, self.health)
+        return between(kept, since_ms, until_ms)
+
+    async def _statistics(self, market: Market, what: str, since_ms: int, until_ms: int) -> list[Any]:
+        family, wire = self._of(market)
+        # Older than the venue keeps is refused, not answered with nothing.
+        since_ms = max(since_ms, wire.now_ms() - 30 * DAY_MS + PERIOD_MS)
+        name = native_id(market)
+        query: dict[str, Any] = {"symbol": name} if family is LINEAR else {"pair": name.removesuffix("_PERP")}
+        if family is INVERSE and what == "OpenInterestHist":
+            query["contractType"] = "PERPETUAL"
+        query |= {"period": "5m", "limit": 500}
+        return await all_pages(
+            lambda start, end: wire.call(f"{family.data}Get{what}", query | {"startTime": start, "endTime": end - 1}),
+            windows(since_ms, min(until_ms, wire.now_ms() + 1), 500 * PERIOD_MS),
+        )
+
+    async def fetch_funding_rate(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:
+        """Return settled funding, a fraction per interval of the market."""
+        family, wire = self._of(market)
+        pages, start, limit = [frame(FUNDING_RATE, [])], since_ms, 1000
+        while start < until_ms:
+            query = {"symbol": native_id(market), "startTime": start, "endTime": until_ms - 1, "limit": limit}
+            page = parse_funding(await wire.call(f"{family.public}GetFundingRate", query), family)
+            pages.append(page)
+            if page.height < limit:
+                break
+            start = int(page["time"].dt.epoch("ms").to_numpy()[-1]) + 1
+        table = plausible_observations(pl.concat(pages), "funding_rate", wire.now_ms(), self.health, positive=False)
+        return between(table, since_ms, until_ms)
+
+    async def fetch_funding_rate_now(self, market: Market) -> FundingRate:
+        """Return the rate that is forming."""
+        family, wire = self._of(market)
+        _, rate = parse_mark(await wire.call(f"{family.public}GetPremiumIndex", {"symbol": native_id(market)}), family)
+        listing = await self._listing(market)
+        return FundingRate(rate.time_ms, rate.rate, listing.funding_interval_ms if listing is not None else None)
+
+    async def fetch_brackets(self, market: Market) -> BracketTable:
+        """Return tiers by rule."""
+        return rule_brackets(market.base, market.contract)
+
+    async def fetch_order_book(self, market: Market, depth: int) -> OrderBook:
+        """Return the visible book, up to 1000 levels a side."""
+        family, wire = self._of(market)
+        limit = next((d for d in _BOOK_DEPTHS if d >= depth), _BOOK_DEPTHS[-1])
+        payload = await wire.call(f"{family.public}GetDepth", {"symbol": native_id(market), "limit": limit})
+        return parse_order_book(payload, family, await self._contract_size(market))
+
+    async def watch_candles(self, markets: Sequence[Market]) -> AsyncIterator[tuple[Market, Candle, bool]]:
+        """Yield moving 1m candles from the kline streams, about four a second and market."""
+        order = MovingCandles(self.health)
+        async with aclosing(merged([self._watch_candles(group, order) for group in _by_family(markets)])) as candles:
+            async for candle in candles:
+                yield candle
+
+    async def _watch_candles(
+        self, markets: Sequence[Market], order: MovingCandles
+    ) -> AsyncIterator[tuple[Market, Candle, bool]]:
+        family, wire = self._of(markets[0])
+        by_id = {native_id(market): market for market in markets}
+        pairs = [[symbol, "1m"] for symbol in await self._symbols(markets)]
+        messages = wire.stream(
+            f"candles of {family.client}",
+            lambda: wire.client.watch_ohlcv_for_symbols(pairs),
+            lambda message: isinstance(message, dict) and message.get("e") == "kline",
+            silence_s=_CANDLE_SILENCE_S,
+        )
+        async with aclosing(messages):
+            async for message in messages:
+                read = readable(lambda m: parse_kline_message(m, family), message, self.health)
+                market = by_id.get(read[0]) if read is not None else None
+                if market is None or read is None or not plausible_candle(read[1], wire.now_ms(), self.health):
+                    continue
+                _, candle, closed = read
+                if order.accept(market.id, candle, closed=closed):
+                    yield market, candle, closed
+
+    async def watch_liquidations(self, markets: Sequence[Market]) -> AsyncIterator[tuple[Market, Liquidation]]:
+        """Yield forced orders, at most one per market and second."""
+        async with aclosing(merged([self._watch_liquidations(group) for group in _by_family(markets)])) as prints:
+            async for item in prints:
+                yield item
+
+    async def _watch_liquidations(self, markets: Sequence[Market]) -> AsyncIterator[tuple[Market, Liquidation]]:
+        family, wire = self._of(markets[0])
+        by_id = {native_id(market): market for market in markets}
+        await self._symbols(markets)
+        sizes = {} if family is LINEAR else {native_id(m): await self._contract_size(m) for m in markets}
+        recent = Recent()
+        messages = wire.stream(
+            f"liquidations of {family.client}",
+            lambda: wire.client.watch_liquidations_for_symbols([]),
+            lambda message: isinstance(message, dict) and message.get("e") == "forceOrder",
+            silence_s=_LIQUIDATION_SILENCE_S,
+        )
+        async with aclosing(messages):
+            async for message in messages:
+                read = readable(lambda m: parse_liquidation_message(m, sizes), message, self.health)
+                market = by_id.get(read[0]) if read is not None else None
+                if market is None or read is None or not plausible_liquidation(read[1], wire.now_ms(), self.health):
+                    continue
+                # One order per symbol and second is all there is: an equal one is the same one.
+                if recent.repeats(read):
+                    self.health.reject("liquidations", "repeated message", example=read)
+                    continue
+                yield market, read[1]
+
+    async def _symbols(self, markets: Sequence[Market]) -> list[str]:
+        """Return ccxt's symbols of markets, which its subscriptions want; the client knows its markets afterwards."""
+        await self._listing(markets[0])
+        client = self._wires[markets[0].contract].client
+        return [str(client.safe_symbol(native_id(market), None, None, "swap")) for market in markets]
+
+    def _of(self, market: Market) -> tuple[Family, Wire]:
+        return FAMILIES[market.contract], self._wires[market.contract]
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await asyncio.gather(*(wire.close() for wire in self._wires.values()))
+
+
+def _by_family(markets: Iterable[Market]) -> list[list[Market]]:
+    groups: dict[ContractType, list[Market]] = {}
+    for market in markets:
+        groups.setdefault(market.contract, []).append(market)
+    return list(groups.values())
