@@ -153,8 +153,8 @@ class Journal:
             except redis.ResponseError as error:
                 if not str(error).startswith("NOGROUP"):
                     raise
-                self._create_group()
-                return []
+                self._create_group()  # the first read, or the first after Redis lost everything
+                reply = self._redis.xreadgroup(_GROUP, consumer, {JOURNAL: after}, count=count, block=block_ms)
         return [Delivered(i, _entry(fields)) for i, fields in _flatten(reply)]
 
     def _create_group(self) -> None:

@@ -100,6 +100,8 @@ class History:
         with self._translated(table), self._locks[table]:
             for _ in range(_ATTEMPTS):
                 store = self._open(table) or self._create(table)
+                if store is None:
+                    continue
                 fresh = _without_stored(store, table, rows)
                 if fresh.is_empty() or self._commit(store, table, fresh):
                     return fresh.height
@@ -216,16 +218,23 @@ class History:
             raise
         return opened[table]
 
-    def _create(self, table: TableName) -> DeltaTable:
+    def _create(self, table: TableName) -> DeltaTable | None:
+        """Make and return the table; None if another process was first."""
         schema = {**TABLES[table].schema, "date": pl.Date()}
-        write_deltalake(
-            f"{self.root}/{table}",
-            pl.DataFrame(schema=schema),
-            mode="ignore",  # another process may be about to make it as well
-            partition_by=["date"],
-            configuration=_CONFIGURATION,
-        )
-        return DeltaTable(f"{self.root}/{table}")
+        try:
+            write_deltalake(
+                f"{self.root}/{table}",
+                pl.DataFrame(schema=schema),
+                mode="ignore",
+                partition_by=["date"],
+                configuration=_CONFIGURATION,
+                commit_properties=_ALONE,
+            )
+        except CommitFailedError:
+            if self._open(table) is None:
+                raise
+            return None
+        return self._open(table)
 
     def _commit(self, store: DeltaTable, table: TableName, rows: pl.DataFrame) -> bool:
         """Store `rows`; False if another commit came first."""
