@@ -34,7 +34,7 @@ from estimator.domain import (
     Market,
     Observation,
 )
-from estimator.errors import BadPayload, SourceError
+from estimator.errors import BadPayload, SourceError, UnknownMarket
 from estimator.exchanges.binance_payloads import (
     FAMILIES,
     INVERSE,
@@ -331,8 +331,8 @@ class Binance:
         self, markets: Sequence[Market], order: MovingCandles
     ) -> AsyncIterator[tuple[Market, Candle, bool]]:
         family, wire = self._of(markets[0])
-        by_id = {native_id(market): market for market in markets}
-        pairs = [[symbol, "1m"] for symbol in await self._symbols(markets)]
+        by_id = await self._followed(markets)
+        pairs = [[wire.client.safe_symbol(native, None, None, "swap"), "1m"] for native in by_id]
         messages = wire.stream(
             f"candles of {family.client}",
             lambda: wire.client.watch_ohlcv_for_symbols(pairs),
@@ -357,9 +357,8 @@ class Binance:
 
     async def _watch_liquidations(self, markets: Sequence[Market]) -> AsyncIterator[tuple[Market, Liquidation]]:
         family, wire = self._of(markets[0])
-        by_id = {native_id(market): market for market in markets}
-        await self._symbols(markets)
-        sizes = {} if family is LINEAR else {native_id(m): await self._contract_size(m) for m in markets}
+        by_id = await self._followed(markets)
+        sizes = {} if family is LINEAR else {native: await self._contract_size(m) for native, m in by_id.items()}
         recent = Recent()
         messages = wire.stream(
             f"liquidations of {family.client}",
@@ -379,11 +378,21 @@ class Binance:
                     continue
                 yield market, read[1]
 
-    async def _symbols(self, markets: Sequence[Market]) -> list[str]:
-        """Return ccxt's symbols of markets, which its subscriptions want; the client knows its markets afterwards."""
+    async def _followed(self, markets: Sequence[Market]) -> dict[str, Market]:
+        """Return the markets that are listed by native name; the client knows them afterwards.
+
+        Raises
+        ------
+        UnknownMarket
+            If none is: one that is delisted does not stop the others.
+        """
         await self._listing(markets[0])
-        client = self._wires[markets[0].contract].client
-        return [str(client.safe_symbol(native_id(market), None, None, "swap")) for market in markets]
+        listed = self._listed[markets[0].contract]
+        found = {native_id(market): market for market in markets if native_id(market) in listed}
+        self.health.reject("markets", "not listed", len(markets) - len(found))
+        if not found:
+            raise UnknownMarket(f"not listed: {', '.join(market.id for market in markets)}")
+        return found
 
     def _of(self, market: Market) -> tuple[Family, Wire]:
         return FAMILIES[market.contract], self._wires[market.contract]

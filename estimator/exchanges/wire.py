@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
-import aiohttp
 import ccxt.pro
 from aiolimiter import AsyncLimiter
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_random_exponential
@@ -27,7 +26,6 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 from estimator.domain import Gap
 from estimator.errors import (
     BadPayload,
-    Banned,
     RateLimited,
     RegionBlocked,
     SourceError,
@@ -35,21 +33,12 @@ from estimator.errors import (
     VenueDown,
 )
 from estimator.exchanges.edge import Health
+from estimator.exchanges.translate import Answer, translated
 from estimator.exchanges.venue import RateLimit
 
 _LOG: Final = logging.getLogger(__name__)
 _Page = TypeVar("_Page")
 
-# Raised before a venue's own reason is known, first match wins.
-_BY_CLASS: Final[tuple[tuple[type[Exception], type[SourceError]], ...]] = (
-    (ccxt.RestrictedLocation, RegionBlocked),
-    (ccxt.BadSymbol, UnknownMarket),
-    (ccxt.MarketClosed, UnknownMarket),
-    (ccxt.RateLimitExceeded, RateLimited),
-    (ccxt.DDoSProtection, RateLimited),
-    (ccxt.NetworkError, VenueDown),
-)
-_SERVER_ERROR: Final = 500
 _DATE_STEP_MS: Final = 2_000
 
 
@@ -72,13 +61,7 @@ class Patience:
     obeyed_s: float = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    status: int
-    headers: Mapping[str, str]
-
-
-_answer: ContextVar[_Answer | None] = ContextVar("_answer", default=None)
+_answer: ContextVar[Answer | None] = ContextVar("_answer", default=None)
 
 
 class Wire:
@@ -217,7 +200,7 @@ class Wire:
         return max(asked or 0.0, 0.0) + jitter
 
     def _on_answer(self, code: int, reason: str, url: str, method: str, headers: Any, *rest: Any) -> Any:
-        answer = _Answer(code, {str(k).lower(): str(v) for k, v in headers.items()})
+        answer = Answer(code, {str(k).lower(): str(v) for k, v in headers.items()})
         _answer.set(answer)
         with contextlib.suppress(KeyError, ValueError):
             theirs = int(email.utils.parsedate_to_datetime(answer.headers["date"]).timestamp() * 1000)
@@ -352,46 +335,9 @@ class _Tap:
                 socket.on_error(ccxt.NetworkError("hung up"))
 
 
-def translated(error: Exception, endpoint: str, answer: _Answer | None) -> SourceError:
-    """Put a ccxt error into our own tree; the status of the answer says more than ccxt's class."""
-    said = f"{endpoint}: {_first_line(error)}"
-    if answer is not None:
-        by_status = _by_status(answer, said)
-        if by_status is not None:
-            return by_status
-    if isinstance(error.__cause__, aiohttp.ClientError | asyncio.TimeoutError):
-        return VenueDown(said)
-    for theirs, ours in _BY_CLASS:
-        if isinstance(error, theirs):
-            return ours(said)
-    if isinstance(error, ccxt.BadResponse | ccxt.NullResponse):
-        return BadPayload(endpoint, "body", _first_line(error))
-    return SourceError(said)
-
-
-def _by_status(answer: _Answer, said: str) -> SourceError | None:
-    if answer.status in {403, 451}:
-        return RegionBlocked(said)
-    if answer.status in {418, 429}:
-        kind = Banned if answer.status == 418 else RateLimited
-        return kind(said, _retry_after_s(answer.headers.get("retry-after")))
-    return VenueDown(said) if answer.status >= _SERVER_ERROR else None
-
-
-def _retry_after_s(value: str | None) -> float | None:
-    """Seconds of a Retry-After header, which is a number or a date."""
-    if value is None:
-        return None
-    with contextlib.suppress(ValueError):
-        return max(float(value), 0.0)
-    with contextlib.suppress(ValueError, TypeError):
-        return max(email.utils.parsedate_to_datetime(value).timestamp() - time.time(), 0.0)
-    return None
-
-
 def windows(since_ms: int, until_ms: int, page_ms: int) -> list[tuple[int, int]]:
     """Cut a stretch of time into pages, ends exclusive; cuts lie on multiples of `page_ms`."""
-    cuts = range(since_ms - since_ms % page_ms, until_ms, page_ms)
+    cuts = range(since_ms - since_ms % page_ms, until_ms if since_ms < until_ms else 0, page_ms)
     return [(max(start, since_ms), min(start + page_ms, until_ms)) for start in cuts]
 
 
@@ -459,10 +405,6 @@ def _rebased(urls: Any, base: str) -> Any:
     scheme = "ws" if parts.scheme.startswith("ws") else "http"
     host = parts.netloc.rsplit(":", 1)[0]
     return f"{scheme}://{base.split('://', 1)[1]}/{host}{parts.path}"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 def _now_ms() -> int:

@@ -19,7 +19,7 @@ class BinanceWire:
     """fapi, dapi and their sockets. Both families show the same feed."""
 
     venue = LINEAR_VENUE
-    hosts = ("fapi.binance.com", "dapi.binance.com", "fstream.binance.com", "dstream.binance.com")
+    hosts: tuple[str, ...] = ("fapi.binance.com", "dapi.binance.com", "fstream.binance.com", "dstream.binance.com")
 
     def __init__(self) -> None:
         self._routes: dict[str, Callable[[_Asked], Json]] = {

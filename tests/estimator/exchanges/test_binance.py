@@ -446,3 +446,17 @@ def test_after_a_lost_connection_the_stream_goes_on_and_the_gap_is_known() -> No
         assert venue.health.reconnects.total() == 1
 
     with_binance(test)
+
+
+def test_a_delisted_market_does_not_stop_the_others() -> None:
+    async def test(venue: Binance, server: VenueServer, feed: Feed) -> None:
+        gone = Market("binance", "LUNA/USDT:USDT", "linear", LINEAR_BTC.brackets)
+        ticks: list[tuple[Market, Candle, bool]] = []
+        async with following(server, taken(venue.watch_candles([gone, LINEAR_BTC]), ticks), subscriptions=1):
+            await feed.advance(MINUTE_MS)
+        assert {market for market, *_ in ticks} == {LINEAR_BTC}
+        assert venue.health.rejected == {("markets", "not listed"): 1}
+        with pytest.raises(UnknownMarket, match="LUNA"):
+            await taken(venue.watch_candles([gone]), [])
+
+    with_binance(test)
