@@ -1,0 +1,1 @@
+"""What liqheat costs, against its targets and against simpler ways: ``python -m tests.benchmarks [kernel cache …]``."""
