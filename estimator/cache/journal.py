@@ -172,7 +172,9 @@ def _fields(entry: Entry) -> dict[str, str | bytes | int]:
 def _entry(fields: Mapping[bytes, bytes]) -> Entry:
     """Fields of any other shape become an entry that does not decode, which is then rejected with its reason."""
     table, market_id, rows, n_rows = (fields.get(name, b"") for name in (b"t", b"m", b"r", b"n"))
-    return Entry(table.decode(), market_id.decode(), rows, int(n_rows) if n_rows.isdigit() else 0)
+    return Entry(
+        table.decode(errors="replace"), market_id.decode(errors="replace"), rows, int(n_rows) if n_rows.isdigit() else 0
+    )
 
 
 def _flatten(reply: Any) -> list[tuple[bytes, Mapping[bytes, bytes]]]:

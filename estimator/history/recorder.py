@@ -55,7 +55,8 @@ class Recorder:
     """Takes entries off the journal, commits them to history in batches, and only then acknowledges them.
 
     Killed at any point it loses nothing: entries without acknowledgement are taken again by the next recorder of that
-    name, and rows of which the commit had succeeded are recognised by their key.
+    name, and rows of which the commit had succeeded are recognised by their key. (A loss of power is another matter:
+    what the last second brought may not have reached the disk, neither of Redis nor of history.)
 
     Parameters
     ----------
@@ -136,22 +137,33 @@ class Recorder:
         return batch
 
     def _store(self, batch: Sequence[Delivered]) -> None:
-        frames: dict[TableName, list[pl.DataFrame]] = defaultdict(list)
-        stored = []
+        by_table: dict[str, list[Delivered]] = defaultdict(list)
         for delivered in batch:
-            try:
-                table, rows = _decode(delivered)
-            except LiqheatError as error:
-                self._reject(delivered, error)
-            else:
-                frames[table].append(rows)
-                stored.append(delivered.id)
-        for table, parts in frames.items():
-            rows = pl.concat(parts)
-            added = self._history.append(table, rows)
-            self._stored += added
-            self._known += rows.height - added
+            by_table[delivered.entry.table].append(delivered)
+        stored: list[bytes] = []
+        for table, part in by_table.items():
+            good, rows = self._decode(table, part)
+            stored += good
+            if rows is not None:
+                added = self._history.append(_table_name(table), rows)
+                self._stored += added
+                self._known += rows.height - added
         self._journal.ack(stored)
+
+    def _decode(self, table: str, part: Sequence[Delivered]) -> tuple[list[bytes], pl.DataFrame | None]:
+        """Return the ids and the rows of the entries that can be stored, and set the others aside."""
+        try:  # all at once, which is five times faster
+            return [d.id for d in part], _rows(table, part)
+        except (LiqheatError, pl.exceptions.PolarsError):
+            decoded = {d.id: rows for d in part if (rows := self._decode_one(table, d)) is not None}
+        return list(decoded), pl.concat(decoded.values()) if decoded else None
+
+    def _decode_one(self, table: str, delivered: Delivered) -> pl.DataFrame | None:
+        try:
+            return _rows(table, [delivered])
+        except LiqheatError as error:
+            self._reject(delivered, error)
+            return None
 
     def _reject(self, delivered: Delivered, error: LiqheatError) -> None:
         _LOG.error("journal entry %s can never be stored and is set aside: %s", delivered.id.decode(), error)
@@ -195,16 +207,20 @@ _SET: Final = threading.Event()
 _SET.set()
 
 
-def _decode(delivered: Delivered) -> tuple[TableName, pl.DataFrame]:
-    """Return table and rows of an entry in the form the table stores.
+def _rows(table: str, part: Sequence[Delivered]) -> pl.DataFrame:
+    """Return the rows of entries in the form the table stores.
 
     Raises
     ------
     CorruptEntry, InputError, ParameterError
-        If it can never be stored.
+        If one of them can never be stored.
     """
-    entry = delivered.entry
-    for table in TABLES:
-        if table == entry.table:
-            return table, prepare(table, with_market(entry.market_id, entry.frame()))
-    raise InputError("journal", "no such table", column="table", value=entry.table)
+    frames = [with_market(d.entry.market_id, d.entry.frame()) for d in part]
+    return prepare(_table_name(table), pl.concat(frames, how="diagonal_relaxed"))
+
+
+def _table_name(table: str) -> TableName:
+    for name in TABLES:
+        if name == table:
+            return name
+    raise InputError("journal", "no such table", column="table", value=table)

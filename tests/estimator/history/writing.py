@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from pathlib import Path
 
 import polars as pl
@@ -52,3 +53,4 @@ def produce_and_record(url: str, root: str, acknowledged: str, first: int) -> No
         for batch in range(first, 1_000_000):
             cache.journal.add(entries_of(batch))
             os.write(out.fileno(), b"%d\n" % batch)
+            time.sleep(0.005)  # leave the recorder its share of the processor
