@@ -116,7 +116,6 @@ def _register_browser(app: Any) -> None:
     app.clientside_callback(
         ClientsideFunction("liqheat", "load"),
         Output(Id.CHART, "figure"),
-        Output(Id.MAP, "figure"),
         Output(Id.READINGS, "data"),
         Output(Id.NOTICE, "children"),
         Input(Id.VIEW, "data"),

@@ -56,7 +56,6 @@ class Id(StrEnum):
     LEGEND = "legend"
     CHART = "chart"
     MAP = "map"
-    MAP_TITLE = "map-title"
     MAP_LEGEND = "map-legend"
     NOTICE = "notice"
     LIQUIDATED = "liquidated"
@@ -294,7 +293,7 @@ def _main() -> Component:
                         className="map-box",
                         **_aria(label="Liquidation map now"),
                         children=[
-                            html.Div(id=Id.MAP_TITLE, className="box-title", children="Liquidation map now"),
+                            html.Div("Liquidation map now", className="box-title"),
                             dcc.Graph(id=Id.MAP, config=MAP_CONFIG, responsive=False),
                             html.Div(id=Id.MAP_LEGEND, className="map-legend"),
                         ],

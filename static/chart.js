@@ -46,9 +46,9 @@
     return found;
   }
 
-  /* -> [chart figure, map figure, readings, notice] */
+  /* -> [chart figure, readings, notice]; the map follows once the chart is painted */
   callbacks.liqheat.load = async function (view) {
-    const nothing = [still(), still(), still(), still()];
+    const nothing = [still(), still(), still()];
     if (!view) return nothing;
     const other = view.query !== now.query;
     if (!other && now.flight) {
@@ -65,31 +65,30 @@
       if (response.ok && !other && etag && etag === now.etag) {
         now.loaded = Date.now();
         mark("shown");
-        return settled([still(), still(), still(), null]);
+        return settled([still(), still(), null]);
       }
       const answer = await response.json();
       if (flight.signal.aborted) return nothing;
       if (!response.ok && !other && response.status === 503) {
         retry();
         mark("stale");
-        return settled([still(), still(), still(), old(answer.reason)]);
+        return settled([still(), still(), old(answer.reason)]);
       }
       if (!response.ok) {
-        const cleared = other ? [empty(), empty()] : [still(), still()];
-        return settled([...cleared, still(), failed(response.status, answer, view)]);
+        return settled([still(), still(), failed(response.status, answer, view)]);
       }
       if (answer.readings.symbol !== view.symbol) liqheat.adopt(answer.readings.symbol);
       if (other) now.zoomed = {};
       const { canonical } = liqheat.view.query === view.query ? liqheat.view : view;
-      Object.assign(now, { query: view.query, canonical, etag, answer, loaded: Date.now() });
+      Object.assign(now, { query: view.query, canonical, etag, answer, loaded: Date.now(), mapDue: true });
       document.documentElement.dataset.banner = answer.readings.banner ? "yes" : "";
       mark("shown");
-      return settled([fit(answer.figure), fitMap(answer.map), answer.readings, null]);
+      return settled([fit(answer.figure), answer.readings, null]);
     } catch (error) {
       if (flight.signal.aborted) return nothing;
       retry();
       mark(now.query !== null ? "stale" : "failed");
-      return settled([still(), still(), still(), unreachable()]);
+      return settled([still(), still(), unreachable()]);
     }
 
     function settled(result) {
@@ -101,10 +100,6 @@
       return result;
     }
   };
-
-  const CLEAR = "rgba(0,0,0,0)";
-  const AXIS = { visible: false };
-  const empty = () => ({ data: [], layout: { xaxis: AXIS, yaxis: AXIS, height: 320, paper_bgcolor: CLEAR, plot_bgcolor: CLEAR } });
 
   let retrying = null;
   function retry() {
@@ -219,7 +214,6 @@
 
   /* The map stands beside the heatmap with its prices at the same height. */
   function fitMap(figure) {
-    if (!figure) return empty();
     const box = document.querySelector(".map-box");
     const beside = !narrow() && now.main;
     const margin = { l: 6, r: 8, t: beside ? now.main.margin.t : 20, b: 34 };
@@ -234,8 +228,8 @@
 
   function refit() {
     if (!now.answer) return;
+    now.mapDue = true;
     callbacks.set_props("chart", { figure: fit(now.answer.figure) });
-    callbacks.set_props("map", { figure: fitMap(now.answer.map) });
   }
 
   let resizing = null;
@@ -256,6 +250,8 @@
   function painted(gd) {
     const { query, etag } = (gd.layout && gd.layout.meta) || {};
     if (query === undefined) return;
+    if (now.mapDue) callbacks.set_props("map", { figure: fitMap(now.answer.map) });
+    now.mapDue = false;
     Object.assign(plot().dataset, { shown: query, etag: etag || "", painted: Math.round(performance.now()) });
   }
 
