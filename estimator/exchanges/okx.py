@@ -1,0 +1,365 @@
+"""OKX, linear (USDT, USDC) and inverse perpetual swaps, through its public v5 interface and channels."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from typing import Any, Final
+
+import polars as pl
+
+from estimator.domain import (
+    CANDLES,
+    DAY_MS,
+    FUNDING_RATE,
+    HOUR_MS,
+    LONG_SHORT_RATIO,
+    MINUTE_MS,
+    OPEN_INTEREST,
+    Candle,
+    Liquidation,
+    Market,
+    Observation,
+)
+from estimator.errors import UnknownMarket
+from estimator.exchanges.edge import (
+    Health,
+    MovingCandles,
+    Recent,
+    between,
+    plausible_candle,
+    plausible_candles,
+    plausible_liquidation,
+    plausible_observations,
+    readable,
+)
+from estimator.exchanges.live import Levels, subscribing
+from estimator.exchanges.okx_payloads import (
+    MARK_CANDLES,
+    family,
+    native_id,
+    parse_brackets,
+    parse_candle_message,
+    parse_candles,
+    parse_funding_rate,
+    parse_funding_rate_now,
+    parse_liquidation_message,
+    parse_long_short_ratio,
+    parse_mark_candles,
+    parse_mark_price,
+    parse_markets,
+    parse_open_interest,
+    parse_open_interest_now,
+    parse_order_book,
+)
+from estimator.exchanges.venue import (
+    BracketTable,
+    Capabilities,
+    Depth,
+    FundingRate,
+    MarketListing,
+    OrderBook,
+    RateLimit,
+)
+from estimator.exchanges.wire import Patience, Wire, all_pages, together, windows
+
+_Read = Callable[[int, int], Awaitable[pl.DataFrame]]
+_Schema = dict[str, pl.DataType]
+
+_FIVE_MINUTES: Final = 5 * MINUTE_MS
+_STATISTICS_ROWS: Final = 1440  # of each period; older ones are gone
+_RECENT_MS: Final = 1400 * MINUTE_MS  # candles younger than this are in the quicker of two endpoints
+_LEAST_FULL_PAGE: Final = 99  # 100 without the candle that still runs: a page this long may be cut short
+_BOOK_DEPTH: Final = 400
+_SILENCE_S: Final = 60.0
+# Channels that never rest: where nothing of them comes either, the socket is dead and not the market quiet.
+_PULSE: Final = "BTC-USDT-SWAP"
+
+CAPABILITIES: Final = Capabilities(
+    candles=Depth(MINUTE_MS, None, 300),
+    taker_buy_volume=False,
+    mark_candles=Depth(MINUTE_MS, None, 100),
+    open_interest_history=Depth(_FIVE_MINUTES, _STATISTICS_ROWS * HOUR_MS, 100),
+    ratio_history=Depth(_FIVE_MINUTES, _STATISTICS_ROWS * HOUR_MS, 100),
+    funding_history=Depth(HOUR_MS, 90 * DAY_MS, 100),
+    open_interest_unit="base",
+    liquidations="partial",
+    liquidation_price_kind="bankruptcy",
+    brackets="public",
+    order_book=True,
+    limits={
+        "publicGetMarketCandles": RateLimit(40, 2.0),
+        "publicGetMarketHistory": RateLimit(20, 2.0),
+        "publicGetRubikStatContractsOpenInterestHistory": RateLimit(10, 2.0),
+        "publicGetRubik": RateLimit(5, 2.0),
+        "publicGetPublic": RateLimit(10, 2.0),
+    },
+    notes=(
+        "Open interest and account ratio keep 1440 rows a period: 5 days of five minutes, then 60 days of hours.",
+        "Their rows are stamped with the start of a period and count as known at its end.",
+        "Open interest is the instrument's, in base coin: what the venue has in USD is converted at an older price.",
+        "At most one liquidation per second and market is shown, and the venue calls that not all of them.",
+        "Position tiers are bounded in contracts and turned into notional at the mark price of the moment.",
+        "Listings carry tiers by rule; fetch_brackets gives the venue's own.",
+    ),
+)
+
+
+class Okx:
+    """OKX's linear and inverse perpetual swaps; an `estimator.exchanges.venue.Exchange`.
+
+    Parameters
+    ----------
+    exchange_base : str, optional
+        Address of a server that stands for the venue, as in `Wire`.
+    patience : Patience, optional
+    throttle, clock
+        As in `Wire`.
+    """
+
+    name: str = "okx"
+    capabilities: Capabilities = CAPABILITIES
+
+    def __init__(
+        self,
+        *,
+        exchange_base: str | None = None,
+        patience: Patience | None = None,
+        throttle: bool = True,
+        clock: Callable[[], int] | None = None,
+    ) -> None:
+        self.health = Health()
+        # ccxt knows the weights of these endpoints and spaces requests by them.
+        self._wire = Wire(
+            "okx", self.health, exchange_base=exchange_base, patience=patience, throttle=throttle, clock=clock
+        )
+        self._levels = Levels(self.health)
+        self._listing = asyncio.Lock()
+        self._sizes: dict[str, float] = {}
+
+    async def fetch_markets(self) -> list[MarketListing]:
+        """List the perpetual futures that trade now, largest first."""
+        swaps = {"instType": "SWAP"}
+        calls = ("publicGetPublicInstruments", "publicGetMarketTickers", "publicGetPublicOpenInterest")
+        instruments, tickers, held = await together([self._wire.call(call, swaps) for call in calls])
+        listings = parse_markets(instruments, tickers, held, self.health)
+        self._sizes = {one.market.id: one.contract_size for one in listings}
+        return sorted(listings, key=lambda one: -(one.open_interest_usd or 0.0))
+
+    async def _contract_size(self, market: Market) -> float:
+        async with self._listing:
+            if not self._sizes:
+                await self.fetch_markets()
+        if market.id not in self._sizes:
+            raise UnknownMarket(f"{market.id}: not listed")
+        return self._sizes[market.id]
+
+    async def _pages(self, read: _Read, since_ms: int, until_ms: int, page_ms: int, schema: _Schema) -> pl.DataFrame:
+        """Fetch pages of a series; `read` gets the first time of a page and its end."""
+        until_ms = min(until_ms, self._wire.now_ms() + MINUTE_MS)
+        parts = await all_pages(read, windows(since_ms, until_ms, page_ms))
+        return pl.concat([pl.DataFrame(schema=schema), *parts])
+
+    async def _candles(self, market: Market, kind: str, rows: int, start: int, end: int) -> Any:
+        """Fetch candles of ``start <= time < end``; the venue's own bounds are both left out."""
+        age = "" if start >= self._wire.now_ms() - _RECENT_MS else "History"
+        asked = {"instId": native_id(market), "bar": "1m", "before": start - 1, "after": end, "limit": rows}
+        return await self._wire.call(f"publicGetMarket{age}{kind}", asked)
+
+    async def fetch_candles(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:
+        """Return closed 1m candles; OKX tells no taker side in them."""
+
+        async def read(start: int, end: int) -> pl.DataFrame:
+            return parse_candles(await self._candles(market, "Candles", 300, start, end))
+
+        found = await self._pages(_walking(read), since_ms, until_ms, 300 * MINUTE_MS, CANDLES)
+        return between(plausible_candles(found, self._wire.now_ms(), self.health), since_ms, until_ms)
+
+    async def fetch_mark_candles(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame | None:
+        """Return 1m extremes of the mark price."""
+
+        async def read(start: int, end: int) -> pl.DataFrame:
+            return parse_mark_candles(await self._candles(market, "MarkPriceCandles", 100, start, end))
+
+        found = await self._pages(read, since_ms, until_ms, 100 * MINUTE_MS, MARK_CANDLES)
+        kept = plausible_observations(found, "mark_low", self._wire.now_ms(), self.health)
+        crossed = kept["mark_high"] < kept["mark_low"]
+        self.health.reject("mark candles", "high below low", int(crossed.sum()))
+        return between(kept.filter(~crossed), since_ms, until_ms)
+
+    async def _statistics(
+        self,
+        market: Market,
+        endpoint: str,
+        parse: Callable[[Any, int], pl.DataFrame],
+        since_ms: int,
+        until_ms: int,
+        schema: _Schema,
+    ) -> pl.DataFrame:
+        """Rows of five minutes as far back as there are any, of hours before; by the time they became known."""
+        now_ms, tables = self._wire.now_ms(), [pl.DataFrame(schema=schema)]
+        for period, period_ms in (("5m", _FIVE_MINUTES), ("1H", HOUR_MS)):
+
+            async def read(start: int, end: int, period: str = period, period_ms: int = period_ms) -> pl.DataFrame:
+                asked = {"instId": native_id(market), "period": period, "begin": start - 1, "end": end, "limit": 100}
+                return parse(await self._wire.call(endpoint, asked), period_ms).filter(
+                    pl.col("time").dt.epoch("ms") <= now_ms  # the period that still runs has no value yet
+                )
+
+            since = max(since_ms, now_ms - _STATISTICS_ROWS * period_ms)
+            span = 100 * period_ms
+            table = await self._pages(read, since - period_ms, until_ms - period_ms, span, schema)
+            tables.append(between(table, since_ms, until_ms))
+            if not tables[-1].is_empty():
+                until_ms = int(tables[-1]["time"].dt.epoch("ms")[0])
+            if until_ms - since_ms < HOUR_MS:
+                break
+        return pl.concat(tables)
+
+    async def fetch_open_interest(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:
+        """Return open interest of the instrument: every five minutes for five days, hourly for sixty."""
+        endpoint = "publicGetRubikStatContractsOpenInterestHistory"
+        found = await self._statistics(market, endpoint, parse_open_interest, since_ms, until_ms, OPEN_INTEREST)
+        kept = plausible_observations(found, "open_interest", self._wire.now_ms(), self.health, jumps=True)
+        return between(kept, since_ms, until_ms)
+
+    async def fetch_open_interest_now(self, market: Market) -> Observation:
+        """Return open interest now. [base coin]"""
+        endpoint = "publicGetPublicOpenInterest"
+        payload = await self._wire.call(endpoint, {"instType": "SWAP", "instId": native_id(market)})
+        return self._levels.accept(market.id, parse_open_interest_now(payload), self._wire.now_ms(), endpoint)
+
+    async def fetch_long_short_ratio(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:
+        """Return accounts long per account short in the instrument, as deep as open interest."""
+        endpoint = "publicGetRubikStatContractsLongShortAccountRatioContract"
+        found = await self._statistics(market, endpoint, parse_long_short_ratio, since_ms, until_ms, LONG_SHORT_RATIO)
+        kept = plausible_observations(found, "long_short_ratio", self._wire.now_ms(), self.health)
+        return between(kept, since_ms, until_ms)
+
+    async def fetch_funding_rate(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:
+        """Return settled funding of the last three months at most."""
+
+        async def read(start: int, end: int) -> pl.DataFrame:
+            asked = {"instId": native_id(market), "before": start - 1, "after": end, "limit": 100}
+            return parse_funding_rate(await self._wire.call("publicGetPublicFundingRateHistory", asked))
+
+        since = max(since_ms, self._wire.now_ms() - 100 * DAY_MS)
+        # Pages that hold 100 intervals of eight hours; shorter intervals take more requests.
+        found = await self._pages(_walking(read), since, until_ms, 100 * 8 * HOUR_MS, FUNDING_RATE)
+        now_ms = self._wire.now_ms()
+        kept = plausible_observations(found, "funding_rate", now_ms, self.health, positive=False)
+        return between(kept, since_ms, until_ms)
+
+    async def fetch_funding_rate_now(self, market: Market) -> FundingRate:
+        """Return the rate in force."""
+        payload = await self._wire.call("publicGetPublicFundingRate", {"instId": native_id(market)})
+        return parse_funding_rate_now(payload)
+
+    async def fetch_brackets(self, market: Market) -> BracketTable:
+        """Return the position tiers of a market, in notional at the mark price now."""
+        size = await self._contract_size(market)
+        swap = {"instType": "SWAP"}
+        tiers, mark = await together(
+            [
+                self._wire.call(
+                    "publicGetPublicPositionTiers", {**swap, "tdMode": "cross", "instFamily": family(market)}
+                ),
+                self._wire.call("publicGetPublicMarkPrice", {**swap, "instId": native_id(market)}),
+            ]
+        )
+        price = parse_mark_price(mark)
+        return BracketTable(parse_brackets(tiers, market, size, price), f"public, contracts at {price:g}")
+
+    async def fetch_order_book(self, market: Market, depth: int) -> OrderBook:
+        """Return the book, up to 400 levels a side."""
+        size = await self._contract_size(market)
+        asked = {"instId": native_id(market), "sz": min(max(depth, 1), _BOOK_DEPTH)}
+        return parse_order_book(await self._wire.call("publicGetMarketBooks", asked), market.contract, size)
+
+    async def watch_candles(self, markets: Sequence[Market]) -> AsyncGenerator[tuple[Market, Candle, bool], None]:
+        """Yield the moving 1m candle."""
+        order, client = MovingCandles(self.health), self._wire.client
+        by_name = {native_id(market): market for market in markets}
+
+        async def subscribe(names: list[str]) -> None:
+            arguments = [{"channel": "candle1m", "instId": name} for name in names]
+            request = {"op": "subscribe", "args": arguments}
+            await client.watch_multiple(client.get_url("candle1m"), names, request, names)
+
+        attempt = subscribing(list(dict.fromkeys([*by_name, _PULSE])), subscribe, self.health)
+        messages = self._wire.stream("candles", attempt, _of_channel("candle1m"), silence_s=_SILENCE_S)
+        async with aclosing(messages):
+            async for message in messages:
+                market = by_name.get(message["arg"].get("instId"))
+                if market is None:
+                    continue
+                for candle, closed in readable(parse_candle_message, message, self.health) or ():
+                    plausible = plausible_candle(candle, self._wire.now_ms(), self.health)
+                    if plausible and order.accept(market.id, candle, closed=closed):
+                        yield market, candle, closed
+
+    async def watch_liquidations(self, markets: Sequence[Market]) -> AsyncGenerator[tuple[Market, Liquidation], None]:
+        """Yield the forced liquidations the venue shows."""
+        seen, client = Recent(), self._wire.client
+        listed = await self._with_sizes(markets)
+
+        async def subscribe() -> None:
+            prints = {"channel": "liquidation-orders", "instType": "SWAP"}
+            pulse = {"channel": "open-interest", "instId": _PULSE}
+            request = {"op": "subscribe", "args": [prints, pulse]}
+            hashes = ["liquidation-orders", "open-interest"]
+            await client.watch_multiple(client.get_url("liquidation-orders", "public"), hashes, request, hashes)
+
+        accepts = _of_channel("liquidation-orders", "open-interest")
+        messages = self._wire.stream("liquidations", subscribe, accepts, silence_s=_SILENCE_S)
+        async with aclosing(messages):
+            async for message in messages:
+                if message["arg"]["channel"] != "liquidation-orders":
+                    continue
+                for market, one in readable(lambda m: parse_liquidation_message(m, listed), message, self.health) or ():
+                    # A market shows one order a second, so two that are the same are one sent twice.
+                    if seen.repeats((market.id, one)):
+                        self.health.reject("liquidations", "message sent twice", example=one)
+                    elif plausible_liquidation(one, self._wire.now_ms(), self.health):
+                        yield market, one
+
+    async def _with_sizes(self, markets: Sequence[Market]) -> dict[str, tuple[Market, float]]:
+        """Markets with their contract sizes by the venue's name; one that is gone does not stop the others."""
+        listed: dict[str, tuple[Market, float]] = {}
+        for market in markets:
+            try:
+                listed[native_id(market)] = market, await self._contract_size(market)
+            except UnknownMarket:
+                self.health.reject("subscriptions", "not listed", example=market.id)
+        if markets and not listed:
+            raise UnknownMarket(f"not listed: {', '.join(market.id for market in markets)}")
+        return listed
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._wire.close()
+
+
+def _of_channel(*channels: str) -> Callable[[Any], bool]:
+    def accepts(message: Any) -> bool:
+        argument = message.get("arg") if isinstance(message, dict) else None
+        return isinstance(argument, dict) and argument.get("channel") in channels and "data" in message
+
+    return accepts
+
+
+def _walking(read: _Read) -> _Read:
+    """Go back through a page that comes cut short: of too many rows the venue sends the latest."""
+
+    async def page(start: int, end: int) -> pl.DataFrame:
+        parts = [await read(start, end)]
+        while parts[-1].height >= _LEAST_FULL_PAGE:
+            oldest = int(parts[-1]["time"].dt.epoch("ms").to_numpy().min())
+            if not start < oldest < end:
+                break
+            end = oldest
+            parts.append(await read(start, end))
+        return pl.concat(parts)
+
+    return page
