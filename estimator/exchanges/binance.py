@@ -34,7 +34,7 @@ from estimator.domain import (
     Market,
     Observation,
 )
-from estimator.errors import BadPayload, SourceError, UnknownMarket
+from estimator.errors import SourceError, UnknownMarket
 from estimator.exchanges.binance_payloads import (
     FAMILIES,
     INVERSE,
@@ -65,11 +65,11 @@ from estimator.exchanges.edge import (
     plausible_candle,
     plausible_candles,
     plausible_liquidation,
-    plausible_observation,
     plausible_observations,
     readable,
 )
 from estimator.exchanges.frames import usd_to_base
+from estimator.exchanges.live import Levels
 from estimator.exchanges.venue import (
     BracketTable,
     Capabilities,
@@ -152,7 +152,7 @@ class Binance:
             for contract, family in FAMILIES.items()
         }
         self._listed: dict[ContractType, dict[str, MarketListing]] = {}
-        self._last_open_interest: dict[str, float] = {}
+        self._levels = Levels(self.health)
 
     async def fetch_markets(self) -> list[MarketListing]:
         """List the perpetual futures of both families, largest volume first."""
@@ -249,11 +249,7 @@ class Binance:
         if family is INVERSE:
             mark, _ = parse_mark(await wire.call(f"{family.public}GetPremiumIndex", symbol), family)
             seen = Observation(seen.time_ms, seen.value * await self._contract_size(market) / mark)
-        last = self._last_open_interest.get(market.id)
-        if not plausible_observation(seen, wire.now_ms(), self.health, "open_interest", last=last):
-            raise BadPayload(f"{family.public}GetOpenInterest", "openInterest", f"{seen.value} cannot be after {last}")
-        self._last_open_interest[market.id] = seen.value
-        return seen
+        return self._levels.accept(market.id, seen, wire.now_ms(), f"{family.public}GetOpenInterest")
 
     async def fetch_long_short_ratio(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:
         """Return the ratio of all accounts, of the last 30 days at most."""
@@ -268,10 +264,11 @@ class Binance:
 
     async def _ratio(self, market: Market, what: str, since_ms: int, until_ms: int) -> pl.DataFrame:
         family, wire = self._of(market)
+        until_ms = min(until_ms, wire.now_ms() + 1)  # a period that has begun is not known yet
         payloads = await self._statistics(market, what, since_ms - PERIOD_MS, until_ms - PERIOD_MS)
         pages = [parse_ratio(p, f"{family.data}Get{what}") for p in payloads]
         table = pl.concat(pages or [frame(LONG_SHORT_RATIO, [])])
-        kept = plausible_observations(table, "long_short_ratio", wire.now_ms() + PERIOD_MS, self.health)
+        kept = plausible_observations(table, "long_short_ratio", wire.now_ms(), self.health)
         return between(kept, since_ms, until_ms)
 
     async def _statistics(self, market: Market, what: str, since_ms: int, until_ms: int) -> list[Any]:
@@ -334,7 +331,7 @@ class Binance:
         by_id = await self._followed(markets)
         pairs = [[wire.client.safe_symbol(native, None, None, "swap"), "1m"] for native in by_id]
         messages = wire.stream(
-            f"candles of {family.client}",
+            "candles" + family.suffix,
             lambda: wire.client.watch_ohlcv_for_symbols(pairs),
             lambda message: isinstance(message, dict) and message.get("e") == "kline",
             silence_s=_CANDLE_SILENCE_S,
@@ -361,7 +358,7 @@ class Binance:
         sizes = {} if family is LINEAR else {native: await self._contract_size(m) for native, m in by_id.items()}
         recent = Recent()
         messages = wire.stream(
-            f"liquidations of {family.client}",
+            "liquidations" + family.suffix,
             lambda: wire.client.watch_liquidations_for_symbols([]),
             lambda message: isinstance(message, dict) and message.get("e") == "forceOrder",
             silence_s=_LIQUIDATION_SILENCE_S,
@@ -389,7 +386,7 @@ class Binance:
         await self._listing(markets[0])
         listed = self._listed[markets[0].contract]
         found = {native_id(market): market for market in markets if native_id(market) in listed}
-        self.health.reject("markets", "not listed", len(markets) - len(found))
+        self.health.reject("subscriptions", "refused by the venue", len(markets) - len(found))
         if not found:
             raise UnknownMarket(f"not listed: {', '.join(market.id for market in markets)}")
         return found

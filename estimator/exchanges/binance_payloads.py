@@ -77,10 +77,11 @@ class Family:
     taker_buy: int
     ws_volume: str
     ws_taker_buy: str
+    suffix: str  # of the names of its streams in `Health`
 
 
-LINEAR: Final = Family("linear", "binanceusdm", "fapiPublic", "fapiData", 5, 9, "v", "V")
-INVERSE: Final = Family("inverse", "binancecoinm", "dapiPublic", "dapiData", 7, 10, "q", "Q")
+LINEAR: Final = Family("linear", "binanceusdm", "fapiPublic", "fapiData", 5, 9, "v", "V", "")
+INVERSE: Final = Family("inverse", "binancecoinm", "dapiPublic", "dapiData", 7, 10, "q", "Q", " (COIN-M)")
 FAMILIES: Final[Mapping[ContractType, Family]] = {"linear": LINEAR, "inverse": INVERSE}
 
 

@@ -192,12 +192,11 @@ def _funding_rate(asked: _Asked) -> Json:
 
 def _depth(asked: _Asked) -> Json:
     market, now = asked.market, asked.feed.now_ms
-    price, limit = market.price(now), asked.call.integer("limit", 500)
-    size = 100.0 if asked.inverse else 1.5
-    sides = {
-        side: [[_text(price * (1 + sign * 1e-4 * (level + 1))), _text(size)] for level in range(limit)]
-        for side, sign in (("bids", -1), ("asks", 1))
-    }
+    price, limit = market.price(now - 1), asked.call.integer("limit", 500)
+    sides = {}
+    for side, sign in (("bids", -1), ("asks", 1)):
+        prices = [price * (1 + sign * 1e-4 * (level + 1)) for level in range(limit)]
+        sides[side] = [[_text(p), _text(_contracts(1.0, market, p) if asked.inverse else 1.0)] for p in prices]
     return {"lastUpdateId": 1, "E": now, "T": now, **sides}
 
 
