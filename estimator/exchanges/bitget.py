@@ -1,0 +1,259 @@
+"""Bitget perpetual futures, settled in USDT and USDC."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Any, Final
+
+import polars as pl
+
+from estimator.domain import (
+    CANDLES,
+    FUNDING_RATE,
+    LIQUIDATIONS,
+    MINUTE_MS,
+    OPEN_INTEREST,
+    Liquidation,
+    Market,
+    Observation,
+)
+from estimator.exchanges.bitget_payloads import (
+    CAPABILITIES,
+    MARK,
+    NAME,
+    PRODUCTS,
+    RECENT_CANDLES_MS,
+    parse_brackets,
+    parse_candle_message,
+    parse_candles,
+    parse_funding_rate,
+    parse_funding_rate_now,
+    parse_liquidation_message,
+    parse_liquidations,
+    parse_long_short_ratio,
+    parse_mark_candles,
+    parse_markets,
+    parse_open_interest_now,
+    parse_order_book,
+)
+from estimator.exchanges.edge import Health, between, frame, plausible_candles, plausible_observations
+from estimator.exchanges.listings import Listings, largest_first
+from estimator.exchanges.live import Levels
+from estimator.exchanges.moving import QUIET_S, Stream, Tick, follow_candles, follow_prints
+from estimator.exchanges.paging import Page, paged
+from estimator.exchanges.venue import BracketTable, Capabilities, FundingRate, MarketListing, OrderBook
+from estimator.exchanges.wire import Patience, Wire
+
+_RECENT_PAGE: Final = 1000 * MINUTE_MS
+_HISTORY_PAGE: Final = 200 * MINUTE_MS
+_FUNDING_PAGE: Final = 100
+_FUNDING_PAGES: Final = 200
+_PRINTS_PAGE: Final = 100
+_PRINT_PAGES: Final = 100
+_TOPICS: Final = 50  # of one subscription message; the venue closes on longer ones
+_SHORT_BOOK: Final = 50
+
+
+class Bitget:
+    """Bitget over REST and WebSocket; see `estimator.exchanges.venue.Exchange`.
+
+    Parameters
+    ----------
+    exchange_base, patience, throttle, clock : optional
+        As in `Wire`.
+    """
+
+    name: str = NAME
+    capabilities: Capabilities = CAPABILITIES
+
+    def __init__(
+        self,
+        *,
+        exchange_base: str | None = None,
+        patience: Patience | None = None,
+        throttle: bool = True,
+        clock: Callable[[], int] | None = None,
+    ) -> None:
+        self.health = Health()
+        self._wire = Wire(
+            "bitget",
+            self.health,
+            exchange_base=exchange_base,
+            limits=CAPABILITIES.limits,
+            patience=patience,
+            throttle=throttle,
+            clock=clock,
+        )
+        self._listings = Listings(NAME, self._load)
+        self._levels = Levels(self.health)
+
+    async def fetch_markets(self) -> list[MarketListing]:
+        """List the perpetual futures that trade now, largest first."""
+        found = await self._load()
+        self._listings.keep(found)
+        return found
+
+    async def _load(self) -> list[MarketListing]:
+        async def of(settle: str) -> list[MarketListing]:
+            asked = ("publicMixGetV2MixMarketContracts", "publicMixGetV2MixMarketTickers")
+            product = {"productType": PRODUCTS[settle]}
+            contracts, tickers = await asyncio.gather(*(self._wire.call(one, product) for one in asked))
+            return parse_markets(contracts, tickers, settle, self.health)
+
+        return largest_first([one for found in await asyncio.gather(*map(of, PRODUCTS)) for one in found])
+
+    async def _ask(self, endpoint: str, market: Market, **asked: Any) -> Any:
+        listing = await self._listings.of(market)
+        product = PRODUCTS[market.symbol.rpartition(":")[2]]
+        return await self._wire.call(endpoint, {"symbol": listing.native_id, "productType": product, **asked})
+
+    async def fetch_candles(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:
+        """Return closed 1m candles."""
+
+        async def recent(start: int, end: int) -> pl.DataFrame:
+            return parse_candles(await self._recent(market, start, end, "MARKET"))
+
+        async def history(start: int, end: int) -> pl.DataFrame:
+            return parse_candles(await self._history("publicMixGetV2MixMarketHistoryCandles", market, start, end))
+
+        table = await self._minutes(market, CANDLES, (history, recent), since_ms, until_ms)
+        return plausible_candles(table, self._wire.now_ms(), self.health)
+
+    async def fetch_mark_candles(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:
+        """Return 1m extremes of the mark price."""
+
+        async def recent(start: int, end: int) -> pl.DataFrame:
+            return parse_mark_candles(await self._recent(market, start, end, "MARK"))
+
+        async def history(start: int, end: int) -> pl.DataFrame:
+            endpoint = "publicMixGetV2MixMarketHistoryMarkCandles"
+            return parse_mark_candles(await self._history(endpoint, market, start, end))
+
+        table = await self._minutes(market, MARK, (history, recent), since_ms, until_ms)
+        return plausible_observations(table, "mark_low", self._wire.now_ms(), self.health)
+
+    async def _minutes(
+        self, market: Market, schema: dict[str, pl.DataType], pages: tuple[Page, Page], since_ms: int, until_ms: int
+    ) -> pl.DataFrame:
+        await self._listings.of(market)
+        now_ms = self._wire.now_ms()
+        cut, until = now_ms - RECENT_CANDLES_MS, min(until_ms, now_ms // MINUTE_MS * MINUTE_MS)
+        old = await paged(schema, pages[0], since_ms, min(until, cut), _HISTORY_PAGE)
+        new = await paged(schema, pages[1], max(since_ms, cut), until, _RECENT_PAGE)
+        return between(pl.concat([old, new]), since_ms, until)
+
+    async def _recent(self, market: Market, start_ms: int, end_ms: int, kind: str) -> Any:
+        times = {"startTime": start_ms, "endTime": end_ms, "limit": 1000}
+        return await self._ask("publicMixGetV2MixMarketCandles", market, granularity="1m", kLineType=kind, **times)
+
+    async def _history(self, endpoint: str, market: Market, start_ms: int, end_ms: int) -> Any:
+        times = {"startTime": start_ms, "endTime": end_ms, "limit": 200}
+        return await self._ask(endpoint, market, granularity="1m", **times)
+
+    async def fetch_open_interest(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:  # noqa: ARG002
+        """Return an empty frame: there is no history to fetch."""
+        await self._listings.of(market)
+        return frame(OPEN_INTEREST, [])
+
+    async def fetch_open_interest_now(self, market: Market) -> Observation:
+        """Return open interest now. [base coin]"""
+        listing = await self._listings.of(market)
+        payload = await self._ask("publicMixGetV2MixMarketOpenInterest", market)
+        seen = parse_open_interest_now(payload, listing.native_id)
+        return self._levels.accept(market.id, seen, self._wire.now_ms(), "open-interest")
+
+    async def fetch_long_short_ratio(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:
+        """Return the latest rows of accounts long per account short, as far as they lie in the stretch asked for."""
+        payload = await self._ask("publicMixGetV2MixMarketAccountLongShort", market, period="5m")
+        now_ms = self._wire.now_ms()
+        table = between(parse_long_short_ratio(payload), since_ms, min(until_ms, now_ms + 1))
+        return plausible_observations(table, "long_short_ratio", now_ms, self.health)
+
+    async def fetch_funding_rate(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:
+        """Return settled funding rates; pages go back from the latest."""
+        tables = [frame(FUNDING_RATE, [])]
+        for page in range(1, _FUNDING_PAGES + 1):
+            asked = {"pageSize": _FUNDING_PAGE, "pageNo": page}
+            table = parse_funding_rate(await self._ask("publicMixGetV2MixMarketHistoryFundRate", market, **asked))
+            tables.append(table)
+            if table.height < _FUNDING_PAGE or table["time"].dt.epoch("ms").min() < since_ms:  # type: ignore[operator]
+                break
+        table = between(pl.concat(tables), since_ms, until_ms)
+        return plausible_observations(table, "funding_rate", self._wire.now_ms(), self.health, positive=False)
+
+    async def fetch_funding_rate_now(self, market: Market) -> FundingRate:
+        """Return the rate in force."""
+        payload = await self._ask("publicMixGetV2MixMarketCurrentFundRate", market)
+        return parse_funding_rate_now(payload, self._wire.now_ms())
+
+    async def fetch_brackets(self, market: Market) -> BracketTable:
+        """Return the public position tiers."""
+        return parse_brackets(await self._ask("publicMixGetV2MixMarketQueryPositionLever", market))
+
+    async def fetch_liquidations(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:
+        """Return forced liquidations of the last three days at most, sampled like the stream."""
+        listing = await self._listings.of(market)
+        asked = {"category": PRODUCTS[market.symbol.rpartition(":")[2]], "symbol": listing.native_id}
+        tables, cursor = [parse_liquidations({"data": {"list": []}})], ""
+        for _ in range(_PRINT_PAGES):
+            page = asked | {"limit": _PRINTS_PAGE} | ({"cursor": cursor} if cursor else {})
+            payload = await self._wire.call("publicUtaGetV3MarketLiquidations", page)
+            tables.append(parse_liquidations(payload))
+            before, cursor = cursor, str(payload["data"].get("cursor") or "")
+            oldest = tables[-1]["time"].dt.epoch("ms").min()
+            if not cursor or cursor == before or oldest is None or oldest < since_ms:  # type: ignore[operator]
+                break
+        stamp = pl.col("time").dt.epoch("ms")
+        found = pl.concat(tables).filter((stamp >= since_ms) & (stamp < until_ms))
+        return found.select(list(LIQUIDATIONS)).reverse().sort("time", maintain_order=True)
+
+    async def fetch_order_book(self, market: Market, depth: int) -> OrderBook:
+        """Return at least `depth` levels a side where the venue has them."""
+        limit = str(_SHORT_BOOK) if depth <= _SHORT_BOOK else "max"
+        return parse_order_book(await self._ask("publicMixGetV2MixMarketMergeDepth", market, limit=limit))
+
+    async def watch_candles(self, markets: Sequence[Market]) -> AsyncGenerator[Tick, None]:
+        """Yield the moving 1m candle."""
+        named = await self._listings.by_native_id(markets, self.health)
+        topics = [
+            {"instType": PRODUCTS[market.symbol.rpartition(":")[2]], "channel": "candle1m", "instId": native_id}
+            for native_id, market in named.items()
+        ]
+        stream = self._stream("candles", topics, "channel", "candle1m", unified_account=False)
+        async for tick in follow_candles(self._wire, stream, lambda m: parse_candle_message(m, named)):
+            yield tick
+
+    async def watch_liquidations(self, markets: Sequence[Market]) -> AsyncGenerator[tuple[Market, Liquidation], None]:
+        """Yield forced liquidations."""
+        named = await self._listings.by_native_id(markets, self.health)
+        products = sorted({PRODUCTS[market.symbol.rpartition(":")[2]] for market in named.values()})
+        topics = [{"instType": product.lower(), "topic": "liquidation"} for product in products]
+        stream = self._stream("liquidations", topics, "topic", "liquidation", unified_account=True, silence_s=QUIET_S)
+        async for found in follow_prints(self._wire, stream, lambda m: parse_liquidation_message(m, named)):
+            yield found
+
+    def _stream(
+        self,
+        name: str,
+        topics: list[dict[str, str]],
+        key: str,
+        value: str,
+        *,
+        unified_account: bool,
+        silence_s: float = 60.0,
+    ) -> Stream:
+        def subscribe() -> Any:
+            parts = [topics[i : i + _TOPICS] for i in range(0, len(topics), _TOPICS)]
+            watch = self._wire.client.watch_public_multiple
+            return asyncio.gather(*(watch(unified_account, [str(t) for t in part], part) for part in parts))
+
+        def accepts(message: Any) -> bool:
+            # Acknowledgements too: they show that the connection is back.
+            return isinstance(message, dict) and (message.get("arg") or {}).get(key) == value
+
+        return Stream(name, subscribe, accepts, lambda message: message.get("event") == "error", silence_s)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._wire.close()

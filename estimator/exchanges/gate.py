@@ -1,0 +1,266 @@
+"""Gate perpetual futures, settled in USDT and (BTC_USD alone) in coin."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import polars as pl
+
+from estimator.domain import (
+    CANDLES,
+    FUNDING_RATE,
+    HOUR_MS,
+    LONG_SHORT_RATIO,
+    MINUTE_MS,
+    OPEN_INTEREST,
+    Liquidation,
+    Market,
+    Observation,
+)
+from estimator.exchanges.edge import Health, number, plausible_candles, plausible_observations
+from estimator.exchanges.gate_payloads import (
+    CAPABILITIES,
+    LIQUIDATION_TOTALS,
+    MARK,
+    NAME,
+    STATS_MS,
+    base_quantity,
+    parse_brackets,
+    parse_candle_message,
+    parse_candles,
+    parse_funding_rate,
+    parse_liquidation_message,
+    parse_liquidation_totals,
+    parse_liquidations,
+    parse_long_short_ratio,
+    parse_mark_candles,
+    parse_markets,
+    parse_open_interest,
+    parse_order_book,
+    parse_ticker,
+)
+from estimator.exchanges.listings import Listings, largest_first
+from estimator.exchanges.live import Levels
+from estimator.exchanges.moving import QUIET_S, Stream, Tick, follow_candles, follow_prints
+from estimator.exchanges.paging import paged
+from estimator.exchanges.venue import BracketTable, Capabilities, FundingRate, MarketListing, OrderBook
+from estimator.exchanges.wire import Patience, Wire
+
+_SETTLED_IN: Final = ("usdt", "btc")
+_BOOK_LEVELS: Final = 300
+
+
+class Gate:
+    """Gate over REST and WebSocket; see `estimator.exchanges.venue.Exchange`.
+
+    Parameters
+    ----------
+    exchange_base, patience, throttle, clock : optional
+        As in `Wire`.
+    """
+
+    name: str = NAME
+    capabilities: Capabilities = CAPABILITIES
+
+    def __init__(
+        self,
+        *,
+        exchange_base: str | None = None,
+        patience: Patience | None = None,
+        throttle: bool = True,
+        clock: Callable[[], int] | None = None,
+    ) -> None:
+        self.health = Health()
+        self._wire = Wire(
+            "gate",
+            self.health,
+            exchange_base=exchange_base,
+            limits=CAPABILITIES.limits,
+            patience=patience,
+            throttle=throttle,
+            clock=clock,
+        )
+        self._listings = Listings(NAME, self._load)
+        self._levels = Levels(self.health)
+
+    async def fetch_markets(self) -> list[MarketListing]:
+        """List the perpetual futures that trade now, largest first."""
+        found = await self._load()
+        self._listings.keep(found)
+        return found
+
+    async def _load(self) -> list[MarketListing]:
+        async def of(settle: str) -> list[MarketListing]:
+            asked = ("publicFuturesGetSettleContracts", "publicFuturesGetSettleTickers")
+            contracts, tickers = await asyncio.gather(*(self._wire.call(one, {"settle": settle}) for one in asked))
+            return parse_markets(contracts, tickers, settle, self.health)
+
+        return largest_first([one for found in await asyncio.gather(*map(of, _SETTLED_IN)) for one in found])
+
+    async def fetch_candles(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:
+        """Return closed 1m candles."""
+        listing = await self._listings.of(market)
+
+        async def page(start: int, end: int) -> pl.DataFrame:
+            return parse_candles(await self._candlesticks(listing, listing.native_id, start, end), listing)
+
+        table = await self._minutes(CANDLES, page, since_ms, until_ms)
+        return plausible_candles(table, self._wire.now_ms(), self.health)
+
+    async def fetch_mark_candles(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:
+        """Return 1m extremes of the mark price."""
+        listing = await self._listings.of(market)
+
+        async def page(start: int, end: int) -> pl.DataFrame:
+            return parse_mark_candles(await self._candlesticks(listing, f"mark_{listing.native_id}", start, end))
+
+        table = await self._minutes(MARK, page, since_ms, until_ms)
+        return plausible_observations(table, "mark_low", self._wire.now_ms(), self.health)
+
+    async def _minutes(self, schema: dict[str, pl.DataType], page: Any, since_ms: int, until_ms: int) -> pl.DataFrame:
+        now_ms, depth_ms = self._wire.now_ms(), CAPABILITIES.candles.depth_ms or 0
+        # One minute of slack: the venue refuses a request that starts too early.
+        start = max(since_ms, now_ms - depth_ms + MINUTE_MS)
+        return await paged(schema, page, start, min(until_ms, now_ms // MINUTE_MS * MINUTE_MS), 1000 * MINUTE_MS)
+
+    async def _candlesticks(self, listing: MarketListing, contract: str, start_ms: int, end_ms: int) -> Any:
+        asked = {"contract": contract, "interval": "1m", "from": start_ms // 1000, "to": end_ms // 1000 - 1}
+        return await self._wire.call("publicFuturesGetSettleCandlesticks", {"settle": _settle(listing.market), **asked})
+
+    async def fetch_open_interest(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:
+        """Return open interest every five minutes."""
+        listing = await self._listings.of(market)
+        table = await self._stats(listing, OPEN_INTEREST, lambda p: parse_open_interest(p, listing), since_ms, until_ms)
+        return plausible_observations(table, "open_interest", self._wire.now_ms(), self.health, jumps=True)
+
+    async def fetch_long_short_ratio(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:
+        """Return accounts long per account short every five minutes."""
+        listing = await self._listings.of(market)
+        table = await self._stats(listing, LONG_SHORT_RATIO, parse_long_short_ratio, since_ms, until_ms)
+        return plausible_observations(table, "long_short_ratio", self._wire.now_ms(), self.health)
+
+    async def fetch_liquidation_totals(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:
+        """Return what was liquidated by side in every five minutes (`LIQUIDATION_TOTALS`)."""
+        listing = await self._listings.of(market)
+        return await self._stats(
+            listing, LIQUIDATION_TOTALS, lambda p: parse_liquidation_totals(p, listing), since_ms, until_ms
+        )
+
+    async def _stats(
+        self,
+        listing: MarketListing,
+        schema: dict[str, pl.DataType],
+        parse: Callable[[Any], pl.DataFrame],
+        since_ms: int,
+        until_ms: int,
+    ) -> pl.DataFrame:
+        async def page(start: int, end: int) -> pl.DataFrame:
+            first = (start - STATS_MS) // 1000  # a row is known five minutes after its stamp
+            asked = {"contract": listing.native_id, "interval": "5m", "from": first}
+            settle = {"settle": _settle(listing.market), "limit": (end - start) // STATS_MS + 1}
+            return parse(await self._wire.call("publicFuturesGetSettleContractStats", settle | asked))
+
+        # What is known by now: the row of the running interval is not.
+        return await paged(schema, page, since_ms, min(until_ms, self._wire.now_ms() + 1), 99 * STATS_MS)
+
+    async def fetch_open_interest_now(self, market: Market) -> Observation:
+        """Return open interest now. [base coin]"""
+        listing = await self._listings.of(market)
+        row = await self._ticker(listing)
+        held, mark = number(row, "total_size", "tickers"), number(row, "mark_price", "tickers")
+        seen = Observation(self._wire.now_ms(), base_quantity(held, mark, listing))
+        return self._levels.accept(market.id, seen, seen.time_ms, "tickers")
+
+    async def fetch_funding_rate(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:
+        """Return settled funding rates."""
+        listing = await self._listings.of(market)
+
+        async def page(start: int, end: int) -> pl.DataFrame:
+            asked = {"contract": listing.native_id, "from": start // 1000, "to": end // 1000, "limit": 1000}
+            settle = {"settle": _settle(market)}
+            return parse_funding_rate(await self._wire.call("publicFuturesGetSettleFundingRate", settle | asked))
+
+        table = await paged(FUNDING_RATE, page, since_ms, min(until_ms, self._wire.now_ms() + 1), 900 * HOUR_MS)
+        return plausible_observations(table, "funding_rate", self._wire.now_ms(), self.health, positive=False)
+
+    async def fetch_funding_rate_now(self, market: Market) -> FundingRate:
+        """Return the rate in force."""
+        listing = await self._listings.of(market)
+        rate = number(await self._ticker(listing), "funding_rate", "tickers")
+        return FundingRate(self._wire.now_ms(), rate, listing.funding_interval_ms)
+
+    async def _ticker(self, listing: MarketListing) -> Any:
+        asked = {"settle": _settle(listing.market), "contract": listing.native_id}
+        return parse_ticker(await self._wire.call("publicFuturesGetSettleTickers", asked), listing.native_id)
+
+    async def fetch_brackets(self, market: Market) -> BracketTable:
+        """Return the public risk limit tiers."""
+        listing = await self._listings.of(market)
+        asked = {"settle": _settle(market), "contract": listing.native_id}
+        payload = await self._wire.call("publicFuturesGetSettleRiskLimitTiers", asked)
+        return parse_brackets(payload, listing.native_id)
+
+    async def fetch_liquidations(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:
+        """Return forced liquidations of the last hour at most; times are whole seconds."""
+        listing = await self._listings.of(market)
+        start = max(since_ms, self._wire.now_ms() - HOUR_MS + MINUTE_MS) // 1000
+        asked = {"contract": listing.native_id, "from": start, "to": max(until_ms // 1000, start), "limit": 1000}
+        payload = await self._wire.call("publicFuturesGetSettleLiqOrders", {"settle": _settle(market), **asked})
+        stamp = pl.col("time").dt.epoch("ms")
+        latest_first = parse_liquidations(payload, listing).filter((stamp >= since_ms) & (stamp < until_ms))
+        return latest_first.reverse().sort("time", maintain_order=True)
+
+    async def fetch_order_book(self, market: Market, depth: int) -> OrderBook:
+        """Return at least `depth` levels a side, up to 300."""
+        listing = await self._listings.of(market)
+        asked = {"settle": _settle(market), "contract": listing.native_id, "limit": min(depth, _BOOK_LEVELS)}
+        return parse_order_book(await self._wire.call("publicFuturesGetSettleOrderBook", asked), listing)
+
+    async def watch_candles(self, markets: Sequence[Market]) -> AsyncGenerator[Tick, None]:
+        """Yield the moving 1m candle."""
+        named, listings = await self._named(markets)
+        wanted = [(market, ["1m", native_id]) for native_id, market in named.items()]
+        stream = self._stream("candles", "futures.candlesticks", wanted)
+        async for tick in follow_candles(self._wire, stream, lambda m: parse_candle_message(m, listings, named)):
+            yield tick
+
+    async def watch_liquidations(self, markets: Sequence[Market]) -> AsyncGenerator[tuple[Market, Liquidation], None]:
+        """Yield forced liquidations."""
+        named, listings = await self._named(markets)
+        wanted = [(market, [native_id]) for native_id, market in named.items()]
+        stream = replace(self._stream("liquidations", "futures.public_liquidates", wanted), silence_s=QUIET_S)
+        async for found in follow_prints(self._wire, stream, lambda m: parse_liquidation_message(m, listings, named)):
+            yield found
+
+    async def _named(self, markets: Sequence[Market]) -> tuple[dict[str, Market], dict[str, MarketListing]]:
+        named = await self._listings.by_native_id(markets, self.health)
+        return named, {native_id: await self._listings.of(market) for native_id, market in named.items()}
+
+    def _stream(self, name: str, channel: str, wanted: Sequence[tuple[Market, list[str]]]) -> Stream:
+        def subscribe() -> Any:
+            client = self._wire.client
+            return asyncio.gather(
+                *(
+                    client.subscribe_public(
+                        client.urls["api"]["swap"][_settle(market)], f"{channel}:{payload[-1]}", payload, channel
+                    )
+                    for market, payload in wanted
+                )
+            )
+
+        def accepts(message: Any) -> bool:
+            # Acknowledgements too: they show that the connection is back.
+            return isinstance(message, dict) and message.get("channel") == channel
+
+        return Stream(name, subscribe, accepts, lambda message: bool(message.get("error")))
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._wire.close()
+
+
+def _settle(market: Market) -> str:
+    return market.symbol.rpartition(":")[2].lower()

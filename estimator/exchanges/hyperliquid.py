@@ -1,0 +1,201 @@
+"""Hyperliquid perpetual futures, settled in USDC."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Any, Final
+
+import polars as pl
+
+from estimator.domain import (
+    CANDLES,
+    FUNDING_RATE,
+    HOUR_MS,
+    LONG_SHORT_RATIO,
+    MINUTE_MS,
+    OPEN_INTEREST,
+    Liquidation,
+    Market,
+    Observation,
+)
+from estimator.exchanges.edge import Health, frame, plausible_candles, plausible_observations
+from estimator.exchanges.hyperliquid_payloads import (
+    CANDLES_KEPT,
+    CAPABILITIES,
+    FUNDING_PAGE,
+    NAME,
+    parse_brackets,
+    parse_candle_message,
+    parse_candles,
+    parse_funding_rate,
+    parse_funding_rate_now,
+    parse_markets,
+    parse_open_interest_now,
+    parse_order_book,
+)
+from estimator.exchanges.listings import Listings, largest_first
+from estimator.exchanges.live import Levels
+from estimator.exchanges.moving import Stream, Tick, follow_candles
+from estimator.exchanges.paging import paged
+from estimator.exchanges.venue import BracketTable, Capabilities, FundingRate, MarketListing, OrderBook
+from estimator.exchanges.wire import Patience, Wire
+
+_FRESH_MS: Final = 2_000
+
+
+class Hyperliquid:
+    """Hyperliquid over REST and WebSocket; see `estimator.exchanges.venue.Exchange`.
+
+    Parameters
+    ----------
+    exchange_base, patience, throttle, clock : optional
+        As in `Wire`.
+    """
+
+    name: str = NAME
+    capabilities: Capabilities = CAPABILITIES
+
+    def __init__(
+        self,
+        *,
+        exchange_base: str | None = None,
+        patience: Patience | None = None,
+        throttle: bool = True,
+        clock: Callable[[], int] | None = None,
+    ) -> None:
+        self.health = Health()
+        self._wire = Wire(
+            "hyperliquid",
+            self.health,
+            exchange_base=exchange_base,
+            limits=CAPABILITIES.limits,
+            patience=patience,
+            throttle=throttle,
+            clock=clock,
+        )
+        self._listings = Listings(NAME, self._load)
+        self._levels = Levels(self.health)
+        self._asking = asyncio.Lock()
+        self._seen: tuple[int, Any] = (0, None)
+
+    async def _info(self, kind: str, **asked: Any) -> Any:
+        return await self._wire.call("publicPostInfo", {"type": kind, **asked})
+
+    async def _contexts(self) -> tuple[int, Any]:
+        """Return the state of all markets and its time; one answer serves all that ask within `_FRESH_MS`."""
+        async with self._asking:
+            if self._seen[1] is None or not 0 <= self._wire.now_ms() - self._seen[0] <= _FRESH_MS:
+                payload = await self._info("metaAndAssetCtxs")
+                self._seen = (self._wire.now_ms(), payload)
+        return self._seen
+
+    async def fetch_markets(self) -> list[MarketListing]:
+        """List the perpetual futures that trade now, largest first."""
+        found = await self._load()
+        self._listings.keep(found)
+        return found
+
+    async def _load(self) -> list[MarketListing]:
+        return largest_first(parse_markets((await self._contexts())[1], self.health))
+
+    async def fetch_candles(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:
+        """Return closed 1m candles, the latest 5000 at most."""
+        listing = await self._listings.of(market)
+        now_ms = self._wire.now_ms()
+
+        async def page(start: int, end: int) -> pl.DataFrame:
+            asked = {"coin": listing.native_id, "interval": "1m", "startTime": start, "endTime": end - 1}
+            return parse_candles(await self._info("candleSnapshot", req=asked))
+
+        start, until = max(since_ms, now_ms - CANDLES_KEPT * MINUTE_MS), min(until_ms, now_ms // MINUTE_MS * MINUTE_MS)
+        table = await paged(CANDLES, page, start, until, CANDLES_KEPT * MINUTE_MS)
+        return plausible_candles(table, now_ms, self.health)
+
+    async def fetch_mark_candles(self, market: Market, since_ms: int, until_ms: int) -> None:  # noqa: ARG002
+        """Return None: there are none."""
+        await self._listings.of(market)
+
+    async def fetch_open_interest(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:  # noqa: ARG002
+        """Return an empty frame: there is no history to fetch."""
+        await self._listings.of(market)
+        return frame(OPEN_INTEREST, [])
+
+    async def fetch_open_interest_now(self, market: Market) -> Observation:
+        """Return open interest now. [base coin]"""
+        listing = await self._listings.of(market)
+        time_ms, payload = await self._contexts()
+        seen = parse_open_interest_now(payload, listing.native_id, time_ms)
+        return self._levels.accept(market.id, seen, time_ms, "metaAndAssetCtxs")
+
+    async def fetch_long_short_ratio(
+        self,
+        market: Market,
+        since_ms: int,  # noqa: ARG002
+        until_ms: int,  # noqa: ARG002
+    ) -> pl.DataFrame:
+        """Return an empty frame: there is no account ratio."""
+        await self._listings.of(market)
+        return frame(LONG_SHORT_RATIO, [])
+
+    async def fetch_funding_rate(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:
+        """Return settled funding rates, a fraction per hour."""
+        listing = await self._listings.of(market)
+        now_ms = self._wire.now_ms()
+
+        async def page(start: int, end: int) -> pl.DataFrame:
+            asked = {"coin": listing.native_id, "startTime": start, "endTime": end - 1}
+            return parse_funding_rate(await self._info("fundingHistory", **asked))
+
+        # Stamps lie some ms after the hour, so a page of so many hours cannot hold more rows.
+        table = await paged(FUNDING_RATE, page, since_ms, min(until_ms, now_ms + 1), (FUNDING_PAGE - 1) * HOUR_MS)
+        return plausible_observations(table, "funding_rate", now_ms, self.health, positive=False)
+
+    async def fetch_funding_rate_now(self, market: Market) -> FundingRate:
+        """Return the rate of the running hour."""
+        listing = await self._listings.of(market)
+        time_ms, payload = await self._contexts()
+        return parse_funding_rate_now(payload, listing.native_id, time_ms)
+
+    async def fetch_brackets(self, market: Market) -> BracketTable:
+        """Return the public margin tiers."""
+        listing = await self._listings.of(market)
+        return parse_brackets((await self._contexts())[1], listing.native_id)
+
+    async def fetch_order_book(self, market: Market, depth: int) -> OrderBook:
+        """Return up to `depth` levels a side; the venue has 20."""
+        listing = await self._listings.of(market)
+        book = parse_order_book(await self._info("l2Book", coin=listing.native_id))
+        return OrderBook(book.time_ms, book.bids[:depth], book.asks[:depth])
+
+    async def watch_candles(self, markets: Sequence[Market]) -> AsyncGenerator[Tick, None]:
+        """Yield the moving 1m candle."""
+        named = await self._listings.by_native_id(markets, self.health)
+        client = self._wire.client
+
+        def subscribe() -> Any:
+            url = client.urls["api"]["ws"]["public"]
+            asked = [{"type": "candle", "coin": native_id, "interval": "1m"} for native_id in named]
+            messages = [{"method": "subscribe", "subscription": one} for one in asked]
+            return asyncio.gather(*(client.watch(url, str(one), one, str(one)) for one in messages))
+
+        def accepts(message: Any) -> bool:
+            # Acknowledgements too: they show that the connection is back.
+            return isinstance(message, dict) and message.get("channel") in {"candle", "subscriptionResponse", "error"}
+
+        stream = Stream("candles", subscribe, accepts, lambda message: message["channel"] == "error")
+        async for tick in follow_candles(self._wire, stream, lambda m: parse_candle_message(m, named)):
+            yield tick
+
+    async def watch_liquidations(
+        self,
+        markets: Sequence[Market],  # noqa: ARG002
+    ) -> AsyncGenerator[tuple[Market, Liquidation], None]:
+        """End at once: no public feed tells liquidations."""
+        nothing: tuple[tuple[Market, Liquidation], ...] = ()
+        for found in nothing:
+            yield found
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._wire.close()

@@ -1,0 +1,192 @@
+"""What Hyperliquid says, read: pure functions from payloads to frames and values.
+
+Everything is counted in base coin. Funding is paid every hour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+
+from estimator.domain import (
+    CANDLES,
+    FUNDING_RATE,
+    HOUR_MS,
+    MINUTE_MS,
+    Candle,
+    Float64Array,
+    LeverageBracket,
+    Market,
+    Observation,
+)
+from estimator.errors import BadPayload, ParameterError, UnknownMarket
+from estimator.exchanges.edge import Health, frame, get, number, number_or_none, rows, text
+from estimator.exchanges.listings import listed_market
+from estimator.exchanges.venue import (
+    BracketTable,
+    Capabilities,
+    Depth,
+    FundingRate,
+    MarketListing,
+    OrderBook,
+    RateLimit,
+)
+from estimator.model.margin import brackets_from_max_leverage
+
+NAME: Final = "hyperliquid"
+TAKER_FEE_RATE: Final = 0.00045  # of a new account
+SOURCE: Final = "public: margin tables, m = 1 / (2 max leverage)"
+CANDLES_KEPT: Final = 5000
+FUNDING_PAGE: Final = 500
+
+CAPABILITIES: Final = Capabilities(
+    candles=Depth(MINUTE_MS, CANDLES_KEPT * MINUTE_MS, CANDLES_KEPT),
+    taker_buy_volume=False,
+    mark_candles=None,
+    open_interest_history=None,
+    ratio_history=None,
+    funding_history=Depth(HOUR_MS, None, FUNDING_PAGE),
+    open_interest_unit="base",
+    liquidations="none",
+    liquidation_price_kind=None,
+    brackets="public",
+    order_book=True,
+    limits={"publicPostInfo": RateLimit(60, 60.0)},
+    notes=(
+        "Only the latest 5000 candles are kept; an older start gets those.",
+        "Open interest has no history: polled from the first day on, all markets in one request.",
+        "No public feed marks liquidations: trades carry no flag. Only the fills of an account say so (userFills).",
+        "Positions and their liquidation prices are public by address (clearinghouseState).",
+        "1200 weights a minute; most requests weigh 20, candles more with their number.",
+        "The order book ends at 20 levels a side.",
+        "Perpetuals of other deployers (HIP-3) are left out.",
+    ),
+)
+
+
+def parse_markets(payload: Any, health: Health) -> list[MarketListing]:
+    """Read `metaAndAssetCtxs`: the listed perpetuals with their margin tiers."""
+    what = "metaAndAssetCtxs"
+    tables = {
+        int(get(pair, [0], what)): get(pair, [1], what) for pair in get(payload, [0], what).get("marginTables", [])
+    }
+    found = []
+    for asset, context in _assets(payload):
+        if asset.get("isDelisted"):
+            continue
+        name = text(asset, "name", what)
+        brackets = _brackets(asset, tables)
+        market = listed_market(NAME, f"{name}/USDC:USDC", "linear", brackets, TAKER_FEE_RATE, health)
+        if market is not None:
+            found.append(_listing(market, name, context))
+    return found
+
+
+def _listing(market: Market, name: str, context: Any) -> MarketListing:
+    what = "metaAndAssetCtxs"
+    held, mark = number_or_none(context, "openInterest", what), number_or_none(context, "markPx", what)
+    return MarketListing(
+        market,
+        name,
+        1.0,
+        SOURCE,
+        open_interest_usd=None if held is None or mark is None else held * mark,
+        volume_usd=number_or_none(context, "dayNtlVlm", what),
+        funding_interval_ms=HOUR_MS,
+    )
+
+
+def parse_brackets(payload: Any, native_id: str) -> BracketTable:
+    """Read the tiers of one market from `metaAndAssetCtxs` or `meta`."""
+    what = "metaAndAssetCtxs"
+    tables = {
+        int(get(pair, [0], what)): get(pair, [1], what) for pair in get(payload, [0], what).get("marginTables", [])
+    }
+    return BracketTable(_brackets(_asset(payload, native_id)[0], tables), SOURCE)
+
+
+def _margin_tables(payload: Any) -> dict[int, Any]:
+    what = "metaAndAssetCtxs"
+    meta = get(payload, [0], what)
+    pairs = rows(meta, ["marginTables"], what) if "marginTables" in meta else []
+    return {int(number(pair, 0, what)): get(pair, [1], what) for pair in pairs}
+
+
+def _brackets(asset: Any, tables: Mapping[int, Any]) -> tuple[LeverageBracket, ...]:
+    what = "metaAndAssetCtxs"
+    table = tables.get(int(number_or_none(asset, "marginTableId", what) or 0))
+    if table is None:  # numbers below 50 name a table of one tier, which is not sent
+        return brackets_from_max_leverage([(0.0, number(asset, "maxLeverage", what))])
+    tiers = [
+        (number(tier, "lowerBound", what), number(tier, "maxLeverage", what))
+        for tier in rows(table, ["marginTiers"], what)
+    ]
+    try:
+        return brackets_from_max_leverage(sorted(tiers))
+    except ParameterError as error:
+        raise BadPayload(what, "marginTiers", str(error)) from error
+
+
+def _assets(payload: Any) -> list[tuple[Any, Any]]:
+    what = "metaAndAssetCtxs"
+    universe, contexts = rows(payload, [0, "universe"], what), rows(payload, [1], what)
+    if len(universe) != len(contexts):
+        raise BadPayload(what, "body", f"{len(universe)} assets but {len(contexts)} contexts")
+    return list(zip(universe, contexts, strict=True))
+
+
+def _asset(payload: Any, native_id: str) -> tuple[Any, Any]:
+    for asset, context in _assets(payload):
+        if asset.get("name") == native_id and not asset.get("isDelisted"):
+            return asset, context
+    raise UnknownMarket(f"{NAME} does not list {native_id}")
+
+
+def parse_open_interest_now(payload: Any, native_id: str, now_ms: int) -> Observation:
+    """Read open interest of one market from `metaAndAssetCtxs`. [base coin]"""
+    return Observation(now_ms, number(_asset(payload, native_id)[1], "openInterest", "metaAndAssetCtxs"))
+
+
+def parse_funding_rate_now(payload: Any, native_id: str, now_ms: int) -> FundingRate:
+    """Read the rate of the running hour from `metaAndAssetCtxs`."""
+    return FundingRate(now_ms, number(_asset(payload, native_id)[1], "funding", "metaAndAssetCtxs"), HOUR_MS)
+
+
+def parse_candles(payload: Any) -> pl.DataFrame:
+    """Read `candleSnapshot` (`CANDLES`)."""
+    what = "candleSnapshot"
+    return frame(CANDLES, [[number(row, key, what) for key in "tohlcv"] for row in rows(payload, [], what)])
+
+
+def parse_funding_rate(payload: Any) -> pl.DataFrame:
+    """Read `fundingHistory` (`FUNDING_RATE`)."""
+    what = "fundingHistory"
+    keys = ("time", "fundingRate")
+    return frame(FUNDING_RATE, [[number(row, key, what) for key in keys] for row in rows(payload, [], what)])
+
+
+def parse_order_book(payload: Any) -> OrderBook:
+    """Read `l2Book`."""
+    what = "l2Book"
+
+    def side(index: int) -> Float64Array:
+        levels = [[number(row, key, what) for key in ("px", "sz")] for row in rows(payload, ["levels", index], what)]
+        return np.array(levels, dtype=np.float64).reshape(-1, 2)
+
+    return OrderBook(int(number(payload, "time", what)), side(0), side(1))
+
+
+def parse_candle_message(message: Any, markets: Mapping[str, Market]) -> list[tuple[Market, Candle, bool]]:
+    """Read a push of channel `candle`."""
+    what = "candle"
+    if message.get("channel") != what:
+        return []
+    row = get(message, ["data"], what)
+    market = markets.get(text(row, "s", what))
+    if market is None or row.get("i") != "1m":
+        return []
+    time_ms, *values = (number(row, key, what) for key in "tohlcv")
+    return [(market, Candle(int(time_ms), *values), False)]
