@@ -211,7 +211,11 @@ class Bybit:
         async def read(start: int, end: int) -> pl.DataFrame:
             asked = {"intervalTime": "5min", "startTime": start, "endTime": end, "limit": 200}
             payload = await self._call("publicGetV5MarketOpenInterest", market, **asked)
-            return parse_open_interest(payload, await self._prices(market, start, end))
+            prices = await self._prices(market, start, end)
+            table = parse_open_interest(payload, prices)
+            unpriced = len(payload["result"]["list"]) - table.height
+            self.health.reject("open_interest", "no price to turn USD into coins at", unpriced, market.id)
+            return table
 
         found = await self._pages(read, since_ms, until_ms, 200 * _FIVE_MINUTES, OPEN_INTEREST)
         kept = plausible_observations(found, "open_interest", self._wire.now_ms(), self.health, jumps=True)

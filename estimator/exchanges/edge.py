@@ -26,6 +26,7 @@ AHEAD_MS: Final = MINUTE_MS  # a clock may be this far ahead of ours
 LARGEST_JUMP: Final = 50.0  # open interest does not change by this factor between two rows
 _SETTLED: Final = 3  # rows that agree with each other are a new level, not a slip
 _KEPT_GAPS: Final = 1000
+_LAST_MS: Final = 253_402_300_799_999.0  # the end of year 9999
 _Read = TypeVar("_Read")
 
 
@@ -136,10 +137,9 @@ def frame(schema: Mapping[str, pl.DataType], records: Iterable[Sequence[float | 
     """Build a frame from rows of numbers in the order of the schema; `time` in ms."""
     plain = {name: pl.Float64() if name == "time" else dtype for name, dtype in schema.items()}
     table = pl.DataFrame(list(records), schema=plain, orient="row")
-    # A whole number of ms up to 2^53 passes through a float unharmed.
-    return table.with_columns(
-        pl.col("time").cast(pl.Int64).cast(pl.Datetime("ms")).dt.replace_time_zone("UTC").cast(TIME)
-    )
+    # A whole number of ms up to 2^53 passes through a float unharmed. A time beyond all dates stays one that cannot be.
+    stamp = pl.col("time").clip(0.0, _LAST_MS)
+    return table.with_columns(stamp.cast(pl.Int64).cast(pl.Datetime("ms")).dt.replace_time_zone("UTC").cast(TIME))
 
 
 def between(table: pl.DataFrame, since_ms: int, until_ms: int) -> pl.DataFrame:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
@@ -60,7 +59,8 @@ class Levels:
 
     def __init__(self, health: Health) -> None:
         self._health = health
-        self._told: dict[str, deque[float]] = {}
+        self._level: dict[str, float] = {}
+        self._away: dict[str, list[float]] = {}
 
     def accept(self, market_id: str, seen: Observation, now_ms: int, endpoint: str) -> Observation:
         """Return an observation that can be.
@@ -72,9 +72,13 @@ class Levels:
         """
         if not plausible_observation(seen, now_ms, self._health, "open_interest"):
             raise BadPayload(endpoint, "open interest", f"cannot be (got {seen})")
-        told = self._told.setdefault(market_id, deque(maxlen=_REMEMBERED))
-        told.append(seen.value)
-        if not steady(np.array(told))[-1]:
+        level = self._level.get(market_id, seen.value)
+        away = [*self._away.get(market_id, ()), seen.value][-_REMEMBERED:]
+        # The level counts for so much that a few values away from it do not move the median.
+        if not steady(np.array([level] * _REMEMBERED + away))[-1]:
+            self._away[market_id] = away
             self._health.reject("open_interest", "sudden jump", example=seen)
-            raise BadPayload(endpoint, "open interest", f"a sudden jump (got {seen.value:g}, before {told[-2]:g})")
+            raise BadPayload(endpoint, "open interest", f"a sudden jump (got {seen.value:g}, before {level:g})")
+        self._level[market_id] = seen.value
+        self._away.pop(market_id, None)
         return seen

@@ -68,7 +68,7 @@ def parse_markets(instruments: Any, tickers: Any, open_interest: Any, health: He
     held = {text(row, "instId", "open-interest"): row for row in rows(open_interest, ["data"], "open-interest")}
     listings = []
     for row in rows(instruments, ["data"], "instruments"):
-        if row.get("state") != "live":
+        if text(row, "state", "instruments") != "live":
             continue
         try:
             listing = _listing(row)

@@ -33,6 +33,9 @@ _BY_CLASS: Final[tuple[tuple[type[Exception], type[SourceError]], ...]] = (
     (ccxt.NetworkError, VenueDown),
 )
 _SERVER_ERROR: Final = 500
+# Bybit's words for a ban, which it sends with the status of a region block; it asks for ten minutes of silence.
+_TOO_OFTEN: Final = "too frequent"
+_BAN_S: Final = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,8 @@ def translated(error: Exception, endpoint: str, answer: Answer | None) -> Source
 
 
 def _by_status(answer: Answer, said: str) -> SourceError | None:
+    if answer.status == 403 and _TOO_OFTEN in said.lower():
+        return Banned(said, _BAN_S)
     if answer.status in {403, 451}:
         return RegionBlocked(said)
     if answer.status in {418, 429}:
