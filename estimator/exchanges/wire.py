@@ -134,6 +134,8 @@ class Wire:
         self._taps: list[_Tap] = []
         self._pass_on = self.client.handle_message
         self.client.handle_message = self._on_message
+        self._open_socket = self.client.client
+        self.client.client = self._socket
         self._note_answer = self.client.on_rest_response
         self.client.on_rest_response = self._on_answer
 
@@ -275,6 +277,22 @@ class Wire:
         state = RetryCallState(None, None, (), {})  # type: ignore[arg-type]
         state.attempt_number = max(failures, 1)
         return wait(state)
+
+    def _socket(self, url: str) -> Any:
+        """Return ccxt's socket; whatever one message does to ccxt, the next is heard."""
+        socket = self._open_socket(url)
+        if "handle_text_or_binary_message" not in vars(socket):
+            read = socket.handle_text_or_binary_message
+
+            def guarded(data: Any) -> None:
+                try:
+                    read(data)
+                except Exception as error:  # noqa: BLE001 - ccxt would stop to listen, silently
+                    _LOG.warning("%s: a message that cannot be read: %s", self.client.id, error)
+                    self.health.errors["BadPayload"] += 1
+
+            socket.handle_text_or_binary_message = guarded
+        return socket
 
     def _on_message(self, client: Any, message: Any) -> Any:
         taken = False

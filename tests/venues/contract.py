@@ -298,7 +298,7 @@ class VenueContract:
             before: list[Any] = []
 
             def muddle(messages: list[Any]) -> list[Any]:
-                sent = [*messages, *before, *messages, "no json"]
+                sent = [*messages, *before, *messages, "no json", '{"cut": ']
                 before[:] = messages
                 return sent
 
