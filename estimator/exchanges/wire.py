@@ -13,7 +13,7 @@ import email.utils
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -261,7 +261,7 @@ class Wire:
                 subscription.cancel()
                 with contextlib.suppress(asyncio.CancelledError, SourceError):
                     await subscription
-                tap.hang_up(self.client)
+                tap.hang_up(self.client, self._taps)
             await asyncio.sleep(self._pause(failures))
 
     async def _subscribed(self, name: str, subscribe: Callable[[], Awaitable[Any]]) -> None:
@@ -312,13 +312,13 @@ class _Tap:
         self.accepts = accepts
         self._waiting: deque[Any] = deque()
         self._arrived = asyncio.Event()
-        self._sockets: set[Any] = set()
+        self.sockets: set[Any] = set()
 
     def offer(self, socket: Any, message: Any) -> bool:
         """Take a message if it is of this stream."""
         if not self.accepts(message):
             return False
-        self._sockets.add(socket)
+        self.sockets.add(socket)
         self._waiting.append(message)
         self._arrived.set()
         return True
@@ -346,9 +346,13 @@ class _Tap:
             raise VenueDown("the subscription ended")
         raise VenueDown(f"no message for {silence_s:g} s")
 
-    def hang_up(self, client: Any) -> None:
-        """Have ccxt forget the sockets of this stream, so that the next subscription opens new ones."""
-        for socket in self._sockets or set(client.clients.values()):
+    def hang_up(self, client: Any, others: Iterable[_Tap]) -> None:
+        """Have ccxt forget the sockets of this stream, so that the next subscription opens new ones.
+
+        Where nothing ever came, any socket may be its own but those on which other streams are heard.
+        """
+        heard = {socket for other in others for socket in other.sockets}
+        for socket in self.sockets or {*client.clients.values()} - heard:
             if client.clients.get(socket.url) is socket:
                 socket.on_error(ccxt.NetworkError("hung up"))
 

@@ -467,3 +467,21 @@ def test_a_delisted_market_does_not_stop_the_others() -> None:
             await taken(venue.watch_candles([gone]), [])
 
     with_binance(test)
+
+
+def test_a_stream_on_which_nothing_comes_leaves_the_others_connected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("estimator.exchanges.binance._LIQUIDATION_SILENCE_S", 0.2)
+
+    async def test(venue: Binance, server: VenueServer, feed: Feed) -> None:
+        server.faults["binance"].rewrite = lambda said: [m for m in said if m["e"] == "kline"]
+        ticks: list[tuple[Market, Candle, bool]] = []
+        readers = (taken(venue.watch_liquidations([LINEAR_BTC]), []), taken(venue.watch_candles([LINEAR_BTC]), ticks))
+        async with following(server, *readers, subscriptions=2):
+            for _ in range(6):
+                await feed.advance(MINUTE_MS)
+                await asyncio.sleep(0.1)
+        assert venue.health.reconnects["liquidations"] >= 1
+        assert venue.health.reconnects["candles"] == 0
+        assert sum(closed for *_, closed in ticks) == 6
+
+    with_binance(test)

@@ -324,7 +324,6 @@ def test_a_silent_stream_is_taken_for_dead() -> None:
             first = server.sessions[0]
             server.faults["plain"].silent = True
             await feed.advance(10 * MINUTE_MS)
-            # A socket on which nothing ever came is closed with all others of the client.
             await until(lambda: bool(server.sessions) and server.sessions[0] is not first)
             server.faults["plain"].silent = False
             await server.subscribed("plain", 1)
