@@ -62,47 +62,48 @@ def parse_markets(instruments: Any, tickers: Any, contract: ContractType, health
     ------
     BadPayload
     """
-    endpoint, perpetual = "instruments-info", f"{contract.capitalize()}Perpetual"
     now = {text(row, "symbol", "tickers"): row for row in rows(tickers, ["result", "list"], "tickers")}
-    listings = []
-    for row in rows(instruments, ["result", "list"], endpoint):
-        if text(row, "contractType", endpoint) != perpetual or text(row, "status", endpoint) != "Trading":
-            continue
+    listings, drift = [], None
+    for row in rows(instruments, ["result", "list"], "instruments-info"):
         try:
             listing = _listing(row, contract)
-        except ParameterError as error:
-            health.reject("markets", "a name of another kind", example=error)
+        except (BadPayload, ParameterError) as error:
+            # One odd market does not take the others with it.
+            health.reject("markets", "a market of another kind", example=error)
+            drift = error if isinstance(error, BadPayload) else drift
             continue
-        if native_id(listing.market) != listing.native_id:
-            health.reject("markets", "a name of another kind", example=listing.native_id)
-            continue
-        listings.append(_with_sizes(listing, now.get(listing.native_id)))
+        if listing is not None:
+            listings.append(_with_sizes(listing, now.get(listing.native_id)))
+    if drift is not None and not listings:
+        raise drift
     return listings
 
 
-def _listing(row: Any, contract: ContractType) -> MarketListing:
-    base, quote, settle = (text(row, key, "instruments-info") for key in ("baseCoin", "quoteCoin", "settleCoin"))
-    leverage = number(get(row, ["leverageFilter"], "instruments-info"), "maxLeverage", "instruments-info")
+def _listing(row: Any, contract: ContractType) -> MarketListing | None:
+    """Read a market; None where it is no perpetual or does not trade."""
+    endpoint = "instruments-info"
+    kind, status = text(row, "contractType", endpoint), text(row, "status", endpoint)
+    if kind != f"{contract.capitalize()}Perpetual" or status != "Trading":
+        return None
+    name, base, quote, settle = (text(row, key, endpoint) for key in ("symbol", "baseCoin", "quoteCoin", "settleCoin"))
+    leverage = number(get(row, ["leverageFilter"], endpoint), "maxLeverage", endpoint)
     market = Market(
         "bybit", f"{base}/{quote}:{settle}", contract, brackets_from_max_leverage([(0.0, leverage)]), _TAKER_FEE_RATE
     )
-    interval = number_or_none(row, "fundingInterval", "instruments-info")
-    return MarketListing(
-        market,
-        text(row, "symbol", "instruments-info"),
-        1.0,
-        "rule: m = 1 / (2 max leverage)",
-        funding_interval_ms=None if interval is None else round(interval * MINUTE_MS),
-    )
+    if name != native_id(market):
+        raise ParameterError("symbol", name, native_id(market))
+    minutes = number_or_none(row, "fundingInterval", endpoint)
+    interval_ms = None if minutes is None else round(minutes * MINUTE_MS)
+    return MarketListing(market, name, 1.0, "rule: m = 1 / (2 max leverage)", funding_interval_ms=interval_ms)
 
 
 def _with_sizes(listing: MarketListing, ticker: Any) -> MarketListing:
-    if ticker is None:
+    """Add what the venue says of a market's size; it leaves fields empty where a market has hardly begun."""
+    inverse, price = listing.market.contract == "inverse", number_or_none(ticker, "markPrice", "tickers")
+    if price is None or number_or_none(ticker, "openInterest", "tickers") is None:
         return listing
-    inverse = listing.market.contract == "inverse"
-    one_side = _one_sided(ticker, "tickers")
-    value = one_side if inverse else one_side * number(ticker, "markPrice", "tickers")
-    volume = number(ticker, "volume24h" if inverse else "turnover24h", "tickers")
+    value = _one_sided(ticker, "tickers") * (1.0 if inverse else price)
+    volume = number_or_none(ticker, "volume24h" if inverse else "turnover24h", "tickers")
     return replace(listing, open_interest_usd=value, volume_usd=volume)
 
 

@@ -66,20 +66,27 @@ def parse_markets(instruments: Any, tickers: Any, open_interest: Any, health: He
     """
     ticks = {text(row, "instId", "tickers"): row for row in rows(tickers, ["data"], "tickers")}
     held = {text(row, "instId", "open-interest"): row for row in rows(open_interest, ["data"], "open-interest")}
-    listings = []
+    listings, drift = [], None
     for row in rows(instruments, ["data"], "instruments"):
-        if text(row, "state", "instruments") != "live":
-            continue
         try:
             listing = _listing(row)
-        except ParameterError as error:
-            health.reject("markets", "a name or contract of another kind", example=error)
+        except (BadPayload, ParameterError) as error:
+            # One odd market does not take the others with it.
+            health.reject("markets", "a market of another kind", example=error)
+            drift = error if isinstance(error, BadPayload) else drift
             continue
-        listings.append(_with_sizes(listing, ticks.get(listing.native_id), held.get(listing.native_id)))
+        if listing is not None:
+            name = listing.native_id
+            listings.append(_with_sizes(listing, ticks.get(name), held.get(name)))
+    if drift is not None and not listings:
+        raise drift
     return listings
 
 
-def _listing(row: Any) -> MarketListing:
+def _listing(row: Any) -> MarketListing | None:
+    """Read a market; None where it does not trade."""
+    if text(row, "state", "instruments") != "live":
+        return None
     name, settle, kind = (text(row, key, "instruments") for key in ("instId", "settleCcy", "ctType"))
     base, _, quote = text(row, "instFamily", "instruments").partition("-")
     contract: ContractType = "inverse" if kind == "inverse" else "linear"

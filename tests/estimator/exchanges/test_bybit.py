@@ -144,6 +144,48 @@ def test_the_book_of_an_inverse_market_is_turned_into_coins() -> None:
     assert book.asks.tolist() == [[16_000.5, 16_000.5 / 16_000.5]]
 
 
+def _instrument(symbol: str, base: str, **other: Any) -> dict[str, Any]:
+    return {
+        "symbol": symbol,
+        "contractType": "LinearPerpetual",
+        "status": "Trading",
+        "baseCoin": base,
+        "quoteCoin": "USDT",
+        "settleCoin": "USDT",
+        "leverageFilter": {"maxLeverage": "50"},
+        "fundingInterval": 240,
+        **other,
+    }
+
+
+def _listed(*instruments: dict[str, Any]) -> tuple[list[str], Health]:
+    health = Health()
+    payload = {"result": {"list": list(instruments)}}
+    return [
+        one.native_id for one in payloads.parse_markets(payload, golden("tickers_linear"), "linear", health)
+    ], health
+
+
+def test_listings_are_the_perpetuals_that_trade_under_names_that_can_be_told() -> None:
+    found, health = _listed(
+        _instrument("BTCUSDT", "BTC"),
+        _instrument("NEWUSDT", "NEW"),  # without a ticker yet
+        _instrument("BTC-26JUN26", "BTC", contractType="LinearFutures"),
+        _instrument("OLDUSDT", "OLD", status="Closed"),
+        _instrument("ODDUSDT", "STRANGE"),
+        _instrument("币USDT", "币"),
+        _instrument("HALFUSDT", "HALF", leverageFilter={}),
+    )
+    assert found == ["BTCUSDT", "NEWUSDT"]
+    assert health.rejected == {("markets", "a market of another kind"): 3}
+
+
+def test_instruments_that_all_lack_a_field_are_schema_drift() -> None:
+    with pytest.raises(BadPayload) as caught:
+        _listed(_instrument("BTCUSDT", "BTC", leverageFilter={}), _instrument("ETHUSDT", "ETH", leverageFilter={}))
+    assert (caught.value.endpoint, caught.value.field) == ("instruments-info", "maxLeverage")
+
+
 @needs_fixtures
 def test_recorded_payloads_are_read() -> None:
     def recorded(name: str) -> Any:

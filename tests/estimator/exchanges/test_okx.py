@@ -168,7 +168,16 @@ def test_swaps_of_another_kind_are_counted_and_left_out() -> None:
     assert [one.native_id for one in listings] == ["ETH-USDT-SWAP"]
     assert listings[0].contract_size == 0.1
     assert listings[0].volume_usd == pytest.approx(2222 * 3000)
-    assert health.rejected == {("markets", "a name or contract of another kind"): 1}
+    assert health.rejected == {("markets", "a market of another kind"): 1}
+
+
+def test_instruments_that_all_lack_a_field_are_schema_drift() -> None:
+    instruments = golden("instruments")
+    for row in instruments["data"]:
+        row.pop("ctVal")
+    with pytest.raises(BadPayload) as caught:
+        payloads.parse_markets(instruments, golden("tickers"), {"data": []}, Health())
+    assert (caught.value.endpoint, caught.value.field) == ("instruments", "ctVal")
 
 
 def test_prints_of_a_market_that_is_gone_do_not_stop_the_others() -> None:
