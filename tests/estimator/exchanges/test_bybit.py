@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 
 from estimator.domain import HOUR_MS, LeverageBracket, Liquidation, Market, Side
-from estimator.errors import BadPayload, UnknownMarket
+from estimator.errors import BadPayload, Banned, RateLimited, UnknownMarket
 from estimator.exchanges import bybit_payloads as payloads
 from estimator.exchanges.bybit import Bybit
 from estimator.exchanges.edge import Health
-from estimator.exchanges.venue import FundingRate
-from tests.venues.contract import IMPATIENT, VenueContract, times
+from estimator.exchanges.venue import Exchange, FundingRate
+from tests.venues.contract import HOUR, IMPATIENT, VenueContract, times
+from tests.venues.server import VenueServer
 from tests.venues.wire_bybit import WIRE
 
 GOLDEN = Path(__file__).parents[2] / "venues" / "golden" / "bybit"
@@ -51,6 +52,37 @@ class TestBybit(VenueContract):
 
     def make(self, base: str, clock: Callable[[], int]) -> Bybit:
         return Bybit(exchange_base=base, patience=IMPATIENT, throttle=False, clock=clock)
+
+    def test_too_many_requests_are_told_in_two_ways_and_neither_is_a_region_block(self) -> None:
+        async def story(server: VenueServer, venue: Exchange, markets: dict[str, Market]) -> None:
+            market, faults = markets[self.linear], server.faults["bybit"]
+            faults.add(path=self.candle_path, status=200, body='{"retCode":10006,"retMsg":"Too many visits!"}')
+            assert (await venue.fetch_candles(market, *HOUR)).height == 60
+            assert venue.health.errors == {"RateLimited": 1}
+            faults.add(path=self.candle_path, status=403, body="403, access too frequent")
+            with pytest.raises(Banned) as caught:
+                await venue.fetch_candles(market, *HOUR)
+            assert caught.value.retry_after_s == 600
+            # Nothing is asked of a venue that has shut us out.
+            asked = len(server.calls)
+            with pytest.raises(RateLimited):
+                await venue.fetch_candles(market, *HOUR)
+            assert len(server.calls) == asked
+
+        self.run(story)
+
+    def test_inverse_open_interest_without_a_price_is_left_out_and_counted(self) -> None:
+        async def story(server: VenueServer, venue: Exchange, markets: dict[str, Market]) -> None:
+            def without_first(payload: Any) -> Any:
+                payload["result"]["list"].pop()
+                return payload
+
+            server.faults["bybit"].add(path="/v5/market/kline", edit=without_first)
+            got = await venue.fetch_open_interest(markets[self.inverse], *HOUR)
+            assert got.height == 11
+            assert venue.health.rejected == {("open_interest", "no price to turn USD into coins at"): 1}
+
+        self.run(story)
 
 
 @pytest.mark.parametrize(

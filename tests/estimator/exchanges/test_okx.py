@@ -18,7 +18,7 @@ from estimator.exchanges import okx_payloads as payloads
 from estimator.exchanges.edge import Health
 from estimator.exchanges.okx import Okx
 from estimator.exchanges.venue import Exchange, FundingRate
-from tests.venues.contract import IMPATIENT, NOW, VenueContract, times
+from tests.venues.contract import HOUR, IMPATIENT, NOW, VenueContract, times
 from tests.venues.feed import OI_EVERY_MS
 from tests.venues.server import VenueServer
 from tests.venues.wire_okx import WIRE, OkxWire
@@ -80,6 +80,15 @@ class TestOkx(VenueContract):
             await server.feed.advance(2 * MINUTE_MS)  # 09:02:30, in the middle of a period
             got = await venue.fetch_open_interest(markets[self.linear], NOW - HOUR_MS, NOW + HOUR_MS)
             assert times(got)[-1] == NOW - 30_000
+
+        self.run(story)
+
+    def test_too_many_requests_are_waited_out(self) -> None:
+        async def story(server: VenueServer, venue: Exchange, markets: dict[str, Market]) -> None:
+            body = '{"code":"50011","msg":"Requests too frequent","data":[]}'
+            server.faults["okx"].add(path=self.candle_path, status=429, body=body)
+            assert (await venue.fetch_candles(markets[self.linear], *HOUR)).height == 60
+            assert venue.health.errors == {"RateLimited": 1}
 
         self.run(story)
 
