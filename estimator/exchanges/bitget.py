@@ -11,7 +11,6 @@ import polars as pl
 from estimator.domain import (
     CANDLES,
     FUNDING_RATE,
-    LIQUIDATIONS,
     MINUTE_MS,
     OPEN_INTEREST,
     Liquidation,
@@ -42,6 +41,7 @@ from estimator.exchanges.listings import Listings, largest_first
 from estimator.exchanges.live import Levels
 from estimator.exchanges.moving import QUIET_S, Stream, Tick, follow_candles, follow_prints
 from estimator.exchanges.paging import Page, paged
+from estimator.exchanges.prints import prints_frame
 from estimator.exchanges.venue import BracketTable, Capabilities, FundingRate, MarketListing, OrderBook
 from estimator.exchanges.wire import Patience, Wire
 
@@ -195,18 +195,17 @@ class Bitget:
         """Return forced liquidations of the last three days at most, sampled like the stream."""
         listing = await self._listings.of(market)
         asked = {"category": PRODUCTS[market.symbol.rpartition(":")[2]], "symbol": listing.native_id}
-        tables, cursor = [parse_liquidations({"data": {"list": []}})], ""
+        prints: list[Liquidation] = []
+        cursor = ""
         for _ in range(_PRINT_PAGES):
             page = asked | {"limit": _PRINTS_PAGE} | ({"cursor": cursor} if cursor else {})
             payload = await self._wire.call("publicUtaGetV3MarketLiquidations", page)
-            tables.append(parse_liquidations(payload))
+            found = parse_liquidations(payload)
+            prints += found
             before, cursor = cursor, str(payload["data"].get("cursor") or "")
-            oldest = tables[-1]["time"].dt.epoch("ms").min()
-            if not cursor or cursor == before or oldest is None or oldest < since_ms:  # type: ignore[operator]
+            if not found or cursor in {"", before} or found[-1].time_ms < since_ms:
                 break
-        stamp = pl.col("time").dt.epoch("ms")
-        found = pl.concat(tables).filter((stamp >= since_ms) & (stamp < until_ms))
-        return found.select(list(LIQUIDATIONS)).reverse().sort("time", maintain_order=True)
+        return prints_frame(prints[::-1], since_ms, until_ms, self._wire.now_ms(), self.health)
 
     async def fetch_order_book(self, market: Market, depth: int) -> OrderBook:
         """Return at least `depth` levels a side where the venue has them."""
@@ -250,7 +249,8 @@ class Bitget:
 
         def accepts(message: Any) -> bool:
             # Acknowledgements too: they show that the connection is back.
-            return isinstance(message, dict) and (message.get("arg") or {}).get(key) == value
+            arg = message.get("arg") if isinstance(message, dict) else None
+            return isinstance(arg, dict) and arg.get(key) == value
 
         return Stream(name, subscribe, accepts, lambda message: message.get("event") == "error", silence_s)
 

@@ -6,8 +6,6 @@ Linear contracts count in base coin. Only prints come in quote coin.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
-from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -18,13 +16,11 @@ from estimator.domain import (
     DAY_MS,
     FUNDING_RATE,
     HOUR_MS,
-    LIQUIDATIONS,
     LONG_SHORT_RATIO,
     MINUTE_MS,
     TIME,
     Candle,
     Float64Array,
-    LeverageBracket,
     Liquidation,
     Market,
     Observation,
@@ -32,7 +28,8 @@ from estimator.domain import (
 )
 from estimator.errors import BadPayload
 from estimator.exchanges.edge import Health, frame, get, number, number_or_none, rows, text
-from estimator.exchanges.listings import listed_market
+from estimator.exchanges.listings import bracket_table, listed
+from estimator.exchanges.stamps import interval_ms, stamp
 from estimator.exchanges.venue import (
     BracketTable,
     Capabilities,
@@ -42,7 +39,7 @@ from estimator.exchanges.venue import (
     OrderBook,
     RateLimit,
 )
-from estimator.model.margin import brackets_from_max_leverage, maintenance_amounts
+from estimator.model.margin import brackets_from_max_leverage
 
 NAME: Final = "bitget"
 RATIO_MS: Final = 5 * MINUTE_MS
@@ -83,20 +80,17 @@ def parse_markets(contracts: Any, tickers: Any, settle: str, health: Health) -> 
     """Read `/v2/mix/market/contracts` and `/tickers` of a product type: perpetual futures that trade."""
     what = "tickers"
     by_name = {text(row, "symbol", what): row for row in rows(tickers, ["data"], what)}
-    found = [_listing(row, by_name, settle, health) for row in rows(contracts, ["data"], "contracts")]
-    return [one for one in found if one is not None]
+    return listed(rows(contracts, ["data"], "contracts"), lambda row: _listing(row, by_name, settle), health)
 
 
-def _listing(row: Any, tickers: Mapping[str, Any], settle: str, health: Health) -> MarketListing | None:
+def _listing(row: Any, tickers: Mapping[str, Any], settle: str) -> MarketListing | None:
     what = "contracts"
     name = text(row, "symbol", what)
     if text(row, "symbolType", what) != "perpetual" or text(row, "symbolStatus", what) != "normal":
         return None
     symbol = f"{text(row, 'baseCoin', what)}/{text(row, 'quoteCoin', what)}:{settle}"
     brackets = brackets_from_max_leverage([(0.0, number(row, "maxLever", what))])
-    market = listed_market(NAME, symbol, "linear", brackets, number(row, "takerFeeRate", what), health)
-    if market is None:
-        return None
+    market = Market(NAME, symbol, "linear", brackets, number(row, "takerFeeRate", what))
     ticker = tickers.get(name, {})
     held, price = number_or_none(ticker, "holdingAmount", "tickers"), number_or_none(ticker, "lastPr", "tickers")
     return MarketListing(
@@ -106,7 +100,7 @@ def _listing(row: Any, tickers: Mapping[str, Any], settle: str, health: Health) 
         RULE,
         open_interest_usd=None if held is None or price is None else held * price,
         volume_usd=number_or_none(ticker, "usdtVolume", "tickers"),
-        funding_interval_ms=int(number(row, "fundInterval", what) * HOUR_MS),
+        funding_interval_ms=interval_ms(number(row, "fundInterval", what), HOUR_MS),
     )
 
 
@@ -126,7 +120,7 @@ def parse_open_interest_now(payload: Any, native_id: str) -> Observation:
     what = "open-interest"
     for row in rows(payload, ["data", "openInterestList"], what):
         if text(row, "symbol", what) == native_id:
-            return Observation(int(number(get(payload, ["data"], what), "ts", what)), number(row, "size", what))
+            return Observation(stamp(get(payload, ["data"], what), "ts", what), number(row, "size", what))
     raise BadPayload(what, "data.openInterestList", f"no row of {native_id}")
 
 
@@ -152,22 +146,17 @@ def parse_funding_rate_now(payload: Any, now_ms: int) -> FundingRate:
     """Read `/current-fund-rate`."""
     what = "current-fund-rate"
     row = get(payload, ["data", 0], what)
-    hours = number_or_none(row, "fundingRateInterval", what)
-    return FundingRate(now_ms, number(row, "fundingRate", what), None if hours is None else int(hours * HOUR_MS))
+    interval = interval_ms(number_or_none(row, "fundingRateInterval", what), HOUR_MS)
+    return FundingRate(now_ms, number(row, "fundingRate", what), interval)
 
 
 def parse_brackets(payload: Any) -> BracketTable:
     """Read `/query-position-lever`."""
     what = "query-position-lever"
     keys = ("startUnit", "leverage", "keepMarginRate")
-    tiers = sorted([number(row, key, what) for key in keys] for row in rows(payload, ["data"], what))
-    floors = [floor for floor, _, _ in tiers]
-    if not tiers or floors[0] != 0 or any(a >= b for a, b in pairwise(floors)):
-        raise BadPayload(what, "startUnit", f"tiers do not rise from 0 (got {floors[:5]})")
-    bare = [LeverageBracket(floor, leverage, rate) for floor, leverage, rate in tiers]
-    amounts = maintenance_amounts(bare)
-    brackets = tuple(replace(one, maintenance_amount=a) for one, a in zip(bare, amounts, strict=True))
-    return BracketTable(brackets, "public: position tiers")
+    read = [[number(row, key, what) for key in keys] for row in rows(payload, ["data"], what)]
+    tiers = [(floor, leverage, rate, None) for floor, leverage, rate in sorted(read)]
+    return bracket_table(tiers, what, "public: position tiers")
 
 
 def parse_order_book(payload: Any) -> OrderBook:
@@ -178,22 +167,13 @@ def parse_order_book(payload: Any) -> OrderBook:
         levels = [[number(row, i, what) for i in (0, 1)] for row in rows(payload, ["data", name], what)]
         return np.array(levels, dtype=np.float64).reshape(-1, 2)
 
-    return OrderBook(int(number(get(payload, ["data"], what), "ts", what)), side("bids"), side("asks"))
+    return OrderBook(stamp(get(payload, ["data"], what), "ts", what), side("bids"), side("asks"))
 
 
-def parse_liquidations(payload: Any) -> pl.DataFrame:
-    """Read `/v3/market/liquidations` (`LIQUIDATIONS`)."""
+def parse_liquidations(payload: Any) -> list[Liquidation]:
+    """Read `/v3/market/liquidations`."""
     what = "liquidations"
-    prints = [_print(row, what) for row in rows(payload, ["data", "list"], what)]
-    columns = {
-        "time": [p.time_ms for p in prints],
-        "side": [p.side.value for p in prints],
-        "price": [p.price for p in prints],
-        "quantity_base": [p.quantity_base for p in prints],
-        "notional_usd": [p.notional_usd for p in prints],
-    }
-    table = pl.DataFrame(columns, schema={**LIQUIDATIONS, "time": pl.Int64()})
-    return table.with_columns(pl.from_epoch("time", time_unit="ms").dt.replace_time_zone("UTC"))
+    return [_print(row, what) for row in rows(payload, ["data", "list"], what)]
 
 
 def parse_candle_message(message: Any, markets: Mapping[str, Market]) -> list[tuple[Market, Candle, bool]]:
@@ -204,9 +184,11 @@ def parse_candle_message(message: Any, markets: Mapping[str, Market]) -> list[tu
     market = markets.get(text(get(message, ["arg"], what), "instId", what))
     if market is None:
         return []
-    read = sorted([number(row, i, what) for i in range(6)] for row in rows(message, ["data"], what))
+    read = sorted(rows(message, ["data"], what), key=lambda row: stamp(row, 0, what))
     latest = read[-1:] if message.get("action") == "snapshot" else read
-    return [(market, Candle(int(t), *values), False) for t, *values in latest]
+    return [
+        (market, Candle(stamp(row, 0, what), *(number(row, i, what) for i in range(1, 6))), False) for row in latest
+    ]
 
 
 def parse_liquidation_message(message: Any, markets: Mapping[str, Market]) -> list[tuple[Market, Liquidation]]:
@@ -224,7 +206,7 @@ def _print(row: Any, what: str) -> Liquidation:
         raise BadPayload(what, "side", f"neither buy nor sell (got {row['side']!r})")
     price, notional = number(row, "price", what), number(row, "amount", what)
     quantity = notional / price if price > 0 else 0.0
-    return Liquidation(int(number(row, "ts", what)), side, price, quantity, notional)
+    return Liquidation(stamp(row, "ts", what), side, price, quantity, notional)
 
 
 RECENT_CANDLES_MS: Final = 29 * DAY_MS  # the endpoint of recent candles ends at 30 days

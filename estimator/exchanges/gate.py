@@ -46,6 +46,7 @@ from estimator.exchanges.listings import Listings, largest_first
 from estimator.exchanges.live import Levels
 from estimator.exchanges.moving import QUIET_S, Stream, Tick, follow_candles, follow_prints
 from estimator.exchanges.paging import paged
+from estimator.exchanges.prints import prints_frame
 from estimator.exchanges.venue import BracketTable, Capabilities, FundingRate, MarketListing, OrderBook
 from estimator.exchanges.wire import Patience, Wire
 
@@ -209,9 +210,8 @@ class Gate:
         start = max(since_ms, self._wire.now_ms() - HOUR_MS + MINUTE_MS) // 1000
         asked = {"contract": listing.native_id, "from": start, "to": max(until_ms // 1000, start), "limit": 1000}
         payload = await self._wire.call("publicFuturesGetSettleLiqOrders", {"settle": _settle(market), **asked})
-        stamp = pl.col("time").dt.epoch("ms")
-        latest_first = parse_liquidations(payload, listing).filter((stamp >= since_ms) & (stamp < until_ms))
-        return latest_first.reverse().sort("time", maintain_order=True)
+        prints = parse_liquidations(payload, listing)[::-1]  # the latest comes first, and stamps are whole seconds
+        return prints_frame(prints, since_ms, until_ms, self._wire.now_ms(), self.health)
 
     async def fetch_order_book(self, market: Market, depth: int) -> OrderBook:
         """Return at least `depth` levels a side, up to 300."""

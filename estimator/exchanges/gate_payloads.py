@@ -8,7 +8,6 @@ out.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -19,7 +18,6 @@ from estimator.domain import (
     DAY_MS,
     FUNDING_RATE,
     HOUR_MS,
-    LIQUIDATIONS,
     LONG_SHORT_RATIO,
     MINUTE_MS,
     OPEN_INTEREST,
@@ -40,8 +38,9 @@ from estimator.exchanges.edge import (
     rows,
     text,
 )
-from estimator.exchanges.listings import listed_market
+from estimator.exchanges.listings import bracket_table, listed
 from estimator.exchanges.moving import Tick
+from estimator.exchanges.stamps import interval_ms, stamp
 from estimator.exchanges.venue import (
     BracketTable,
     Capabilities,
@@ -50,7 +49,6 @@ from estimator.exchanges.venue import (
     OrderBook,
     RateLimit,
 )
-from estimator.model.margin import maintenance_amounts
 
 NAME: Final = "gate"
 STATS_MS: Final = 5 * MINUTE_MS
@@ -94,11 +92,10 @@ CAPABILITIES: Final = Capabilities(
 def parse_markets(contracts: Any, tickers: Any, settle: str, health: Health) -> list[MarketListing]:
     """Read `/futures/{settle}/contracts` and `/tickers`: contracts that trade, their first tier as bracket."""
     by_name = {text(row, "contract", "tickers"): row for row in rows(tickers, [], "tickers")}
-    found = [_listing(row, by_name, settle, health) for row in rows(contracts, [], "contracts")]
-    return [one for one in found if one is not None]
+    return listed(rows(contracts, [], "contracts"), lambda row: _listing(row, by_name, settle), health)
 
 
-def _listing(row: Any, tickers: Mapping[str, Any], settle: str, health: Health) -> MarketListing | None:
+def _listing(row: Any, tickers: Mapping[str, Any], settle: str) -> MarketListing | None:
     name = text(row, "name", "contracts")
     size = number(row, "quanto_multiplier", "contracts")
     inverse = row.get("type") == "inverse"
@@ -109,9 +106,7 @@ def _listing(row: Any, tickers: Mapping[str, Any], settle: str, health: Health) 
     base, _, quote = name.partition("_")
     tier = LeverageBracket(0.0, number(row, "leverage_max", "contracts"), number(row, "maintenance_rate", "contracts"))
     symbol = f"{base}/{quote}:{settle.upper()}"
-    market = listed_market(NAME, symbol, "inverse" if inverse else "linear", (tier,), TAKER_FEE_RATE, health)
-    if market is None:
-        return None
+    market = Market(NAME, symbol, "inverse" if inverse else "linear", (tier,), TAKER_FEE_RATE)
     ticker = tickers.get(name, {})
     held = number_or_none(ticker, "total_size", "tickers")
     usd = (size or 1.0) * (1.0 if inverse else number(row, "mark_price", "contracts"))
@@ -122,7 +117,7 @@ def _listing(row: Any, tickers: Mapping[str, Any], settle: str, health: Health) 
         _LISTED_SOURCE,
         open_interest_usd=None if held is None else held * usd,
         volume_usd=number_or_none(ticker, "volume_24h_quote", "tickers"),
-        funding_interval_ms=int(number(row, "funding_interval", "contracts") * 1000),
+        funding_interval_ms=interval_ms(number(row, "funding_interval", "contracts"), 1000),
     )
 
 
@@ -182,34 +177,31 @@ def parse_funding_rate(payload: Any) -> pl.DataFrame:
 def parse_brackets(payload: Any, native_id: str) -> BracketTable:
     """Read `/risk_limit_tiers`; a tier ends at its risk limit, where the next one starts."""
     what = "risk_limit_tiers"
-    tiers = [row for row in rows(payload, [], what) if row.get("contract", native_id) == native_id]
-    if not tiers:
-        raise BadPayload(what, "body", f"no tier of {native_id}")
-    tiers.sort(key=lambda row: number(row, "risk_limit", what))
-    floors = [0.0, *(number(row, "risk_limit", what) for row in tiers[:-1])]
-    bare = [
-        LeverageBracket(floor, number(row, "leverage_max", what), number(row, "maintenance_rate", what))
-        for floor, row in zip(floors, tiers, strict=True)
+    found = [
+        (
+            number(row, "risk_limit", what),
+            number(row, "leverage_max", what),
+            number(row, "maintenance_rate", what),
+            number_or_none(row, "deduction", what),
+        )
+        for row in rows(payload, [], what)
+        if text(row, "contract", what) == native_id
     ]
-    given = [number_or_none(row, "deduction", what) for row in tiers]
-    amounts = [a if b is None else b for a, b in zip(maintenance_amounts(bare), given, strict=True)]
-    brackets = tuple(replace(one, maintenance_amount=a) for one, a in zip(bare, amounts, strict=True))
-    return BracketTable(brackets, "public: risk limit tiers")
+    if not found:
+        raise BadPayload(what, "contract", f"no tier of {native_id}")
+    found.sort(key=lambda tier: tier[0])
+    floors = [0.0, *(limit for limit, *_ in found[:-1])]
+    tiers = [(floor, top, rate, amount) for floor, (_, top, rate, amount) in zip(floors, found, strict=True)]
+    return bracket_table(tiers, what, "public: risk limit tiers")
 
 
-def parse_liquidations(payload: Any, listing: MarketListing) -> pl.DataFrame:
-    """Read `/liq_orders` (`LIQUIDATIONS`): here `size` is the position, and the price taken is that of the order."""
+def parse_liquidations(payload: Any, listing: MarketListing) -> list[Liquidation]:
+    """Read `/liq_orders`: here `size` is the position, and the price taken is that of the order."""
     what = "liq_orders"
-    records = []
-    for row in rows(payload, [], what):
-        size, price = number(row, "size", what), number(row, "order_price", what)
-        print_ = _print(number(row, "time", what), -size, price, listing)
-        records.append((print_.time_ms, print_.side.value, print_.price, print_.quantity_base, print_.notional_usd))
-    columns = [pl.Series(name, [r[i] for r in records]) for i, name in enumerate(LIQUIDATIONS)]
-    table = pl.DataFrame(columns)
-    return table.with_columns(pl.from_epoch("time", time_unit="ms").dt.replace_time_zone("UTC")).cast(
-        dict(LIQUIDATIONS)  # type: ignore[arg-type]
-    )
+    return [
+        _print(stamp(row, "time", what, 1000), -number(row, "size", what), number(row, "order_price", what), listing)
+        for row in rows(payload, [], what)
+    ]
 
 
 def parse_ticker(payload: Any, native_id: str) -> Any:
@@ -228,7 +220,7 @@ def parse_order_book(payload: Any, listing: MarketListing) -> OrderBook:
         levels = [(number(row, "p", what), number(row, "s", what)) for row in rows(payload, [name], what)]
         return np.array([(p, base_quantity(s, p, listing)) for p, s in levels], dtype=np.float64).reshape(-1, 2)
 
-    return OrderBook(int(number(payload, "current", what) * 1000), side("bids"), side("asks"))
+    return OrderBook(stamp(payload, "current", what, 1000), side("bids"), side("asks"))
 
 
 def parse_candle_message(
@@ -245,7 +237,7 @@ def parse_candle_message(
             continue
         o, h, l, c = (number(row, key, what) for key in "ohlc")  # noqa: E741 - the venue's own letters
         volume = base_quantity(number(row, "v", what), (h + l + c) / 3, listings[native_id])
-        candle = Candle(int(number(row, "t", what)) * 1000, o, h, l, c, volume)
+        candle = Candle(stamp(row, "t", what, 1000), o, h, l, c, volume)
         ticks.append((markets[native_id], candle, row.get("w") is True))
     return ticks
 
@@ -261,8 +253,9 @@ def parse_liquidation_message(
     for row in _results(message, what):
         native_id = text(row, "contract", what)
         if native_id in markets:
-            time = number(row, "time_ms" if "time_ms" in row else "time", what)
-            print_ = _print(time, number(row, "size", what), number(row, "price", what), listings[native_id])
+            print_ = _print(
+                _print_ms(row, what), number(row, "size", what), number(row, "price", what), listings[native_id]
+            )
             prints.append((markets[native_id], print_))
     return prints
 
@@ -275,8 +268,13 @@ def base_quantity(contracts: float, price: float, listing: MarketListing) -> flo
     return quantity / price if price > 0 else 0.0
 
 
-def _print(time: float, order_size: float, price: float, listing: MarketListing) -> Liquidation:
-    time_ms = int(time * 1000 if time < _SECONDS_UNTIL else time)
+def _print_ms(row: Any, what: str) -> int:
+    """Read the time of a streamed print: in ms since August 2026, in seconds before, or under another name."""
+    key = "time_ms" if "time_ms" in row else "time"
+    return stamp(row, key, what, 1000 if number(row, key, what) < _SECONDS_UNTIL else 1)
+
+
+def _print(time_ms: int, order_size: float, price: float, listing: MarketListing) -> Liquidation:
     quantity = base_quantity(abs(order_size), price, listing)
     return Liquidation(time_ms, Side.LONG if order_size < 0 else Side.SHORT, price, quantity, quantity * price)
 

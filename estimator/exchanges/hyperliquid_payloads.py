@@ -24,7 +24,8 @@ from estimator.domain import (
 )
 from estimator.errors import BadPayload, ParameterError, UnknownMarket
 from estimator.exchanges.edge import Health, frame, get, number, number_or_none, rows, text
-from estimator.exchanges.listings import listed_market
+from estimator.exchanges.listings import listed
+from estimator.exchanges.stamps import stamp
 from estimator.exchanges.venue import (
     BracketTable,
     Capabilities,
@@ -69,20 +70,17 @@ CAPABILITIES: Final = Capabilities(
 
 def parse_markets(payload: Any, health: Health) -> list[MarketListing]:
     """Read `metaAndAssetCtxs`: the listed perpetuals with their margin tiers."""
-    what = "metaAndAssetCtxs"
-    tables = {
-        int(get(pair, [0], what)): get(pair, [1], what) for pair in get(payload, [0], what).get("marginTables", [])
-    }
-    found = []
-    for asset, context in _assets(payload):
-        if asset.get("isDelisted"):
-            continue
+    what, tables = "metaAndAssetCtxs", _margin_tables(payload)
+
+    def read(pair: tuple[Any, Any]) -> MarketListing | None:
+        asset, context = pair
         name = text(asset, "name", what)
-        brackets = _brackets(asset, tables)
-        market = listed_market(NAME, f"{name}/USDC:USDC", "linear", brackets, TAKER_FEE_RATE, health)
-        if market is not None:
-            found.append(_listing(market, name, context))
-    return found
+        if asset.get("isDelisted"):
+            return None
+        market = Market(NAME, f"{name}/USDC:USDC", "linear", _brackets(asset, tables), TAKER_FEE_RATE)
+        return _listing(market, name, context)
+
+    return listed(_assets(payload), read, health)
 
 
 def _listing(market: Market, name: str, context: Any) -> MarketListing:
@@ -100,18 +98,18 @@ def _listing(market: Market, name: str, context: Any) -> MarketListing:
 
 
 def parse_brackets(payload: Any, native_id: str) -> BracketTable:
-    """Read the tiers of one market from `metaAndAssetCtxs` or `meta`."""
-    what = "metaAndAssetCtxs"
-    tables = {
-        int(get(pair, [0], what)): get(pair, [1], what) for pair in get(payload, [0], what).get("marginTables", [])
-    }
-    return BracketTable(_brackets(_asset(payload, native_id)[0], tables), SOURCE)
+    """Read the tiers of one market from `metaAndAssetCtxs`."""
+    asset, tables = _asset(payload, native_id)[0], _margin_tables(payload)
+    try:
+        return BracketTable(_brackets(asset, tables), SOURCE)
+    except ParameterError as error:
+        raise BadPayload("metaAndAssetCtxs", error.name, str(error)) from error
 
 
 def _margin_tables(payload: Any) -> dict[int, Any]:
     what = "metaAndAssetCtxs"
     meta = get(payload, [0], what)
-    pairs = rows(meta, ["marginTables"], what) if "marginTables" in meta else []
+    pairs = rows(meta, ["marginTables"], what) if isinstance(meta, dict) and "marginTables" in meta else []
     return {int(number(pair, 0, what)): get(pair, [1], what) for pair in pairs}
 
 
@@ -124,10 +122,7 @@ def _brackets(asset: Any, tables: Mapping[int, Any]) -> tuple[LeverageBracket, .
         (number(tier, "lowerBound", what), number(tier, "maxLeverage", what))
         for tier in rows(table, ["marginTiers"], what)
     ]
-    try:
-        return brackets_from_max_leverage(sorted(tiers))
-    except ParameterError as error:
-        raise BadPayload(what, "marginTiers", str(error)) from error
+    return brackets_from_max_leverage(sorted(tiers))
 
 
 def _assets(payload: Any) -> list[tuple[Any, Any]]:
@@ -140,7 +135,7 @@ def _assets(payload: Any) -> list[tuple[Any, Any]]:
 
 def _asset(payload: Any, native_id: str) -> tuple[Any, Any]:
     for asset, context in _assets(payload):
-        if asset.get("name") == native_id and not asset.get("isDelisted"):
+        if text(asset, "name", "metaAndAssetCtxs") == native_id and not asset.get("isDelisted"):
             return asset, context
     raise UnknownMarket(f"{NAME} does not list {native_id}")
 
@@ -176,7 +171,7 @@ def parse_order_book(payload: Any) -> OrderBook:
         levels = [[number(row, key, what) for key in ("px", "sz")] for row in rows(payload, ["levels", index], what)]
         return np.array(levels, dtype=np.float64).reshape(-1, 2)
 
-    return OrderBook(int(number(payload, "time", what)), side(0), side(1))
+    return OrderBook(stamp(payload, "time", what), side(0), side(1))
 
 
 def parse_candle_message(message: Any, markets: Mapping[str, Market]) -> list[tuple[Market, Candle, bool]]:
@@ -188,5 +183,5 @@ def parse_candle_message(message: Any, markets: Mapping[str, Market]) -> list[tu
     market = markets.get(text(row, "s", what))
     if market is None or row.get("i") != "1m":
         return []
-    time_ms, *values = (number(row, key, what) for key in "tohlcv")
-    return [(market, Candle(int(time_ms), *values), False)]
+    values = [number(row, key, what) for key in "ohlcv"]
+    return [(market, Candle(stamp(row, "t", what), *values), False)]

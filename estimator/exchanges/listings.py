@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import TypeVar
 
-from estimator.domain import ContractType, LeverageBracket, Market
-from estimator.errors import ParameterError, UnknownMarket
+from estimator.domain import LeverageBracket, Market
+from estimator.errors import BadPayload, ParameterError, UnknownMarket
 from estimator.exchanges.edge import Health
-from estimator.exchanges.venue import MarketListing
+from estimator.exchanges.venue import BracketTable, MarketListing
+from estimator.model.margin import maintenance_amounts
+
+_Row = TypeVar("_Row")
+Tier = tuple[float, float, float, float | None]
 
 
 class Listings:
@@ -68,20 +74,35 @@ class Listings:
         return named
 
 
-def listed_market(
-    exchange: str,
-    symbol: str,
-    contract: ContractType,
-    brackets: tuple[LeverageBracket, ...],
-    taker_fee_rate: float,
-    health: Health,
-) -> Market | None:
-    """Make a market, or count one that our vocabulary cannot name (symbols in other scripts, no brackets)."""
+def listed(rows: Sequence[_Row], read: Callable[[_Row], MarketListing | None], health: Health) -> list[MarketListing]:
+    """Read rows; a market that our vocabulary cannot name (other scripts, impossible tiers) is counted and left out."""
+    found = []
+    for row in rows:
+        try:
+            found.append(read(row))
+        except ParameterError as error:
+            health.reject("markets", f"{error.name} not supported", example=row)
+    return [one for one in found if one is not None]
+
+
+def bracket_table(tiers: Sequence[Tier], endpoint: str, source: str) -> BracketTable:
+    """Make brackets of (floor, maximum leverage, maintenance rate, maintenance amount where it is given).
+
+    Raises
+    ------
+    BadPayload
+        Where they cannot be: floors that do not rise from 0, rates out of range.
+    """
+    if not tiers:
+        raise BadPayload(endpoint, "body", "no tier")
     try:
-        return Market(exchange, symbol, contract, brackets, taker_fee_rate)
+        bare = [LeverageBracket(floor, leverage, rate) for floor, leverage, rate, _ in tiers]
+        amounts = [a if t[3] is None else t[3] for a, t in zip(maintenance_amounts(bare), tiers, strict=True)]
+        brackets = tuple(replace(one, maintenance_amount=a) for one, a in zip(bare, amounts, strict=True))
+        Market("any", "A/B:B", "linear", brackets)  # knows what a table must look like
     except ParameterError as error:
-        health.reject("markets", f"{error.name} not supported", example=symbol)
-        return None
+        raise BadPayload(endpoint, error.name, str(error)) from error
+    return BracketTable(brackets, source)
 
 
 def largest_first(listings: Sequence[MarketListing]) -> list[MarketListing]:

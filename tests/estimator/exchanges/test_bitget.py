@@ -81,7 +81,7 @@ def test_tiers_keep_maintenance_continuous() -> None:
 def test_tiers_that_do_not_start_at_0_are_refused() -> None:
     payload = golden("bitget", "query_position_lever")
     del payload["data"][1]
-    with pytest.raises(BadPayload, match="startUnit"):
+    with pytest.raises(BadPayload, match="rise from 0"):
         parse_brackets(payload)
 
 

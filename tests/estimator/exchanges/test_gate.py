@@ -90,11 +90,10 @@ def test_without_a_deduction_the_amount_follows_from_the_rates() -> None:
 def test_liq_orders_tell_the_position_and_its_orders_limit() -> None:
     """A long is sold above the limit of its order, a short bought below: so both documented rows read."""
     payload = golden("gate", "liq_orders")
-    table = parse_liquidations(payload, LINEAR)
-    assert table["side"].to_list() == ["long", "short"]
-    assert table["price"].to_list() == [3405.0, 28225.0]
-    for order, side in zip(payload, table["side"], strict=True):
-        assert (float(order["fill_price"]) > float(order["order_price"])) == (side == "long")
+    prints = parse_liquidations(payload, LINEAR)
+    assert [(p.side, p.price) for p in prints] == [(Side.LONG, 3405.0), (Side.SHORT, 28225.0)]
+    for order, print_ in zip(payload, prints, strict=True):
+        assert (float(order["fill_price"]) > float(order["order_price"])) == (print_.side is Side.LONG)
 
 
 def test_streamed_prints_tell_the_order_so_the_sign_is_the_other_way_round() -> None:
