@@ -35,8 +35,9 @@ app = typer.Typer(
 )
 app.command()(data_commands.worker)
 app.command()(data_commands.warm)
+app.command()(data_commands.backfill)
 
-SourceName = Literal["simulated", "recorded"]
+SourceName = Literal["simulated", "recorded", "live", "auto"]
 
 
 @app.command()
@@ -45,6 +46,9 @@ def run(
     data: Annotated[Path | None, typer.Option(help="Folder or file that --source recorded reads.")] = None,
     replay: Annotated[str | None, typer.Option(help="Play a recording as if live, e.g. 60x.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the simulated market.")] = None,
+    venues: Annotated[str | None, typer.Option(help="Venues that --source live follows.")] = None,
+    markets: Annotated[str | None, typer.Option(help="Coins or symbols to follow, or e.g. 'top 100'.")] = None,
+    exchange_base: Annotated[str | None, typer.Option(help="Address that stands in for all venues.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
 ) -> None:
@@ -54,6 +58,9 @@ def run(
         "LIQHEAT_RECORDING": data,
         "LIQHEAT_REPLAY": _replay(replay),
         "LIQHEAT_SEED": seed,
+        "LIQHEAT_VENUES": venues,
+        "LIQHEAT_MARKETS": markets,
+        "LIQHEAT_EXCHANGE_BASE": exchange_base,
         "LIQHEAT_HOST": host,
         "LIQHEAT_PORT": port,
     }
@@ -187,6 +194,9 @@ def _supervise(settings: Settings, redis_url: str) -> None:
 def _describe(settings: Settings) -> str:
     if settings.source == "simulated":
         return f"SIMULATED market, seed {settings.seed}: no real prices"
+    if settings.source in ("live", "auto"):
+        otherwise = "" if settings.source == "live" else ", or a SIMULATED market where none answers"
+        return f"LIVE from {settings.venues}{otherwise}"
     speed = f", replayed at {settings.replay:g}x" if settings.replay else ""
     return f"RECORDED market from {settings.recording}{speed}"
 

@@ -9,9 +9,10 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
 from types import FrameType
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from pydantic import ValidationError
@@ -24,10 +25,12 @@ from estimator.settings import Settings
 console = Console(stderr=True)
 
 
-def worker() -> None:
+def worker(
+    shard: Annotated[str, typer.Option(help="Which of how many workers this is, e.g. 0/2.")] = "0/1",
+) -> None:
     """Fill the cache from the source and keep it up to date (needs REDIS_URL)."""
     from estimator.cache import Cache
-    from estimator.pipeline import build_source, follow
+    from estimator.worker import work
 
     settings = read_settings()
     if settings.redis_url is None:
@@ -37,13 +40,50 @@ def worker() -> None:
     try:
         cache = Cache(settings.redis_url, ttl_s=int(settings.cache_ttl_hours * 3600))
         with progress_bar() as report:
-            asyncio.run(follow(build_source(settings), cache, settings.preset, report))
+            asyncio.run(work(settings, cache, report, _shard(shard)))
     except LiqheatError as error:
         fail(str(error))
 
 
+def _shard(text: str) -> tuple[int, int]:
+    """Read ``i/n``."""
+    index, _, count = text.partition("/")
+    if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
+        raise typer.BadParameter(f"got {text!r}, expected i/n with i from 0 to n - 1", param_hint="--shard")
+    return int(index), int(count)
+
+
+def backfill(
+    archive: Annotated[str, typer.Option(help="Base address or folder of Binance's public archive.")] = "",
+    first: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="First day.")] = None,
+    last: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Last day.")] = None,
+    symbols: Annotated[str, typer.Option(help="Unified symbols, comma separated.")] = "BTC/USDT:USDT",
+) -> None:
+    """Bring Binance's public daily archive into history: candles, open interest, ratios and funding."""
+    from estimator.archive import BINANCE, Archive
+    from estimator.archive import backfill as import_archive
+    from estimator.history import History
+    from estimator.worker import archived_markets, history_root
+
+    settings = read_settings()
+    until = last or datetime.now(UTC) - timedelta(days=1)
+    since = first or until - timedelta(days=settings.days)
+    history = History(history_root(settings))
+    try:
+        with progress_bar() as report, closing(Archive(archive or BINANCE)) as files:
+            markets = archived_markets(symbols)
+            done = import_archive(files, history, markets, since.date(), until.date(), report)
+    except LiqheatError as error:
+        fail(str(error))
+    say(f"{done.rows} new rows from {done.files} files; {done.complete} files were there, {len(done.missing)} absent")
+    for path, problem in done.damaged.items():
+        say(f"damaged: {path}: {problem}")
+    if done.damaged:
+        raise typer.Exit(1)
+
+
 def _end_at_once(_signal: int, _frame: FrameType | None) -> NoReturn:
-    """End without waiting for threads that compute: whatever the worker holds is made anew from its source."""
+    """End without waiting for threads that compute: what the worker holds is made anew, what arrived is in Redis."""
     console.show_cursor()
     os._exit(0)
 

@@ -1,12 +1,13 @@
-"""source → position book → columns → cache, for many markets: the past at once, then live."""
+"""position book → columns → cache, for one market: the past at once, then live."""
 
 from __future__ import annotations
 
-import asyncio
-import os
+import bisect
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import fields
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -14,6 +15,7 @@ import polars as pl
 
 from estimator.cache import Cache, MarketStatus
 from estimator.domain import (
+    DAY_MS,
     MINUTE_MS,
     TIME,
     Candle,
@@ -21,24 +23,55 @@ from estimator.domain import (
     Gap,
     Liquidation,
     Market,
+    Observation,
     Origin,
     Side,
 )
-from estimator.errors import SettingsError
+from estimator.errors import ParameterError
 from estimator.exchanges.base import MarketHistory, MarketUpdate, Source
-from estimator.exchanges.recorded import RecordedSource
-from estimator.exchanges.simulated import SimulatedSource
+from estimator.history import Published
 from estimator.model.book import PositionBook
-from estimator.model.grid import LEVELS
+from estimator.model.grid import LEVELS, LiquidationGrid
 from estimator.model.parameters import Parameters, Preset
 from estimator.model.series import build_series, coarsen_series, level_mask
 from estimator.model.steps import STEP_MS, Steps, build_steps, contracts_of
-from estimator.settings import Settings
 
 PUBLISH_S: Final = 1.0  # a market's open candle is shown at most this often
 _CHUNK: Final = 400  # columns with tiers held at once during a backfill
 _WARM_UP: Final = 200  # rows of series kept before the first column, for indicators
 _MAX_GAPS: Final = 200
+_CLOSES: Final = 64  # candles whose close may still be the price of an observation
+
+
+class _Known:
+    """Observations of one quantity in the order in which they became known.
+
+    What became known after the close of a step is for the next one, though it may have arrived before.
+    """
+
+    def __init__(self) -> None:
+        self._seen: list[Observation] = []
+
+    def add(self, seen: Observation) -> None:
+        """Take an observation in; of two for one time the first counts, as in history."""
+        at = bisect.bisect_left(self._seen, seen.time_ms, key=lambda s: s.time_ms)
+        if at == len(self._seen) or self._seen[at].time_ms != seen.time_ms:
+            self._seen.insert(at, seen)
+
+    def at(self, time_ms: int) -> Observation | None:
+        """Return the last one known at a time."""
+        return next((s for s in reversed(self._seen) if s.time_ms <= time_ms), None)
+
+    def forget(self, time_ms: int) -> None:
+        """Drop what was superseded by a time."""
+        held = self.at(time_ms)
+        if held is not None:
+            self._seen = [s for s in self._seen if s.time_ms >= held.time_ms]
+
+    @property
+    def latest(self) -> float | None:
+        """The newest value."""
+        return self._seen[-1].value if self._seen else None
 
 
 class MarketFollower:
@@ -54,10 +87,21 @@ class MarketFollower:
     cache : Cache
     preset : str
         Mix of effective leverages.
+    published : Published, optional
+        Where columns and book states are kept once the past is complete; what it holds is shown as it was.
     """
 
-    def __init__(self, market: Market, rank: int, source: Source, cache: Cache, preset: Preset) -> None:
+    def __init__(
+        self,
+        market: Market,
+        rank: int,
+        source: Source,
+        cache: Cache,
+        preset: Preset,
+        published: Published | None = None,
+    ) -> None:
         self.market = market
+        self.pace = 1.0  # the open candle is shown at most once in `PUBLISH_S` times this
         self._cache, self._rank, self._preset = cache, rank, preset
         self._origin, self._description = source.origin, source.description
         self._parameters = Parameters.preset(preset)
@@ -67,10 +111,12 @@ class MarketFollower:
         self._open: list[Candle] = []  # closed sub-candles of the step that is still open
         self._prints: list[Liquidation] = []  # and its liquidations
         self._has_prints = False
-        self._base: float | None = None
-        self._contracts = 0.0
-        self._ratio: float | None = None
-        self._funding: float | None = None
+        self._interest, self._ratio, self._funding = _Known(), _Known(), _Known()
+        self._closes: deque[tuple[int, float]] = deque(maxlen=_CLOSES)  # ends and closes of the latest candles
+        self._priced: tuple[Observation, float] | None = None  # open interest of the last step and its price
+        self.progress = 1.0  # share of the past that is there
+        self._kept = published
+        self._published_ms: dict[int, int] = {}  # last column of each level that history has
         self._today = pl.DataFrame()  # step rows of the coarsest level's interval that is not complete
         self._gaps: tuple[Gap, ...] = ()
         self._first_ms = self._last_ms = 0
@@ -81,7 +127,9 @@ class MarketFollower:
 
     def backfill(self, history: MarketHistory) -> None:
         """Compute the past and publish every level of it."""
-        self._interval_ms = history.interval_ms
+        self._interval_ms, self.progress = history.interval_ms, history.progress
+        if history.progress < 1.0:
+            self._kept = None  # what is to change is not kept
         steps, gaps = build_steps(
             self.market,
             history.candles,
@@ -124,7 +172,7 @@ class MarketFollower:
             else:
                 still_open = candle
         now = time.monotonic()
-        if self._last_ms > last_ms or now - self._published >= PUBLISH_S:
+        if self._last_ms > last_ms or now - self._published >= PUBLISH_S * self.pace:
             self._published = now
             self._publish_open(still_open)
 
@@ -133,41 +181,44 @@ class MarketFollower:
             self._has_prints = True
             self._prints.extend([p for p in update.liquidations if p not in self._prints])
             self._cache.add_liquidations(self.market.id, update.liquidations)
-        if update.time_ms < self._as_of_ms:
-            return  # old news
-        if update.open_interest is not None:
-            before = update.open_interest.time_ms < update.time_ms
-            self._base = update.open_interest.value
-            self._contracts = contracts_of(self.market, self._base, self._mark if before else update.mark_price)
-        if update.long_short_ratio is not None:
-            self._ratio = update.long_short_ratio.value
-        if update.funding_rate is not None:
-            self._funding = update.funding_rate.value
-        self._as_of_ms, self._mark = update.time_ms, update.mark_price
+        for known, seen in (
+            (self._interest, update.open_interest),
+            (self._ratio, update.long_short_ratio),
+            (self._funding, update.funding_rate),
+        ):
+            if seen is not None:
+                known.add(seen)
+        if update.time_ms >= self._as_of_ms:  # else old news
+            self._as_of_ms, self._mark = update.time_ms, update.mark_price
 
     def _take(self, candle: Candle) -> None:
         """Add a closed candle to its step, which it may complete."""
         self._skip_to(candle.time_ms)
         self._next_ms = candle.time_ms + self._interval_ms
         self._open.append(candle)
+        self._closes.append((self._next_ms, candle.close))
         if self._next_ms % self._step_ms == 0:
             self._close_step()
 
     def _close_step(self) -> None:
         """Step the book over the collected candles and publish the column on every level it belongs to."""
         close_ms = (self._open[0].time_ms // self._step_ms + 1) * self._step_ms
-        grid, swept = self._book.step(self._open, self._contracts, close_ms=close_ms, long_short_ratio=self._ratio)
+        grid, swept = self._step(self._book, self._open, close_ms)
         row = self._row(self._open, swept, close_ms)
+        self._priced = self._price(close_ms)
+        for known in (self._interest, self._ratio, self._funding):
+            known.forget(close_ms)
         self._open.clear()
         self._prints = [p for p in self._prints if p.time_ms >= close_ms]
         self._today = pl.concat([self._today, row])
         for level, spec in enumerate(LEVELS):
             if close_ms % spec.interval_ms == 0:
-                self._cache.put_columns(self.market.id, level, grid.coarsen(spec.price_factor))
+                self._put_columns(level, grid.coarsen(spec.price_factor))
             interval_ms = max(spec.interval_ms, self._step_ms)
             # All intervals that ended since the last step: their own last step may be missing.
             self._put_series(level, self._today, *(t // interval_ms * interval_ms for t in (self._last_ms, close_ms)))
         self._last_ms = close_ms
+        self._keep_book(close_ms)
         self._skip_to(close_ms)
         self._today = self._today.filter(_from(close_ms // LEVELS[-1].interval_ms * LEVELS[-1].interval_ms))
 
@@ -186,29 +237,82 @@ class MarketFollower:
         if candles:
             close_ms = (candles[0].time_ms // self._step_ms + 1) * self._step_ms
             book = self._book.copy()
-            grid, swept = book.step(candles, self._contracts, close_ms=close_ms, long_short_ratio=self._ratio)
+            grid, swept = self._step(book, candles, close_ms)
             self._cache.put_live(self.market.id, grid, self._row(candles, swept, close_ms))
         else:
             self._cache.drop_live(self.market.id)
         self._publish_status()
 
+    def _step(
+        self, book: PositionBook, candles: Sequence[Candle], close_ms: int
+    ) -> tuple[LiquidationGrid, Float64Array]:
+        """Advance a book with what was known at the close."""
+        priced, ratio = self._price(close_ms), self._ratio.at(close_ms)
+        contracts = 0.0 if priced is None else contracts_of(self.market, priced[0].value, priced[1])
+        return book.step(
+            candles, contracts, close_ms=close_ms, long_short_ratio=None if ratio is None else ratio.value
+        )
+
+    def _price(self, close_ms: int) -> tuple[Observation, float] | None:
+        """Return the open interest known at a close, and the price when it was observed."""
+        seen = self._interest.at(close_ms)
+        if seen is None or (self._priced is not None and self._priced[0] == seen):
+            return self._priced
+        before = [close for end_ms, close in self._closes if end_ms <= seen.time_ms]
+        return seen, before[-1] if before else self._mark
+
     def _publish_columns(self, steps: Steps) -> Float64Array:
         """Run the book over the past in chunks, so that memory stays bounded; return predicted liquidations."""
+        saved_ms, state = self._show_kept()
         wanted = [level_mask(steps.close_ms, s.interval_ms, s.keep_ms, self._last_ms) for s in LEVELS]
         emit = np.logical_or.reduce(wanted)
-        edges = np.flatnonzero(emit)[_CHUNK::_CHUNK]
-        swept = []
-        for begin, end in zip([0, *edges], [*edges, len(steps)], strict=True):
-            part = steps.part(int(begin), int(end))
+        resumed, midnight = (
+            int(np.searchsorted(steps.close_ms, ms, side="right")) for ms in (saved_ms, self._last_ms // DAY_MS * DAY_MS)
+        )
+        edges = sorted({0, resumed, midnight, *np.flatnonzero(emit)[_CHUNK::_CHUNK].tolist(), len(steps)})
+        swept = [np.empty((0, 2))]
+        for begin, end in pairwise(edges):
+            if begin == resumed and state is not None:
+                self._book.restore(state)
+            part = steps.part(begin, end)
             grid, predicted = self._book.run(part, tiers=True, emit=emit[begin:end])
             swept.append(predicted)
             shown = part.close_ms[emit[begin:end]]
             for level, mask in enumerate(wanted):
                 rows = np.isin(shown, part.close_ms[mask[begin:end]])
                 if rows.any():
-                    chosen = grid.pick(rows).coarsen(LEVELS[level].price_factor)
-                    self._cache.put_columns(self.market.id, level, chosen)
+                    self._put_columns(level, grid.pick(rows).coarsen(LEVELS[level].price_factor))
+            self._keep_book(int(steps.close_ms[end - 1]))
+        if resumed == len(steps) and state is not None:
+            self._book.restore(state)
         return np.concatenate(swept)
+
+    def _show_kept(self) -> tuple[int, bytes | None]:
+        """Publish the columns that history kept; return the newest saved state that fits, and its time."""
+        if self._kept is None:
+            return 0, None
+        for level, grid in self._kept.columns(self._book, self._last_ms).items():
+            self._cache.put_columns(self.market.id, level, grid)
+            self._published_ms[level] = int(grid.time[-1].astype("datetime64[ms]").astype(np.int64))
+        for time_ms, state in self._kept.books(self.market.id, self._last_ms):
+            try:
+                self._book.copy().restore(state)
+            except ParameterError:
+                continue  # of other parameters: the past is computed anew
+            return time_ms, state
+        return 0, None
+
+    def _put_columns(self, level: int, grid: LiquidationGrid) -> None:
+        """Publish columns, and keep those that history does not have."""
+        self._cache.put_columns(self.market.id, level, grid)
+        if self._kept is not None:
+            new = grid.time > np.datetime64(self._published_ms.get(level, 0), "ms")
+            if new.any():
+                self._kept.add(level, grid.pick(new), self._book)
+
+    def _keep_book(self, close_ms: int) -> None:
+        if self._kept is not None and close_ms % DAY_MS == 0:
+            self._kept.add_book(self._book, close_ms)
 
     def _publish_series(self, rows: pl.DataFrame) -> None:
         for level, spec in enumerate(LEVELS):
@@ -228,14 +332,23 @@ class MarketFollower:
         self._today = rows.filter(_from(self._last_ms // LEVELS[-1].interval_ms * LEVELS[-1].interval_ms))
         self._open = candles_of(history.candles.filter(_from(self._last_ms)))
         self._prints = liquidations_of(history.liquidations.filter(_from(self._last_ms)))
-        last = history.candles.row(-1, named=True)
-        self._mark = float(last["close"])
-        self._as_of_ms = self._next_ms = int(history.candles["time"].to_physical()[-1]) + history.interval_ms
-        self._base = float(history.open_interest["open_interest"][-1])
-        known_ms = int(history.open_interest["time"].to_physical()[-1])
-        price = history.candles.filter(~_from(known_ms - history.interval_ms + 1))["close"]
-        self._contracts = contracts_of(self.market, self._base, float(price[-1]) if len(price) else self._mark)
-        self._ratio, self._funding = _last(history.long_short_ratio), _last(history.funding_rate)
+        ends = history.candles["time"].to_physical() + history.interval_ms
+        closes = list(zip(ends.to_list(), history.candles["close"].to_list(), strict=True))
+        self._closes.extend(closes)
+        self._as_of_ms, self._mark = closes[-1]
+        self._next_ms = self._as_of_ms
+        for known, frame in (
+            (self._interest, history.open_interest),
+            (self._ratio, history.long_short_ratio),
+            (self._funding, history.funding_rate),
+        ):
+            for seen in _observations(frame, self._last_ms):
+                known.add(seen)
+        held = self._interest.at(self._last_ms)
+        if held is not None:
+            at = bisect.bisect_right(closes, held.time_ms, key=lambda c: c[0])
+            first = bisect.bisect_right(closes, self._first_ms - self._step_ms, key=lambda c: c[0])
+            self._priced = held, float(closes[at - 1 if at else first][1])
 
     def _row(self, candles: Sequence[Candle], swept: Float64Array, close_ms: int) -> pl.DataFrame:
         """One row of the series for a step of these candles."""
@@ -248,9 +361,9 @@ class MarketFollower:
             "high": max(c.high for c in candles),
             "low": min(c.low for c in candles),
             "close": candles[-1].close,
-            "open_interest": self._base,
-            "long_short_ratio": self._ratio,
-            "funding_rate": self._funding,
+            "open_interest": _value(self._interest.at(close_ms)),
+            "long_short_ratio": _value(self._ratio.at(close_ms)),
+            "funding_rate": _value(self._funding.at(close_ms)),
             "volume": sum(c.volume for c in candles),
             "long_liquidated_usd": realised[Side.LONG],
             "short_liquidated_usd": realised[Side.SHORT],
@@ -278,12 +391,12 @@ class MarketFollower:
                 first_ms=self._first_ms,
                 last_ms=self._last_ms,
                 provisional_until_ms=self._first_ms + self._parameters.provisional_ms,
-                open_interest_base=self._base,
-                long_short_ratio=self._ratio,
-                funding_rate=self._funding,
+                open_interest_base=self._interest.latest,
+                long_short_ratio=self._ratio.latest,
+                funding_rate=self._funding.latest,
                 gaps=self._gaps,
                 preset=self._preset,
-                progress=1.0,
+                progress=self.progress,
                 version=self._version,
             )
         )
@@ -311,77 +424,12 @@ def _from(time_ms: int) -> pl.Expr:
     return pl.col("time").dt.epoch("ms") >= time_ms
 
 
-def _last(frame: pl.DataFrame) -> float | None:
-    return None if frame.is_empty() else float(frame[frame.columns[1]][-1])
+def _observations(frame: pl.DataFrame, since_ms: int) -> list[Observation]:
+    """Observations later than a time, and the last one before."""
+    times = frame["time"].to_physical().to_list()
+    at = max(bisect.bisect_right(times, since_ms) - 1, 0)
+    return [Observation(t, float(v)) for t, v in zip(times[at:], frame[frame.columns[1]][at:], strict=True)]
 
 
-Report = Callable[[float, str], None]
-
-
-def build_source(settings: Settings) -> Source:
-    """Make the source the settings ask for.
-
-    Raises
-    ------
-    SettingsError
-        If a recording is asked for without a path.
-    """
-    if settings.source == "simulated":
-        return SimulatedSource(settings.seed, days=settings.days)
-    if settings.recording is None:
-        raise SettingsError("source 'recorded' needs a file or folder: --data PATH or LIQHEAT_RECORDING=PATH")
-    return RecordedSource(settings.recording, replay=settings.replay)
-
-
-async def follow(source: Source, cache: Cache, preset: Preset, report: Report) -> None:
-    """Publish every market of `source`: the past in parallel, most important first, then live for ever.
-
-    Parameters
-    ----------
-    source : Source
-    cache : Cache
-        Emptied of markets first; it is rebuilt from the source.
-    preset : str
-        Mix of effective leverages.
-    report : callable
-        Called with the share of the past done (0..1) and what is being done; also stored for the page.
-
-    Raises
-    ------
-    SourceError
-        If the source fails.
-    CacheUnavailable
-        If Redis is gone; what is missing is rebuilt by starting again.
-    """
-    cache.clear_markets()
-    markets = await asyncio.to_thread(source.markets)
-    shares = [0.0] * len(markets)
-    places = asyncio.Semaphore(max(1, min(os.cpu_count() or 1, 4)))
-
-    async def load(rank: int, market: Market) -> MarketFollower:
-        def progress(done: float, text: str) -> None:
-            shares[rank] = done
-            total = sum(shares) / len(shares)
-            cache.put_progress(total, text)
-            report(total, text)
-
-        async with places:
-            return await asyncio.to_thread(_load, source, cache, preset, rank, market, progress)
-
-    followers = await asyncio.gather(*(load(rank, market) for rank, market in enumerate(markets)))
-    cache.put_progress(1.0, "following live" if source.origin is not Origin.RECORDED else "recording loaded")
-    report(1.0, f"{len(markets)} markets ready")
-    by_id = {f.market.id: f for f in followers}
-    async for update in source.watch():
-        by_id[update.market.id].apply(update)
-    await asyncio.Event().wait()  # a recording that has ended stays on show
-
-
-def _load(source: Source, cache: Cache, preset: Preset, rank: int, market: Market, progress: Report) -> MarketFollower:
-    """Fetch and compute the past of one market; fetching counts for nine tenths of its progress."""
-    history = source.history(market, lambda done, text: progress(0.9 * done, text))
-    progress(0.9, f"estimating {market.id}")
-    follower = MarketFollower(market, rank, source, cache, preset)
-    follower.backfill(history)
-    progress(1.0, f"{market.id} ready")
-    return follower
+def _value(seen: Observation | None) -> float | None:
+    return None if seen is None else seen.value

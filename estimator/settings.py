@@ -27,8 +27,28 @@ class Settings(BaseSettings):
         validation_alias="REDIS_URL",
         description="Redis >= 7 or Valkey >= 8 to use; empty starts the bundled server on a private unix socket.",
     )
-    data: Path = Field(default=Path("data"), description="Folder of the bundled server's append-only file.")
-    source: Literal["simulated", "recorded"] = Field(default="simulated", description="Where market data comes from.")
+    data: Path = Field(
+        default=Path("data"), description="Folder of the bundled server's append-only file and of the history."
+    )
+    source: Literal["simulated", "recorded", "live", "auto"] = Field(
+        default="simulated",
+        description="Where market data comes from; auto is live where a venue answers, else simulated.",
+    )
+    venues: str = Field(default="binance,bybit,okx", description="Venues that --source live follows.")
+    markets: str = Field(
+        default="BTC,ETH,SOL",
+        description="Coins or symbols to follow on each venue, or e.g. 'top 100' for the largest by open interest.",
+    )
+    exchange_base: str | None = Field(
+        default=None, description="Address that stands in for all venues, with their hosts as folders; for tests."
+    )
+    history: str | None = Field(
+        default=None, description="Folder or object-store URL of the history; empty is the folder history in the data."
+    )
+    retention_days: int | None = Field(
+        default=None, ge=1, description="History older than this is dropped; empty keeps everything."
+    )
+    compact_hours: float = Field(default=1.0, gt=0, description="Small files of the history are merged this often.")
     recording: Path | None = Field(default=None, description="Folder or file that --source recorded reads.")
     replay: float | None = Field(
         default=None,
@@ -36,7 +56,7 @@ class Settings(BaseSettings):
         description="Play a recording as if live, this many times faster than time; empty shows it at rest.",
     )
     seed: int = Field(default=7, ge=0, description="Seed of the simulated market.")
-    days: float = Field(default=30.0, gt=0, le=400, description="Length of the simulated market's history, in days.")
+    days: float = Field(default=30.0, gt=0, le=400, description="Length of the past, simulated or fetched from the venues, in days.")
     preset: Literal["balanced", "positions", "high-leverage"] = Field(
         default="balanced", description="Mix of effective leverages the position book assumes."
     )

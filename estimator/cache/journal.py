@@ -141,6 +141,17 @@ class Journal:
         with self._connection.translated():
             return int(self._redis.xlen(JOURNAL))
 
+    def last_id(self) -> bytes | None:
+        """Return the id of the newest entry; None where nothing waits."""
+        with self._connection.translated():
+            found = self._redis.xrevrange(JOURNAL, count=1)
+        return bytes(found[0][0]) if found else None
+
+    def waits(self, last_id: bytes) -> bool:
+        """Whether an entry up to an id is not yet in history."""
+        with self._connection.translated():
+            return bool(self._redis.xrange(JOURNAL, max=last_id, count=1))
+
     def rejected(self) -> int:
         """Return how many entries were set aside."""
         with self._connection.translated():

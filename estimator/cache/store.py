@@ -85,6 +85,17 @@ class Cache:
             self._redis.set(_EPOCH, secrets.token_hex(8), ex=self._ttl_s)
         self._renewed.clear()
 
+    def clear_market(self, market_id: str) -> None:
+        """Drop the columns and the series of a market and begin a new epoch: its past is to be told anew."""
+        with self._connection.translated():
+            index = _key(market_id, "index")
+            keys = [_key(market_id, kind, level, at) for kind, level, at in self._index(market_id)]
+            pipe = self._redis.pipeline()
+            pipe.unlink(index, _key(market_id, "live"), *keys)
+            pipe.set(_EPOCH, secrets.token_hex(8), ex=self._ttl_s)  # after, as in clear_markets
+            pipe.execute()
+        self._renewed.pop(market_id, None)
+
     def put_status(self, status: MarketStatus) -> None:
         """Publish the state of a market and keep its entries alive."""
         with self._connection.translated():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import polars as pl
 
@@ -32,7 +32,10 @@ def _empty(schema: dict[str, pl.DataType]) -> Callable[[], pl.DataFrame]:
 
 @dataclass(frozen=True, slots=True)
 class MarketHistory:
-    """Everything a source knows of a market up to now, closed candles only; frames as in `estimator.domain`."""
+    """Everything a source knows of a market up to now, closed candles only; frames as in `estimator.domain`.
+
+    `progress` is the share (0..1) of the past that is there; less than 1 where older parts are still being fetched.
+    """
 
     market: Market
     interval_ms: int
@@ -42,6 +45,7 @@ class MarketHistory:
     funding_rate: pl.DataFrame = field(default_factory=_empty(FUNDING_RATE))
     liquidations: pl.DataFrame = field(default_factory=_empty(LIQUIDATIONS))
     gaps: tuple[Gap, ...] = ()
+    progress: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,4 +83,13 @@ class Source(Protocol):
 
     def watch(self) -> AsyncIterator[MarketUpdate]:
         """Yield updates of every market for ever (a recording without replay ends at once)."""
+        ...
+
+
+@runtime_checkable
+class GrowingSource(Source, Protocol):
+    """A source whose past is fetched backwards, and whose markets may come later."""
+
+    def deepen(self, market: Market, progress: Progress) -> None:
+        """Fetch the rest of the past, which `history` then returns; slow, called in a thread."""
         ...

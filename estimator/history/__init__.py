@@ -1,6 +1,7 @@
 """The durable truth: Delta tables of what was observed and published, and the way of the journal into them."""
 
 from estimator.history.columns import columns_frame, columns_grid
+from estimator.history.published import Published
 from estimator.history.recorder import Recorder, RecorderStatus
 from estimator.history.store import Compacted, History
 from estimator.history.tables import TABLE_NAMES, TABLES, TableName, with_market
@@ -10,6 +11,7 @@ __all__ = [
     "TABLE_NAMES",
     "Compacted",
     "History",
+    "Published",
     "Recorder",
     "RecorderStatus",
     "TableName",

@@ -18,7 +18,7 @@ from estimator.model.spread import build_kernels
 from estimator.model.step import CLOSE_BIN, FIRST_BIN, N_STEPS, Inputs, Output, Rules, State, run_steps, window_range
 from estimator.model.steps import STEP_MS, Steps, at_risk, build_steps
 
-_FORMAT: Final = 1
+FORMAT: Final = 1
 
 
 class PositionBook:
@@ -167,7 +167,7 @@ class PositionBook:
     def save(self) -> bytes:
         """Serialise the state; `restore` continues from it bit for bit."""
         out = io.BytesIO()
-        np.savez(out, format=_FORMAT, market=self.market.id, parameters=self.parameters.version, **self.state._asdict())
+        np.savez(out, format=FORMAT, market=self.market.id, parameters=self.parameters.version, **self.state._asdict())
         return out.getvalue()
 
     def restore(self, state: bytes) -> None:
@@ -179,7 +179,7 @@ class PositionBook:
             If it was saved by another market, other parameters or another format.
         """
         with np.load(io.BytesIO(state), allow_pickle=False) as saved:
-            expected = {"format": _FORMAT, "market": self.market.id, "parameters": self.parameters.version}
+            expected = {"format": FORMAT, "market": self.market.id, "parameters": self.parameters.version}
             for name, value in expected.items():
                 if saved[name].item() != value:
                     raise ParameterError(f"saved {name}", saved[name].item(), repr(value))

@@ -1,0 +1,316 @@
+"""The worker: a source → followers of its markets → cache, and what arrives → journal → history."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from estimator.cache import Cache
+from estimator.domain import DAY_MS, ContractType, Market, Origin
+from estimator.errors import HistoryError, InputError, SettingsError, SourceError
+from estimator.exchanges.base import GrowingSource, MarketUpdate, Source
+from estimator.exchanges.binance_payloads import rule_brackets
+from estimator.exchanges.recorded import RecordedSource
+from estimator.exchanges.simulated import SimulatedSource
+from estimator.history import History, Published, Recorder
+from estimator.live import LiveSource, make_venues
+from estimator.model.parameters import Preset
+from estimator.pipeline import MarketFollower
+from estimator.settings import Settings
+
+_LOG: Final = logging.getLogger(__name__)
+_CROWD: Final = 40  # with more markets than this each shows its open candle less often
+_RETRY_S: Final = (2.0, 60.0)  # first and longest pause before a market is tried again
+_FETCHED_AT_ONCE: Final = 8  # live markets being fetched
+_FIRST_SHARE: Final = 0.3  # of the progress, where older parts are fetched afterwards
+
+Report = Callable[[float, str], None]
+Shard = tuple[int, int]
+
+
+async def follow(
+    source: Source,
+    cache: Cache,
+    preset: Preset,
+    report: Report,
+    published: Published | None = None,
+    *,
+    shard: Shard = (0, 1),
+) -> None:
+    """Publish every market of `source`: the past in parallel, most important first, then live for ever.
+
+    Parameters
+    ----------
+    source : Source
+    cache : Cache
+        Emptied of markets first; it is rebuilt from the source. One of several workers clears its own markets only.
+    preset : str
+        Mix of effective leverages.
+    report : callable
+        Called with the share of the past done (0..1) and what is being done; also stored for the page.
+    published : Published, optional
+        Where columns and book states are kept.
+    shard : (int, int)
+        Which of how many workers this is; the source gives its markets only.
+
+    Raises
+    ------
+    SourceError
+        If a source that is not live fails; of a live one every market is tried again for itself.
+    CacheUnavailable
+        If Redis is gone; what is missing is rebuilt by starting again.
+    """
+    if shard[1] == 1:
+        cache.clear_markets()
+    markets = await asyncio.to_thread(source.markets)
+    desk = _Desk(source, cache, preset, report, published, markets)
+    try:
+        await asyncio.gather(*(desk.load(market) for market in markets))
+        desk.tell_ready()
+        async with contextlib.aclosing(source.watch()) as updates:  # type: ignore[type-var]
+            async for update in updates:
+                desk.take(update)
+                desk.check()
+        await asyncio.Event().wait()  # a recording that has ended stays on show
+    finally:
+        await desk.close()
+
+
+class _Desk:
+    """The followers of all markets, and what arrives for those that are being loaded."""
+
+    def __init__(
+        self,
+        source: Source,
+        cache: Cache,
+        preset: Preset,
+        report: Report,
+        published: Published | None,
+        markets: Sequence[Market],
+    ) -> None:
+        self._source, self._cache, self._preset = source, cache, preset
+        self._report, self._published = report, published
+        self._ranks = {m.id: rank for rank, m in enumerate(markets)}
+        self._followers: dict[str, MarketFollower] = {}
+        self._waiting: dict[str, list[MarketUpdate]] = {}  # of markets that are being loaded
+        self._failures: dict[str, tuple[int, float]] = {}  # how often, and when to try again
+        self._shares: dict[str, float] = dict.fromkeys(self._ranks, 0.0)
+        self._tasks: set[asyncio.Task[None]] = set()
+        live = source.origin is Origin.LIVE
+        self._places = asyncio.Semaphore(_FETCHED_AT_ONCE if live else max(1, min(os.cpu_count() or 1, 4)))
+        self._deepening = asyncio.Semaphore(2)
+
+    def take(self, update: MarketUpdate) -> None:
+        """Pass an update to its follower; load a market that is seen for the first time or failed before."""
+        market_id = update.market.id
+        if market_id in self._waiting:
+            self._waiting[market_id].append(update)
+        elif market_id in self._followers:
+            self._followers[market_id].apply(update)
+        elif self._failures.get(market_id, (0, 0.0))[1] <= time.monotonic():
+            self._start(self.load(update.market))
+
+    def check(self) -> None:
+        """Raise what ended a task of this desk."""
+        for task in [t for t in self._tasks if t.done()]:
+            self._tasks.remove(task)
+            task.result()
+
+    async def load(self, market: Market) -> None:
+        """Fetch and compute the past of a market, then apply what arrived meanwhile."""
+        self._ranks.setdefault(market.id, len(self._ranks))
+        self._waiting[market.id] = []
+        self._followers.pop(market.id, None)
+        try:
+            async with self._places:
+                follower = await asyncio.to_thread(self._load, market)
+        except (SourceError, HistoryError, InputError) as error:
+            self._note(market, error)
+        else:
+            self._failures.pop(market.id, None)
+            self._followers[market.id] = follower
+        arrived = self._waiting.pop(market.id)
+        if market.id not in self._followers:
+            return
+        for update in arrived:
+            if update.candle_closed or update.liquidations or _observes(update):
+                self._followers[market.id].apply(update)
+        for each in self._followers.values():
+            each.pace = max(1.0, len(self._followers) / _CROWD)
+        if self._followers[market.id].progress < 1.0 and isinstance(self._source, GrowingSource):
+            self._start(self._deepen(market, self._source))
+
+    def _load(self, market: Market) -> MarketFollower:
+        """Fetching counts for nine tenths of the progress."""
+        share = _FIRST_SHARE if isinstance(self._source, GrowingSource) else 1.0
+        history = self._source.history(market, lambda done, text: self._tell(market, 0.9 * share * done, text))
+        self._tell(market, 0.9 * share, f"estimating {market.id}")
+        rank = self._ranks[market.id]
+        follower = MarketFollower(market, rank, self._source, self._cache, self._preset, self._published)
+        if self._source.origin is Origin.LIVE:
+            self._cache.clear_market(market.id)
+        follower.backfill(history)
+        self._tell(market, 1.0 if history.progress >= 1.0 else share, f"{market.id} ready")
+        return follower
+
+    async def _deepen(self, market: Market, source: GrowingSource) -> None:
+        """Fetch the older past of a market and compute it anew, from its beginning."""
+        def tell(done: float, text: str) -> None:
+            self._tell(market, _FIRST_SHARE + (1.0 - _FIRST_SHARE) * done, text)
+
+        failures = 0
+        async with self._deepening:
+            while True:
+                try:
+                    await asyncio.to_thread(source.deepen, market, tell)
+                    break
+                except (SourceError, HistoryError) as error:
+                    failures += 1
+                    _LOG.warning("%s: the older past waits: %s", market.id, error)
+                    await asyncio.sleep(_pause(failures))
+            await self.load(market)
+        self.tell_ready()
+
+    def _note(self, market: Market, error: Exception) -> None:
+        if self._source.origin is not Origin.LIVE:
+            raise error
+        count = self._failures.get(market.id, (0, 0.0))[0] + 1
+        self._failures[market.id] = count, time.monotonic() + _pause(count)
+        (_LOG.warning if count == 1 else _LOG.info)("%s is tried again: %s", market.id, error)
+
+    def _tell(self, market: Market, done: float, text: str) -> None:
+        self._shares[market.id] = done
+        total = min(sum(self._shares.values()) / len(self._shares), 0.999)
+        self._cache.put_progress(total, text)
+        self._report(total, text)
+
+    def tell_ready(self) -> None:
+        """Say that the start is over, once nothing older is being fetched."""
+        behind = [f.market.id for f in self._followers.values() if f.progress < 1.0]
+        if behind:
+            return
+        text = "following live" if self._source.origin is not Origin.RECORDED else "recording loaded"
+        self._cache.put_progress(1.0, text if self._followers else "waiting for a venue to answer")
+        self._report(1.0, f"{len(self._followers)} markets ready")
+
+    def _start(self, task: Coroutine[None, None, None]) -> None:
+        self._tasks.add(asyncio.ensure_future(task))
+
+    async def close(self) -> None:
+        """End the tasks."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _observes(update: MarketUpdate) -> bool:
+    return any(seen is not None for seen in (update.open_interest, update.long_short_ratio, update.funding_rate))
+
+
+def _pause(failures: int) -> float:
+    """Exponential, with full jitter. [s]"""
+    first, longest = _RETRY_S
+    return random.uniform(0.0, min(longest, first * 2.0 ** min(failures, 10)))  # noqa: S311 - no secret
+
+
+def build_source(settings: Settings) -> Source:
+    """Make the source the settings ask for, where it is not a live one.
+
+    Raises
+    ------
+    SettingsError
+        If a recording is asked for without a path.
+    """
+    if settings.source == "recorded":
+        if settings.recording is None:
+            raise SettingsError("source 'recorded' needs a file or folder: --data PATH or LIQHEAT_RECORDING=PATH")
+        return RecordedSource(settings.recording, replay=settings.replay)
+    return SimulatedSource(settings.seed, days=settings.days)
+
+
+def history_root(settings: Settings) -> str | Path:
+    """Where history is kept."""
+    return settings.history or settings.data / "history"
+
+
+def archived_markets(symbols: str) -> list[Market]:
+    """Make the Binance markets of comma-separated symbols, for an archive that knows no tiers."""
+    names = [s.strip() for s in symbols.split(",") if s.strip()]
+    contracts: list[tuple[str, ContractType]] = [(n, "linear" if "/USD:" not in n else "inverse") for n in names]
+    return [Market("binance", n, c, rule_brackets(n.split("/")[0], c).brackets) for n, c in contracts]
+
+
+async def work(settings: Settings, cache: Cache, report: Report, shard: Shard = (0, 1)) -> None:
+    """Run the worker the settings ask for, for ever.
+
+    Raises
+    ------
+    SettingsError
+    SourceError, CacheUnavailable
+        As `follow`.
+    """
+    if settings.source in ("simulated", "recorded"):
+        return await follow(build_source(settings), cache, settings.preset, report)
+    history = History(history_root(settings), retention_days=settings.retention_days)
+    with recording(cache, history, shard) as published:
+        async with live(settings, cache, history, shard) as source:
+            if settings.source == "live" or await asyncio.to_thread(source.markets):
+                keeping = asyncio.ensure_future(_keep_house(history, settings.compact_hours, shard))
+                try:
+                    return await follow(source, cache, settings.preset, report, published, shard=shard)
+                finally:
+                    keeping.cancel()
+            reason = source.failures
+    simulated = SimulatedSource(settings.seed, days=settings.days)
+    simulated.description += f"; no venue answers ({reason})"
+    return await follow(simulated, cache, settings.preset, report)
+
+
+@contextlib.asynccontextmanager
+async def live(settings: Settings, cache: Cache, history: History, shard: Shard) -> AsyncIterator[LiveSource]:
+    """Make the live source of the settings; its connections are closed afterwards."""
+    venues = make_venues(settings.venues, settings.exchange_base)
+    source = LiveSource(venues, history, cache.journal, wanted=settings.markets, days=settings.days, shard=shard)
+    try:
+        yield source
+    finally:
+        await source.close()
+
+
+@contextlib.contextmanager
+def recording(cache: Cache, history: History, shard: Shard = (0, 1), *, interval_s: float = 2.0) -> Iterator[Published]:
+    """Move the journal, and what is published, into history while the block runs."""
+    stop, published = threading.Event(), Published(history)
+    recorder = Recorder(cache.journal, history, consumer=f"worker-{shard[0]}", interval_s=interval_s)
+    threads = [threading.Thread(target=t.run, args=(stop,), daemon=True) for t in (recorder, published)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield published
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(timeout=10.0)
+
+
+async def _keep_house(history: History, compact_hours: float, shard: Shard) -> None:
+    """Compact history every few hours and drop what is too old once a day; the first worker does it."""
+    retained_ms = 0
+    while shard[0] == 0:
+        await asyncio.sleep(compact_hours * 3600)
+        now_ms = time.time_ns() // 1_000_000
+        try:
+            await asyncio.to_thread(history.compact)
+            if now_ms - retained_ms >= DAY_MS:
+                await asyncio.to_thread(history.retain, now_ms)
+                retained_ms = now_ms
+        except HistoryError as error:
+            _LOG.warning("history is not compacted: %s", error)
