@@ -44,6 +44,7 @@ from estimator.history import TABLES, History, TableName, with_market
 _LOG: Final = logging.getLogger(__name__)
 VENUES: Final = ("binance", "bybit", "okx", "gate", "bitget", "hyperliquid")
 _FIVE_MINUTES_MS: Final = 5 * MINUTE_MS
+_PATIENT: Final = 3  # times a venue is asked for candles that it does not have
 _KEPT_MS: Final = 400 * DAY_MS  # no level of the cache reaches further back
 _T = TypeVar("_T")
 Kind = Literal["open_interest", "long_short_ratio", "funding"]
@@ -141,6 +142,7 @@ class LiveSource:
         pace: Pace | None = None,
         clock: Callable[[], int] | None = None,
     ) -> None:
+        self.description = f"live from {', '.join(v.name for v in venues)}"
         self._venues, self._history, self._journal = {v.name: v for v in venues}, history, journal
         self._wanted, self._days, self._shard, self._pace = _Wanted(wanted), days, shard, pace or Pace()
         self._clock = clock or _now_ms
@@ -154,11 +156,6 @@ class LiveSource:
         self._deep: set[str] = set()
         self._failed: dict[str, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-
-    @property
-    def description(self) -> str:
-        """The venues in words; the same while they are the same."""
-        return f"live from {', '.join(self._venues)}"
 
     @property
     def failures(self) -> str:
@@ -453,12 +450,17 @@ class LiveSource:
                 await asyncio.sleep(self._pause(failures))
                 continue
             if self._tracked.get(market.id) is tracked:
-                self._close_all(tracked, [*_candles(table), *tracked.held])
+                self._close_run(tracked, _candles(table))
+                if tracked.held and tracked.held[0].time_ms > tracked.next_ms and failures < _PATIENT:
+                    failures += 1
+                    await asyncio.sleep(self._pace.grace_s)
+                    continue
+                self._close_run(tracked, tracked.held)
             break
         tracked.held.clear()
         tracked.filling = None
 
-    def _close_all(self, tracked: _Tracked, candles: Iterable[Candle]) -> None:
+    def _close_run(self, tracked: _Tracked, candles: Iterable[Candle]) -> None:
         for candle in sorted(candles, key=lambda c: c.time_ms):
             if candle.time_ms >= tracked.next_ms:
                 self._close(tracked, candle)

@@ -187,7 +187,7 @@ class _Desk:
         (_LOG.warning if count == 1 else _LOG.info)("%s is tried again: %s", market.id, error)
 
     def _tell(self, market: Market, done: float, text: str) -> None:
-        self._shares[market.id] = done
+        self._shares[market.id] = max(done, self._shares.get(market.id, 0.0))
         total = min(sum(self._shares.values()) / len(self._shares), 0.999)
         self._cache.put_progress(total, text)
         self._report(total, text)
@@ -195,7 +195,7 @@ class _Desk:
     def tell_ready(self) -> None:
         """Say that the start is over, once nothing older is being fetched."""
         behind = [f.market.id for f in self._followers.values() if f.progress < 1.0]
-        if behind:
+        if behind or self._waiting:
             return
         text = "following live" if self._source.origin is not Origin.RECORDED else "recording loaded"
         self._cache.put_progress(1.0, text if self._followers else "waiting for a venue to answer")
@@ -262,7 +262,7 @@ async def work(settings: Settings, cache: Cache, report: Report, shard: Shard = 
     history = History(history_root(settings), retention_days=settings.retention_days)
     with recording(cache, history, shard) as published:
         async with live(settings, cache, history, shard) as source:
-            if settings.source == "live" or await asyncio.to_thread(source.markets):
+            if settings.source == "live" or len(await asyncio.to_thread(source.markets)):
                 keeping = asyncio.ensure_future(_keep_house(history, settings.compact_hours, shard))
                 try:
                     return await follow(source, cache, settings.preset, report, published, shard=shard)

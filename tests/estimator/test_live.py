@@ -1,0 +1,388 @@
+"""Live venues → journal → history → grids: nothing lost, nothing twice, and the same grids after any interruption."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import struct
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import redis
+
+from estimator.cache import Cache
+from estimator.domain import DAY_MS, MINUTE_MS, Market
+from estimator.errors import SettingsError
+from estimator.exchanges.base import MarketHistory
+from estimator.exchanges.binance import Binance
+from estimator.exchanges.bybit import Bybit
+from estimator.exchanges.hyperliquid import Hyperliquid
+from estimator.exchanges.okx import Okx
+from estimator.history import History
+from estimator.live import LiveSource, Pace, make_venues
+from estimator.model.steps import STEP_MS
+from estimator.pipeline import MarketFollower
+from estimator.redis_server import BundledServer
+from estimator.worker import follow, recording
+from tests.estimator.test_pipeline import Stored, assert_same, assert_same_bits, read
+from tests.venues.feed import Feed, FeedMarket
+from tests.venues.harness import IMPATIENT, NOW
+from tests.venues.server import VenueServer, running
+
+PACE = Pace(
+    open_interest_s=0.05, others_s=0.2, listing_s=3.0, grace_s=0.05, settle_s=20.0, longest_s=0.1, first_days=0.5
+)
+DAYS = 1.0
+BTC = "BTC/USDT:USDT"
+FOR_EVER = 2**42
+KILLS = 4
+
+
+class SteppedMarket(FeedMarket):
+    """Open interest that changes right after each close only: when in a step one asks makes no difference."""
+
+    def open_interest(self, time_ms: int) -> float:
+        return super().open_interest(-(-time_ms // STEP_MS) * STEP_MS)
+
+
+class SteppedFeed(Feed):
+    def market(self, venue: str, coin: str) -> FeedMarket:
+        made = super().market(venue, coin)
+        if not isinstance(made, SteppedMarket):
+            made = self._markets[venue, coin] = SteppedMarket(venue, coin, made.start_ms, made.minutes)
+        return made
+
+
+@dataclass
+class World:
+    """A worker's surroundings: a cache, a history, and the server of the venues."""
+
+    cache: Cache
+    history: History
+    server: VenueServer
+    source: LiveSource | None = None
+
+    @property
+    def feed(self) -> Feed:
+        return self.server.feed
+
+    @contextlib.asynccontextmanager
+    async def worker(self, *venues: type[Any], wanted: str = "BTC") -> AsyncIterator[None]:
+        """Run a worker while the block runs."""
+        options = {"exchange_base": self.server.base, "patience": IMPATIENT, "throttle": False, "clock": self.clock}
+        with recording(self.cache, self.history, interval_s=0.1) as published:
+            made = [venue(**options) for venue in venues]
+            source = LiveSource(
+                made, self.history, self.cache.journal, wanted=wanted, days=DAYS, pace=PACE, clock=self.clock
+            )
+            task = asyncio.ensure_future(follow(source, self.cache, "balanced", lambda _done, _text: None, published))
+            try:
+                yield
+                assert not task.done(), task.exception()
+            finally:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+                await source.close()
+
+    def clock(self) -> int:
+        return self.feed.now_ms
+
+    async def until(self, true: Callable[[], bool], timeout_s: float = 60.0) -> None:
+        async with asyncio.timeout(timeout_s):
+            while not true():  # noqa: ASYNC110 - what is waited for happens on the other side of a socket
+                await asyncio.sleep(0.02)
+
+    async def ready(self, count: int = 1) -> None:
+        def started() -> bool:
+            progress = self.cache.get_progress()
+            statuses = self.cache.get_statuses()
+            whole = len(statuses) >= count and all(s.progress == 1.0 for s in statuses)
+            return whole and progress is not None and progress.done == 1.0
+
+        await self.until(started)
+        await self.until(lambda: len(self.server.sessions) >= count)
+        await asyncio.sleep(0.3)  # sockets subscribe
+
+    async def caught_up(self) -> None:
+        """Wait until every market's last step is the last one that is over."""
+        over_ms = self.feed.now_ms // STEP_MS * STEP_MS
+        await self.until(lambda: all(s.last_ms == over_ms for s in self.cache.get_statuses()))
+
+    async def play(self, minutes: int, *, step_s: float = 0.04) -> None:
+        for _ in range(6 * minutes):
+            await self.feed.advance(10_000)
+            await asyncio.sleep(step_s)
+
+    def candles(self, market_id: str) -> pl.DataFrame:
+        return self.history.read("candles", market_id, 0, FOR_EVER)
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    with (
+        BundledServer(tmp_path_factory.mktemp("one")) as one,
+        BundledServer(tmp_path_factory.mktemp("two")) as two,
+    ):
+        yield one.url, two.url
+
+
+def tell(
+    servers: tuple[str, str], folder: Path, story: Callable[..., Awaitable[None]], *, worlds: int = 1
+) -> None:
+    """Tell a story of one or two worlds before the same venues."""
+
+    async def told() -> None:
+        async with running(SteppedFeed(NOW, days=2.0, coins=("BTC",))) as server:
+            made = []
+            for at, url in enumerate(servers[:worlds]):
+                with redis.Redis.from_url(url) as raw:
+                    raw.flushall()
+                made.append(World(Cache(url), History(folder / str(at)), server))
+            async with asyncio.timeout(150):
+                await story(*made)
+            for world in made:
+                world.cache.close()
+
+    asyncio.run(told())
+
+
+def recomputed(world: World, market: Market) -> Stored:
+    """What a plain backfill of what history holds would publish."""
+    names: Any = ("candles", "open_interest", "long_short_ratio", "funding", "liquidations")
+    frames = [world.history.read(name, market.id, 0, FOR_EVER) for name in names]
+    candles = frames[0].select(c for c in frames[0].columns if frames[0][c].null_count() == 0)
+    world.cache.clear_markets()
+    source: Any = type("Past", (), {"origin": "live", "description": "live"})()
+    follower = MarketFollower(market, 0, source, world.cache, "balanced")
+    follower.backfill(MarketHistory(market, MINUTE_MS, candles, *frames[1:]))
+    return read(world.cache, market)
+
+
+async def market_of(world: World, venue: type[Any]) -> Market:
+    made = venue(exchange_base=world.server.base, patience=IMPATIENT, throttle=False, clock=world.clock)
+    try:
+        return next(one.market for one in await made.fetch_markets() if one.market.symbol == BTC)
+    finally:
+        await made.close()
+
+
+def assert_candles_are_the_venues(world: World, venue: str, *, until_ms: int) -> None:
+    """History has every minute once, as the venue has it."""
+    rows = world.candles(f"{venue}:{BTC}")
+    starts = rows["time"].dt.epoch("ms").to_list()
+    assert starts == list(range(starts[0], until_ms, MINUTE_MS))
+    truth = [world.feed.market(venue, "BTC").closed(t) for t in starts]
+    for name in ("open", "high", "low", "close", "volume"):
+        assert rows[name].to_list() == [getattr(c, name) for c in truth], name
+
+
+def test_a_first_start_gives_a_map_and_then_the_whole_past(servers: tuple[str, str], tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        async with world.worker(Binance, Bybit, Okx):
+            await world.until(lambda: any(s.progress < 1.0 for s in world.cache.get_statuses()))
+            shown = world.cache.get_columns(world.cache.get_statuses()[0].id, 0, 0, FOR_EVER)
+            assert shown is not None
+            await world.ready(3)
+            assert [s.id for s in world.cache.get_statuses()] == [f"{v}:{BTC}" for v in ("binance", "bybit", "okx")]
+            assert all(s.first_ms <= NOW - 0.98 * DAY_MS for s in world.cache.get_statuses())
+            await world.play(6)
+            await world.caught_up()
+            assert all(s.gaps == () for s in world.cache.get_statuses())
+        for venue in ("binance", "bybit", "okx"):
+            assert_candles_are_the_venues(world, venue, until_ms=world.feed.now_ms // MINUTE_MS * MINUTE_MS)
+
+    tell(servers, tmp_path, story)
+
+
+def test_published_columns_are_what_history_gives(servers: tuple[str, str], tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        market = await market_of(world, Bybit)
+        async with world.worker(Bybit):
+            await world.ready()
+            await world.play(16)
+            await world.caught_up()
+            live = read(world.cache, market)
+        assert_same(recomputed(world, market), live)
+
+    tell(servers, tmp_path, story)
+
+
+def test_a_restart_gives_the_grids_of_an_uninterrupted_run(servers: tuple[str, str], tmp_path: Path) -> None:
+    async def story(broken: World, whole: World) -> None:
+        market = await market_of(broken, Binance)
+        async with whole.worker(Binance):
+            async with broken.worker(Binance):
+                await broken.ready()
+                await whole.ready()
+                await whole.play(7, step_s=0.06)
+                before = read(broken.cache, market)
+            await whole.play(9, step_s=0.06)  # nobody listens for this long
+            async with broken.worker(Binance):
+                await broken.ready()
+                await whole.play(12, step_s=0.06)
+                await broken.caught_up()
+                await whole.caught_up()
+                after, never = read(broken.cache, market), read(whole.cache, market)
+        for level, grid in before.columns.items():
+            assert_same_bits(after.columns[level], grid)
+        for level, grid in never.columns.items():
+            assert_same_bits(after.columns[level], grid)
+        assert after.status.gaps == ()
+
+    tell(servers, tmp_path, story, worlds=2)
+
+
+def test_candles_a_dropped_socket_left_out_are_fetched(servers: tuple[str, str], tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        async with world.worker(Bybit):
+            await world.ready()
+            await world.feed.advance(10_000)
+            world.server.faults["bybit"].refuse_sockets = True
+            await world.server.drop_sockets("bybit")
+            await world.play(4)
+            world.server.faults["bybit"].refuse_sockets = False
+            await world.until(lambda: bool(world.server.sessions))
+            await asyncio.sleep(0.3)
+            await world.play(6)
+            await world.caught_up()
+            (status,) = world.cache.get_statuses()
+            assert status.gaps == ()
+        assert_candles_are_the_venues(world, "bybit", until_ms=world.feed.now_ms // MINUTE_MS * MINUTE_MS)
+
+    tell(servers, tmp_path, story)
+
+
+def test_a_venue_that_is_down_joins_later_and_stops_nobody(servers: tuple[str, str], tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        down = world.server.faults["bybit"].add(status=503, times=10**9)
+        async with world.worker(Binance, Bybit):
+            await world.ready()
+            await world.play(6)
+            await world.caught_up()
+            assert [s.exchange for s in world.cache.get_statuses()] == ["binance"]
+            down.times = 0
+            await world.until(lambda: "bybit" in {s.venue for s in map(_session_venue, world.server.sessions)})
+            async with asyncio.timeout(60):
+                while {s.exchange for s in world.cache.get_statuses()} != {"binance", "bybit"}:
+                    await world.play(1)
+            await world.ready(2)
+            await world.play(5)
+            await world.caught_up()
+        assert_candles_are_the_venues(world, "bybit", until_ms=world.feed.now_ms // MINUTE_MS * MINUTE_MS)
+
+    tell(servers, tmp_path, story)
+
+
+def test_a_venue_without_past_open_interest_starts_where_it_was_first_known(
+    servers: tuple[str, str], tmp_path: Path
+) -> None:
+    async def story(world: World) -> None:
+        async with world.worker(Hyperliquid):
+            async with asyncio.timeout(60):
+                while not world.cache.get_statuses():
+                    await world.play(1)
+            (status,) = world.cache.get_statuses()
+            assert NOW <= status.first_ms <= world.feed.now_ms
+
+    tell(servers, tmp_path, story)
+
+
+def test_the_worker_killed_at_any_moment_loses_and_changes_nothing(servers: tuple[str, str], tmp_path: Path) -> None:
+    witness, clock_file = tmp_path / "witness", tmp_path / "clock"
+
+    async def story(world: World) -> None:
+        markets = [await market_of(world, venue) for venue in (Binance, Bybit)]
+        clock_file.write_bytes(struct.pack("<q", NOW))
+        arguments = (servers[0], world.history.root, world.server.base, str(clock_file), str(witness))
+        luck, shown = random.Random(3), []
+
+        async def play(minutes: float) -> None:
+            for _ in range(int(6 * minutes)):
+                await world.feed.advance(10_000)
+                with clock_file.open("r+b") as out:
+                    out.write(struct.pack("<q", world.feed.now_ms))
+                await asyncio.sleep(0.05)
+
+        for kill in range(KILLS + 1):
+            command = [sys.executable, "-m", "tests.estimator.live_worker", *arguments]
+            process = subprocess.Popen(command)  # noqa: ASYNC220, S603 - our own
+            try:
+                while len(world.server.sessions) < 2:  # noqa: PLR2004 - a socket for each venue
+                    assert process.poll() is None
+                    await play(1 / 6)
+                if kill == KILLS:
+                    await world.ready(2)
+                    await play(6)
+                    await world.caught_up()
+                    await asyncio.sleep(0.5)
+                else:
+                    await play(luck.uniform(0.5, 12.0))
+                shown.append({m.id: world.cache.get_columns(m.id, 0, 0, FOR_EVER, tiers=True) for m in markets})
+            finally:
+                process.kill()
+                process.wait()
+            await world.until(lambda: not world.server.sessions)
+        with recording(world.cache, world.history, interval_s=0.1):
+            await world.until(lambda: world.cache.journal.length() == 0)
+        for market in markets:
+            for early in shown[:-1]:
+                if early[market.id] is not None:
+                    assert_same_bits(shown[-1][market.id], early[market.id])
+            assert_same_bits(recomputed(world, market).columns[0], shown[-1][market.id])
+            rows = world.candles(market.id)
+            assert rows["time"].is_unique().all()
+            assert_candles_are_the_venues(
+                world, market.exchange, until_ms=int(rows["time"].dt.epoch("ms")[-1]) + MINUTE_MS
+            )
+            assert_prints_are_kept(world, market, witness)
+
+    tell(servers, tmp_path, story)
+
+
+def assert_prints_are_kept(world: World, market: Market, witness: Path) -> None:
+    """Everything acknowledged is in history once, and nothing that the venue did not print."""
+    rows = world.history.read("liquidations", market.id, 0, FOR_EVER)
+    kept = Counter(rows.select(pl.col("time").dt.epoch("ms"), "side", "price", "quantity_base").iter_rows())
+    acknowledged: Counter[Any] = Counter()
+    for line in witness.read_text().splitlines():
+        for table, market_id, columns in json.loads(line):
+            if table == "liquidations" and market_id == market.id:
+                acknowledged.update(
+                    zip(*(columns[n] for n in ("time", "side", "price", "quantity_base")), strict=True)
+                )
+    feed = world.feed.market(market.exchange, "BTC").prints(NOW, world.feed.now_ms)
+    printed = Counter((p.time_ms, p.side.value, p.price, p.quantity_base) for p in feed)
+    assert acknowledged
+    assert kept == acknowledged
+    assert not kept - printed
+
+
+def _session_venue(session: Any) -> Any:
+    return type("Told", (), {"venue": session.host.split(".")[-2] if "." in session.host else session.host})
+
+
+@pytest.mark.parametrize("text", ["", " , ", "top ten,"])
+def test_a_choice_of_markets_that_cannot_be_read_is_refused(text: str, tmp_path: Path) -> None:
+    async def made() -> None:
+        journal: Any = None
+        LiveSource([], History(tmp_path), journal, wanted=text)
+
+    if text.startswith("top"):
+        asyncio.run(made())  # a coin may have any name
+    else:
+        with pytest.raises(SettingsError, match="LIQHEAT_MARKETS"):
+            asyncio.run(made())
+
+
+def test_an_unknown_venue_is_refused_by_name() -> None:
+    with pytest.raises(SettingsError, match="mtgox"):
+        make_venues("binance,mtgox")
