@@ -181,16 +181,30 @@ def test_a_column_uses_nothing_later_than_its_own_time() -> None:
     np.testing.assert_array_equal(whole.short_usd[:300, :], changed.short_usd[:300, at : at + whole.n_price])
 
 
-def test_the_column_never_shows_more_than_the_open_interest() -> None:
+@pytest.mark.parametrize(
+    "parameters",
+    [Parameters(), Parameters(sink_share=0.0, background_share=1.0)],
+    ids=["defaults", "more background than the sink holds"],
+)
+def test_the_column_never_shows_more_than_the_open_interest(parameters: Parameters) -> None:
     frame = candles(600, seed=11)
     held = interest(frame, seed=11)
     steps, _ = build_steps(market(), frame, held)
-    book = PositionBook(market())
+    book = PositionBook(market(), parameters)
     grid, _ = book.run(steps)
     middle = np.sqrt(grid.price_edges[1:] * grid.price_edges[:-1])
     for usd in (grid.long_usd, grid.short_usd):
         assert ((usd / middle).sum(axis=1) <= steps.contracts * (1 + 1e-5)).all()
         assert (usd.sum(axis=1) > 0).all()
+
+
+def test_the_close_stays_in_the_middle_quarter_of_the_window() -> None:
+    book = PositionBook(market())
+    n_bins = book.parameters.n_bins
+    for t in range(12):
+        price = 100.0 * 1.1**t
+        book.step([Candle(0, price, price, price, price, 1.0)], 10.0, close_ms=t)
+        assert abs(book.close_bin - book.first_bin - n_bins // 2) <= n_bins // 8
 
 
 def test_tiers_sum_to_the_total() -> None:
