@@ -19,7 +19,7 @@ from dashboard.lens import FULL, Shading
 from dashboard.marks import gap_marks, provisional_mark
 from dashboard.units import utc_text
 from dashboard.view import Panel
-from estimator.domain import Side
+from estimator.domain import Origin, Side
 
 Figure = dict[str, Any]
 Trace = dict[str, Any]
@@ -150,7 +150,7 @@ def _liq_panel(frame: ChartFrame) -> list[Trace]:
 
 
 def _funding_panel(frame: ChartFrame) -> list[Trace]:
-    return [_line(frame, "funding_rate", "Funding settled, per interval", "funding %{y:.4%}", shape="hv")]
+    return [_line(frame, "funding_rate", "Funding, per interval", "funding %{y:.4%}", shape="hv")]
 
 
 def _rsi_panel(frame: ChartFrame) -> list[Trace]:
@@ -169,7 +169,7 @@ def _oi_panel(frame: ChartFrame) -> list[Trace]:
 # What a row is called, what draws it, and the series without which it is empty.
 _PANELS: Final[dict[Panel, tuple[str, Callable[[ChartFrame], list[Trace]], str]]] = {
     Panel.LIQ: ("Liquidated, USD: longs up, shorts down ({prints})", _liq_panel, "long_liquidated_usd"),
-    Panel.FUNDING: ("Funding as settled, % per interval, OI-weighted", _funding_panel, "funding_rate"),
+    Panel.FUNDING: ("Funding {funding}, % per interval, OI-weighted", _funding_panel, "funding_rate"),
     Panel.RSI: ("RSI 14", _rsi_panel, "rsi"),
     Panel.LSR: ("Long/short ratio, accounts", _lsr_panel, "long_short_ratio"),
     Panel.OI: ("Open interest, {symbol}", _oi_panel, "open_interest"),
@@ -252,8 +252,10 @@ def _panel_text(panel: Panel, frame: ChartFrame) -> str:
     name = _PANELS[panel][0]
     if _is_empty(panel, frame):
         what = "no liquidation prints" if panel is Panel.LIQ else "none"
-        return f"{name.split(',')[0].split(':')[0]}: {what} in this source"
-    return name.format(symbol=frame.view.symbol, prints=frame.prints_basis)
+        return f"{name.split(',')[0].split(':')[0].removesuffix(' {funding}')}: {what} in this source"
+    # Nobody says of a recording whether its rates were settled or only in force.
+    funding = "as recorded" if frame.statuses[0].origin is Origin.RECORDED else "as settled"
+    return name.format(symbol=frame.view.symbol, prints=frame.prints_basis, funding=funding)
 
 
 def _is_empty(panel: Panel, frame: ChartFrame) -> bool:

@@ -154,7 +154,7 @@
   function rowWords({ meta: row, name }, y) {
     const f = liqheat.format;
     if (row === "liq") return [name, f.usd(Math.abs(y)), /^long/i.test(name) ? "long" : "short", true];
-    if (row === "funding") return ["Funding settled", f.percent(y, 4), "", true];
+    if (row === "funding") return ["Funding", f.percent(y, 4), "", true];
     if (row === "rsi") return ["RSI 14", y.toFixed(1), "", true];
     if (row === "lsr") return ["Long accounts per short", y.toFixed(2), "", true];
     return ["Open interest", `${Math.round(y).toLocaleString("en-US")} ${liqheat.view.symbol}`, "", true];

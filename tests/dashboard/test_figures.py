@@ -165,7 +165,7 @@ def test_a_row_without_data_says_so(frame: ChartFrame) -> None:
     chart = _chart(replace(frame, series=bare, day=frame.day.clear()))
     texts = [a["text"] for a in chart["layout"]["annotations"]]
     assert "Liquidated: no liquidation prints in this source" in texts
-    assert "Funding as settled: none in this source" in texts
+    assert "Funding: none in this source" in texts
     assert not any(t.startswith("RSI") and "none" in t for t in texts)
     assert not any("measured" in t for t in texts)
     assert {t.get("meta") for t in chart["data"]} >= {"rsi", "lsr", "oi"}
@@ -178,6 +178,13 @@ def test_where_nothing_is_reported_nothing_is_called_measured(frame: ChartFrame)
     assert frame.prints_basis == "simulated"
     assert replace(frame, statuses=recorded).prints_basis == "measured"
     assert replace(frame, statuses=recorded, day=frame.day.clear()).prints_basis == "none"
+
+
+def test_funding_is_called_settled_only_where_that_is_known(frame: ChartFrame) -> None:
+    recorded = replace(frame, statuses=tuple(replace(s, origin=Origin.RECORDED) for s in frame.statuses))
+    for shown, words in ((frame, "as settled"), (recorded, "as recorded")):
+        [title] = [a["text"] for a in _chart(shown)["layout"]["annotations"] if a["text"].startswith("Funding")]
+        assert words in title
 
 
 def test_a_title_stands_above_its_row(frame: ChartFrame) -> None:

@@ -160,7 +160,7 @@ def test_the_pointer_reads_price_density_and_distance(visit: Visit) -> None:
     ("row", "words"),
     [
         ("y2", r"Longs liquidated\$.*Shorts liquidated\$"),
-        ("y3", r"Funding settled[+−]0\.\d{4} %"),
+        ("y3", r"Funding[+−]0\.\d{4} %"),
         ("y4", r"RSI 14\d+\.\d"),
         ("y5", r"Long accounts per short\d\.\d\d"),
         ("y6", r"Open interest[\d,]+ BTC"),
