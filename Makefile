@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export UV_PYTHON_DOWNLOADS = never
 ARGS ?=
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .PHONY: help install run test check format bench lock clean
 
@@ -34,14 +35,14 @@ run: $(STAMP) ## Start liqheat at http://127.0.0.1:8050 (ARGS="--source recorded
 	@exec $(BIN)/liqheat run $(ARGS)
 
 test: $(STAMP) ## Run every test; browser tests need Chromium
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(PYTEST) $(ARGS)
 
 check: $(STAMP) ## Lint, types, import rules and the fast tests: all CI checks but the slow tests
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
-	@$(BIN)/python -m pytest -q -m "not browser" $(ARGS)
+	@$(PYTEST) -q -m "not browser" $(ARGS)
 
 format: $(STAMP) ## Format the code and apply safe fixes
 	@$(BIN)/ruff check --fix --quiet . || true

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
@@ -15,10 +16,19 @@ from dashboard.frame import ChartFrame, NotReady
 from dashboard.maps import read_map, summary
 from dashboard.view import ALL_TIERS, RANGES, Lens, Palette, Panel, SideFilter, Theme, ViewError, ViewState
 from estimator.cache import Cache, MarketStatus
+from estimator.domain import Basis, Origin
 from estimator.errors import CacheUnavailable, CorruptEntry, LiqheatError, ParameterError
+
+_log = logging.getLogger(__name__)
+
+
+class NotAcceptable(ViewError):
+    """The Accept header names no form there is."""
+
 
 # The first row that fits decides.
 STATUS: Final[tuple[tuple[type[LiqheatError], int], ...]] = (
+    (NotAcceptable, 406),
     (ParameterError, 422),
     (NotReady, 503),
     (CacheUnavailable, 503),
@@ -26,6 +36,7 @@ STATUS: Final[tuple[tuple[type[LiqheatError], int], ...]] = (
     (LiqheatError, 500),
 )
 RETRY_S: Final = 1
+_PLAIN: Final = {503: "the data store does not answer", 500: "stored data could not be read"}
 
 _ENUM: Final[dict[str, tuple[list[str], str, str]]] = {
     "range": (list(RANGES), "24h", "Span of time shown."),
@@ -60,6 +71,7 @@ _ERROR_SCHEMA: Final = {"application/json": {"schema": {"type": "object", "addit
 ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     304: {"description": "Not changed since the ETag given."},
     422: {"description": "A value that cannot be shown: `parameter`, `value`, `accepted`.", "content": _ERROR_SCHEMA},
+    406: {"description": "No form there is that the Accept header takes.", "content": _ERROR_SCHEMA},
     503: {
         "description": "Not yet: `reason` and, while the worker starts, `progress` (0..1).",
         "content": _ERROR_SCHEMA,
@@ -70,13 +82,17 @@ ERRORS: Final[dict[int | str, dict[str, Any]]] = {
 def error_response(error: LiqheatError) -> JSONResponse:
     """Turn an error into its status and a body that says what to do."""
     status = next(code for kind, code in STATUS if isinstance(error, kind))
-    body: dict[str, Any] = {"error": str(error)}
+    # Addresses of servers and keys of stores are for whoever runs this, not for whoever looks at it.
+    internal = not isinstance(error, ParameterError | NotReady)
+    if internal:
+        _log.error("%s: %s", type(error).__name__, error)
+    body: dict[str, Any] = {"error": _PLAIN[status] if internal else str(error)}
     if isinstance(error, ParameterError):
         body |= {"parameter": error.name, "value": str(error.value), "accepted": error.expected}
     if isinstance(error, NotReady):
         body |= {"reason": error.reason, "progress": error.progress}
     if isinstance(error, CacheUnavailable):
-        body |= {"reason": "the cache does not answer", "progress": None}
+        body |= {"reason": _PLAIN[503], "progress": None}
     headers = {"Retry-After": str(RETRY_S)} if status == 503 else {}
     return JSONResponse(body, status, headers={**headers, "Cache-Control": "no-store"})
 
@@ -87,7 +103,7 @@ def negotiate(accept: str) -> Form:
     Raises
     ------
     ViewError
-        If it accepts none of them.
+        `NotAcceptable`, if it accepts none of them.
     """
     likes: list[tuple[float, int, str]] = []
     for order, part in enumerate(accept.split(",")):
@@ -100,7 +116,12 @@ def negotiate(accept: str) -> Form:
             return Form.JSON
         if quality_ < 0 and media in by_media:
             return by_media[media]
-    raise ViewError("Accept", accept[:80], ", ".join(by_media))
+        if quality_ < 0 and media in _ANY_OF_TYPE:
+            return _ANY_OF_TYPE[media]
+    raise NotAcceptable("Accept", accept[:80], ", ".join(by_media))
+
+
+_ANY_OF_TYPE: Final = {"text/*": Form.CSV, "image/*": Form.PNG}
 
 
 def _quality(text: str) -> float:
@@ -130,6 +151,7 @@ def _has(request: Request, etag: str) -> bool:
 
 def market_json(status: MarketStatus) -> dict[str, Any]:
     """Return a market as ``/api/v1/markets`` lists it."""
+    simulated = status.origin is Origin.SIMULATED
     return {
         "id": status.id, "exchange": status.exchange, "symbol": status.symbol, "base": status.base,
         "contract": status.contract,
@@ -140,7 +162,7 @@ def market_json(status: MarketStatus) -> dict[str, Any]:
         "version": status.version, "preset": status.preset,
         "provenance": {
             "origin": status.origin.value, "source": status.source, "as_of_ms": status.as_of_ms,
-            "basis": {"levels": "estimated", "prices": "measured"},
+            "basis": {"levels": "estimated", "prices": "simulated" if simulated else Basis.MEASURED.value},
             "gaps": [{"start_ms": g.start_ms, "end_ms": g.end_ms, "what": g.what} for g in status.gaps],
         },
     }  # fmt: skip
@@ -256,7 +278,7 @@ def _add_probes(router: APIRouter, cache: Cache, answers: Answers) -> None:
     )
     async def readyz() -> JSONResponse:
         if not await cache.ping():
-            raise NotReady("the cache does not answer")
+            raise NotReady(_PLAIN[503])
         statuses = await answers.statuses()
         best = max(s.progress for s in statuses)
         if best < 1:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from html import escape
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+import plotly
 from dash import Dash
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
@@ -18,7 +21,15 @@ from starlette.types import Scope
 
 from dashboard import callbacks, layout
 from dashboard.api import add_error_handlers, build_router
-from dashboard.share import EMBED, CompressedFiles, SecurityHeaders, preview_tags, site_address
+from dashboard.share import (
+    EMBED,
+    CompressedFiles,
+    HeadAsGet,
+    SecurityHeaders,
+    compress_ahead,
+    preview_tags,
+    site_address,
+)
 from estimator.cache import Cache
 from estimator.settings import Settings
 
@@ -30,6 +41,10 @@ _INDEX: Final = """<!DOCTYPE html>
 <head>{%metas%}<title>{%title%}</title>{%favicon%}{%css%}</head>
 <body>{%app_entry%}<footer>{%config%}{%scripts%}{%renderer%}</footer></body>
 </html>"""
+_PLOTLY: Final = Path(*plotly.__path__, "package_data", "plotly.min.js")
+# Named by Dash's components; as a script of the page it loads beside the others instead of after them, and its address
+# names its version.
+_PLOTLY_ADDRESS: Final = f"/_dash-component-suites/plotly/package_data/plotly.min.js?v={version('plotly')}"
 _DOCS: Final = "Self-hosted liquidation heatmap: estimated levels and realised liquidations."
 
 
@@ -73,10 +88,13 @@ def create_app(settings: Settings, cache: Cache) -> FastAPI:
     cache : Cache
         Closed when the application stops.
     """
+    packed: dict[bytes, bytes] = {}
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        ahead = asyncio.create_task(asyncio.to_thread(compress_ahead, packed, [_PLOTLY]))
         yield
+        await ahead
         await cache.aclose()
 
     app = FastAPI(title="liqheat", description=_DOCS, version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
@@ -87,6 +105,7 @@ def create_app(settings: Settings, cache: Cache) -> FastAPI:
     page = Page(
         "liqheat", title="liqheat", server=app, backend="fastapi", assets_folder=str(STATIC), index_string=_INDEX,
         public_url=settings.public_url, update_title="", serve_locally=True, enable_mcp=False, compress=False,
+        external_scripts=[_PLOTLY_ADDRESS],
         meta_tags=[{"name": "viewport", "content": "width=device-width, initial-scale=1"}],
     )  # fmt: skip
     page.layout = layout.build()
@@ -95,7 +114,8 @@ def create_app(settings: Settings, cache: Cache) -> FastAPI:
     # Dash collects its scripts at the first request to "/"; the first one here may well be to an embed.
     page._setup_server()  # type: ignore[no-untyped-call]  # noqa: SLF001
     app.router.routes.append(NotFound("/{path:path}", _not_found))
-    app.add_middleware(CompressedFiles)
+    app.add_middleware(CompressedFiles, kept=packed)
+    app.add_middleware(HeadAsGet)
     app.add_middleware(SecurityHeaders, script_hashes=page.csp_hashes(), frame_ancestors=settings.frame_ancestors)
     return app
 

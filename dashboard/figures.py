@@ -15,19 +15,18 @@ from numpy.typing import NDArray
 
 from dashboard.colours import INK, Ink, scale, side_colours
 from dashboard.frame import ChartFrame
-from dashboard.lens import FULL, GAMMA, Shading, usd_at
+from dashboard.lens import FULL, Shading
 from dashboard.marks import gap_marks, provisional_mark
-from dashboard.units import short_usd, utc_text
+from dashboard.units import utc_text
 from dashboard.view import Panel
-from estimator.domain import Side
+from estimator.domain import Origin, Side
 
 Figure = dict[str, Any]
 Trace = dict[str, Any]
 
 MAX_BUBBLES: Final = 150
-PANEL_SHARE: Final = 0.095  # of the height, each
-PANEL_SPACE: Final = 0.022
-_LEGEND_STEPS: Final = (1.0, 0.5, 0.125)  # shares of full USD that the colour bar names
+PANEL_SHARE: Final = 0.087  # of the height, each
+PANEL_SPACE: Final = 0.03  # above each, for its title
 _DTYPES: Final = {"int8": "i1", "uint8": "u1", "float32": "f4", "float64": "f8"}
 
 
@@ -49,7 +48,8 @@ def build_chart(frame: ChartFrame, shading: Shading) -> Figure:
     panels = frame.view.panels
     traces = [_heatmap(frame, shading), _candles(frame), *_bubbles(frame)]
     for row, panel in enumerate(panels, start=2):
-        traces += [{**t, "yaxis": f"y{row}", "showlegend": False} for t in _PANELS[panel][1](frame)]
+        drawn = () if _is_empty(panel, frame) else _PANELS[panel][1](frame)
+        traces += [{**t, "yaxis": f"y{row}", "showlegend": False, "meta": panel.value} for t in drawn]
     return {"data": traces, "layout": _layout(frame, panels)}
 
 
@@ -65,27 +65,8 @@ def _heatmap(frame: ChartFrame, shading: Shading) -> Trace:
         "zmax": FULL,
         "colorscale": scale(frame.view.palette, frame.view.theme),
         "hoverinfo": "none",  # the page reads the density itself
-        "colorbar": _legend(frame, shading),
+        "showscale": False,  # the page has its own legend
     }
-
-
-def _legend(frame: ChartFrame, shading: Shading) -> dict[str, Any]:
-    """Two-sided colour bar in USD, the handles of the view taken into account."""
-    view, values, texts = frame.view, [0.0], ["0"]
-    for sign, full in ((-1, shading.long_full), (1, shading.short_full)):
-        for share in _LEGEND_STEPS:
-            intensity = (share**GAMMA - view.min) / (view.max - view.min)
-            if full > 0 and 0.1 < intensity <= 1:
-                values.append(sign * intensity * FULL)
-                texts.append(f"{'≥' if share == 1 else ''}{short_usd(usd_at(share**GAMMA, full))}")
-    ink = INK[view.theme]
-    return {
-        "thickness": 8, "outlinewidth": 0, "xpad": 6, "ypad": 0,
-        "len": _heat_domain(view.panels)[1] - _heat_domain(view.panels)[0],
-        "y": 1, "yanchor": "top", "tickmode": "array", "tickvals": [round(v, 1) for v in values], "ticktext": texts,
-        "tickfont": {"size": 10, "color": ink.muted}, "ticklen": 3, "tickcolor": ink.line,
-        "title": {"text": "≈ USD<br>per 0.1 %", "font": {"size": 10, "color": ink.muted}},
-    }  # fmt: skip
 
 
 def _column_times(frame: ChartFrame) -> list[str]:
@@ -141,9 +122,9 @@ def _rings(prints: pl.DataFrame, side: Side, colour: str, biggest: float) -> Tra
     }  # fmt: skip
 
 
-def _line(frame: ChartFrame, column: str, name: str, unit: str, hover: str, *, shape: str = "linear") -> Trace:
+def _line(frame: ChartFrame, column: str, name: str, hover: str, *, shape: str = "linear") -> Trace:
     return {
-        "type": "scatter", "mode": "lines", "name": name, "meta": unit, "x0": _middle(frame), "dx": frame.interval_ms,
+        "type": "scatter", "mode": "lines", "name": name, "x0": _middle(frame), "dx": frame.interval_ms,
         "y": typed(frame.series[column].to_numpy().astype(np.float32)),
         "line": {"color": INK[frame.view.theme].accent, "width": 1.3, "shape": shape},
         "hovertemplate": hover + "<extra></extra>",
@@ -158,7 +139,7 @@ def _liq_panel(frame: ChartFrame) -> list[Trace]:
     colours = side_colours(frame.view.palette, frame.view.theme)
     return [
         {
-            "type": "bar", "name": f"{side.capitalize()}s liquidated", "meta": "usd", "x0": _middle(frame),
+            "type": "bar", "name": f"{side.capitalize()}s liquidated", "x0": _middle(frame),
             "dx": frame.interval_ms,
             "y": typed((sign * frame.series[f"{side}_liquidated_usd"].to_numpy()).astype(np.float32)),
             "marker": {"color": colour, "line": {"width": 0}},
@@ -169,26 +150,26 @@ def _liq_panel(frame: ChartFrame) -> list[Trace]:
 
 
 def _funding_panel(frame: ChartFrame) -> list[Trace]:
-    return [_line(frame, "funding_rate", "Funding per interval", "rate", "funding %{y:.4%}", shape="hv")]
+    return [_line(frame, "funding_rate", "Funding, per interval", "funding %{y:.4%}", shape="hv")]
 
 
 def _rsi_panel(frame: ChartFrame) -> list[Trace]:
-    return [_line(frame, "rsi", "RSI 14", "", "RSI %{y:.1f}")]
+    return [_line(frame, "rsi", "RSI 14", "RSI %{y:.1f}")]
 
 
 def _lsr_panel(frame: ChartFrame) -> list[Trace]:
-    return [_line(frame, "long_short_ratio", "Long/short accounts", "", "%{y:.2f} long accounts per short")]
+    return [_line(frame, "long_short_ratio", "Long/short accounts", "%{y:.2f} long accounts per short")]
 
 
 def _oi_panel(frame: ChartFrame) -> list[Trace]:
     unit = frame.view.symbol
-    return [_line(frame, "open_interest", f"Open interest, {unit}", unit, f"%{{y:,.0f}} {unit}")]
+    return [_line(frame, "open_interest", f"Open interest, {unit}", f"%{{y:,.0f}} {unit}")]
 
 
 # What a row is called, what draws it, and the series without which it is empty.
 _PANELS: Final[dict[Panel, tuple[str, Callable[[ChartFrame], list[Trace]], str]]] = {
     Panel.LIQ: ("Liquidated, USD: longs up, shorts down ({prints})", _liq_panel, "long_liquidated_usd"),
-    Panel.FUNDING: ("Funding, % per interval, weighted by open interest", _funding_panel, "funding_rate"),
+    Panel.FUNDING: ("Funding {funding}, % per interval, OI-weighted", _funding_panel, "funding_rate"),
     Panel.RSI: ("RSI 14", _rsi_panel, "rsi"),
     Panel.LSR: ("Long/short ratio, accounts", _lsr_panel, "long_short_ratio"),
     Panel.OI: ("Open interest, {symbol}", _oi_panel, "open_interest"),
@@ -223,7 +204,7 @@ def _layout(frame: ChartFrame, panels: Sequence[Panel]) -> dict[str, Any]:
         "annotations": [_mark_label(frame, ink), *gap_marks(frame, ink)[1], *provisional_mark(frame, ink)[1]],
     }  # fmt: skip
     for row, panel in enumerate(panels):
-        layout[f"yaxis{row + 2}"] = _panel_axis(panel, ink, _panel_domain(row, panels))
+        layout[f"yaxis{row + 2}"] = _panel_axis(panel, frame, ink, _panel_domain(row, panels))
         layout["annotations"].append(_panel_title(panel, frame, ink, _panel_domain(row, panels)))
         if panel is Panel.RSI:
             layout["shapes"] += [_level_line(f"y{row + 2}", level, ink) for level in (30, 70)]
@@ -247,10 +228,14 @@ def _x_axis(frame: ChartFrame, ink: Ink, n_panels: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _panel_axis(panel: Panel, ink: Ink, domain: tuple[float, float]) -> dict[str, Any]:
+def _panel_axis(panel: Panel, frame: ChartFrame, ink: Ink, domain: tuple[float, float]) -> dict[str, Any]:
     axis = {**_axis(ink), "domain": list(domain), "nticks": 3, "fixedrange": True}
+    if _is_empty(panel, frame):
+        return {**axis, "range": [0, 1], "showticklabels": False, "showgrid": False}  # its title says so
     if panel is Panel.RSI:
         return {**axis, "range": [0, 100], "tickvals": [30, 70]}
+    if panel is Panel.LIQ:
+        axis |= {"zeroline": True, "zerolinecolor": ink.muted, "zerolinewidth": 0.6}
     return {**axis, "tickformat": {Panel.LIQ: "$.2~s", Panel.OI: "~s", Panel.FUNDING: ".3~%"}.get(panel, "")}
 
 
@@ -258,16 +243,24 @@ def _panel_title(panel: Panel, frame: ChartFrame, ink: Ink, domain: tuple[float,
     return {
         "text": _panel_text(panel, frame),
         "x": 0.004, "xref": "paper", "xanchor": "left",
-        "y": domain[1], "yref": "paper", "yanchor": "top", "showarrow": False, "font": {"size": 10, "color": ink.muted},
-        "bgcolor": ink.background, "opacity": 0.85, "borderpad": 1,
+        "y": domain[1], "yref": "paper", "yanchor": "bottom", "showarrow": False,
+        "font": {"size": 10, "color": ink.muted}, "borderpad": 0,
     }  # fmt: skip
 
 
 def _panel_text(panel: Panel, frame: ChartFrame) -> str:
-    name, _, column = _PANELS[panel]
-    if frame.series[column].null_count() == frame.series.height:
-        return name.split(",")[0].split(":")[0] + ": none reported"
-    return name.format(symbol=frame.view.symbol, prints=frame.prints_basis)
+    name = _PANELS[panel][0]
+    if _is_empty(panel, frame):
+        what = "no liquidation prints" if panel is Panel.LIQ else "none"
+        return f"{name.split(',')[0].split(':')[0].removesuffix(' {funding}')}: {what} in this source"
+    # Nobody says of a recording whether its rates were settled or only in force.
+    funding = "as recorded" if frame.statuses[0].origin is Origin.RECORDED else "as settled"
+    return name.format(symbol=frame.view.symbol, prints=frame.prints_basis, funding=funding)
+
+
+def _is_empty(panel: Panel, frame: ChartFrame) -> bool:
+    column = _PANELS[panel][2]
+    return frame.series[column].null_count() == frame.series.height
 
 
 def _level_line(axis: str, level: float, ink: Ink) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from typing import Final
 import numpy as np
 import polars as pl
 
+from dashboard.prints import day_totals, largest, largest_of_day, read_prints, reporting_venues
 from dashboard.view import ALL_TIERS, Range, SideFilter, ViewError, ViewState
 from estimator.cache import Cache, MarketStatus
-from estimator.domain import DAY_MS, LIQUIDATIONS, TIME, Basis, Float32Array, Float64Array, Int64Array, Origin, Side
+from estimator.domain import DAY_MS, TIME, Basis, Float32Array, Float64Array, Int64Array, Origin
 from estimator.errors import LiqheatError
 from estimator.model.grid import LEVELS, LiquidationGrid, add_grids
 from estimator.model.indicators import rsi
@@ -21,8 +22,6 @@ LENS_MARGIN: Final = 0.06  # log price read beyond the window, so that its edges
 RSI_LENGTH: Final = 14
 NOW_COLUMNS: Final = 6  # how far back the map looks for a venue's latest column
 WARM_UP: Final = 150  # candles before the range, after which Wilder's average has forgotten its start
-MAX_PRINTS: Final = 1_000_000  # per venue, more than the cache keeps
-MAX_SHOWN: Final = 5000
 STALE_MS: Final = 120_000  # a venue this far behind the freshest one is called stale
 MIN_HALF_WINDOW: Final = 0.04
 WINDOW_GROWTH: Final = 0.4
@@ -70,8 +69,8 @@ class ChartFrame:
     series : polars.DataFrame, n_time rows
         One row per column (`SERIES` and ``rsi``), null where there is nothing.
     prints : polars.DataFrame
-        Realised liquidations in the range (`LIQUIDATIONS`, ``exchange`` and ``time_ms``), the largest `MAX_SHOWN` of
-        them.
+        Realised liquidations in the range (`LIQUIDATIONS`, ``exchange`` and ``time_ms``), the largest `MAX_SHOWN`
+        of them.
     day : polars.DataFrame
         Realised liquidations of the last 24 h, a row per venue that reports any: ``exchange, long_usd, short_usd``.
     largest_print : dict, optional
@@ -108,7 +107,9 @@ class ChartFrame:
 
     @property
     def prints_basis(self) -> str:
-        """How realised liquidations are known: a simulated print is never called measured."""
+        """How realised liquidations are known: ``none`` at all, ``simulated`` or ``measured``."""
+        if self.day.is_empty():
+            return "none"
         return "simulated" if self.statuses[0].origin is Origin.SIMULATED else Basis.MEASURED.value
 
     def is_stale(self, status: MarketStatus) -> bool:
@@ -180,7 +181,7 @@ def read_frame(cache: Cache, view: ViewState, statuses: Sequence[MarketStatus] |
     if not found:
         raise NotReady(f"no columns of {view.symbol} for {view.range} yet", min(s.progress for s in chosen))
     start_ms, as_of_ms = int(time_ms[0]) - view.span.interval_ms, max(s.as_of_ms for s in chosen)
-    prints = _read_prints(cache, chosen, min(start_ms, as_of_ms - DAY_MS), int(time_ms[-1]))
+    prints = read_prints(cache, chosen, min(start_ms, as_of_ms - DAY_MS), int(time_ms[-1]))
     return ChartFrame(
         view=view,
         statuses=chosen,
@@ -191,9 +192,9 @@ def read_frame(cache: Cache, view: ViewState, statuses: Sequence[MarketStatus] |
         now=_one_side(_read_now(cache, chosen, view, window, lives), view.side),
         window=window,
         series=series,
-        prints=_largest(prints.filter(pl.col("time_ms") >= start_ms)),
-        day=_day_totals(prints, as_of_ms, _reporting(rows, prints, chosen)),
-        largest_print=_largest_of_day(prints, as_of_ms),
+        prints=largest(prints.filter(pl.col("time_ms") >= start_ms)),
+        day=day_totals(prints, as_of_ms, reporting_venues(rows, prints, chosen)),
+        largest_print=largest_of_day(prints, as_of_ms),
     )
 
 
@@ -384,40 +385,3 @@ def _weighted_mean(values: Float64Array, weight: Float64Array) -> Float64Array:
     mean = np.where(known, values * weight, 0.0).sum(axis=0) / np.where(total > 0, total, 1.0)
     out: Float64Array = np.where(total > 0, mean, np.nan)
     return out
-
-
-def _read_prints(cache: Cache, statuses: Sequence[MarketStatus], start_ms: int, end_ms: int) -> pl.DataFrame:
-    """Every print of the venues, with ``exchange`` and ``time_ms``, by time."""
-    parts = []
-    for status in statuses:
-        prints = cache.get_liquidations(status.id, start_ms, end_ms, limit=MAX_PRINTS).select(*LIQUIDATIONS)
-        parts.append(prints.with_columns(exchange=pl.lit(status.exchange), time_ms=pl.col("time").dt.epoch("ms")))
-    return pl.concat(parts).sort("time_ms", maintain_order=True)
-
-
-def _largest(prints: pl.DataFrame) -> pl.DataFrame:
-    return prints.top_k(MAX_SHOWN, by="notional_usd").sort("time_ms") if prints.height > MAX_SHOWN else prints
-
-
-def _day_totals(prints: pl.DataFrame, end_ms: int, reporting: Sequence[str]) -> pl.DataFrame:
-    """Realised liquidations of the last 24 h by venue.
-
-    A venue that reports none at all has no row: nothing known is not nothing liquidated.
-    """
-    last = prints.filter(pl.col("time_ms").is_between(end_ms - DAY_MS, end_ms, closed="right"))
-    sums = [pl.col("notional_usd").filter(pl.col("side") == s).sum().alias(f"{s}_usd") for s in Side]
-    venues = pl.DataFrame({"exchange": reporting}, schema={"exchange": pl.String})
-    known = last.group_by("exchange").agg(sums)
-    return venues.join(known, on="exchange", how="left", maintain_order="left").fill_null(0.0)
-
-
-def _largest_of_day(prints: pl.DataFrame, end_ms: int) -> dict[str, object] | None:
-    top = prints.filter(pl.col("time_ms") > end_ms - DAY_MS).top_k(1, by="notional_usd").drop("time")
-    return next(iter(top.to_dicts()), None)
-
-
-def _reporting(rows: Sequence[pl.DataFrame], prints: pl.DataFrame, statuses: Sequence[MarketStatus]) -> list[str]:
-    """Venues that report liquidations: as prints, or as totals of candles."""
-    printed = set(prints["exchange"].unique())
-    pairs = zip(statuses, rows, strict=True)
-    return [s.exchange for s, r in pairs if s.exchange in printed or r["long_liquidated_usd"].count() > 0]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import gzip
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -15,6 +17,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from dashboard.view import ViewError, ViewState
 
 EMBED: Final = "/embed"
+FOR_GOOD: Final = b"public, max-age=31536000, immutable"
+_VERSION_IN_PATH: Final = re.compile(r"\.v[0-9_]+m[0-9]+\.")
 FILES: Final = ("/_dash-component-suites/", "/assets/")
 _COMMON: Final = (
     (b"x-content-type-options", b"nosniff"),
@@ -78,11 +82,8 @@ class SecurityHeaders:
         await self._app(scope, receive, send_with_headers)
 
 
-class CompressedFiles:
-    """Sends scripts and styles gzipped, each compressed once.
-
-    Dash would compress the same megabytes again for every visitor, or not at all. Pure ASGI; anything that is not a
-    whole script or style of `FILES`, or whose reader takes no gzip, passes untouched.
+class HeadAsGet:
+    """Answers HEAD like GET, without the body: what fetches link previews asks so first. Pure ASGI.
 
     Parameters
     ----------
@@ -91,7 +92,35 @@ class CompressedFiles:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._kept: dict[bytes, bytes] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; anything but HEAD passes untouched."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_bare(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        await self._app({**scope, "method": "GET"}, receive, send_bare)
+
+
+class CompressedFiles:
+    """Sends scripts and styles gzipped, each compressed once; those whose address names their version, for good.
+
+    Dash would compress the same megabytes again for every visitor, or not at all. Pure ASGI; anything that is not a
+    whole script or style of `FILES`, or whose reader takes no gzip, passes untouched.
+
+    Parameters
+    ----------
+    app : ASGIApp
+    kept : dict
+        Compressed copies by digest; see `compress_ahead`.
+    """
+
+    def __init__(self, app: ASGIApp, kept: dict[bytes, bytes]) -> None:
+        self._app = app
+        self._kept = kept
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, from a compressed copy where it is a file."""
@@ -110,24 +139,46 @@ class CompressedFiles:
             else:
                 parts.append(message.get("body", b""))
                 if not message.get("more_body", False):
-                    await self._finish(send, start, b"".join(parts))
+                    await self._finish(send, start, b"".join(parts), versioned=_is_versioned(scope))
 
         await self._app(scope, receive, collect)
 
-    async def _finish(self, send: Send, start: Message, body: bytes) -> None:
-        name = hashlib.blake2b(body, digest_size=16).digest()
-        packed = self._kept.get(name)
+    async def _finish(self, send: Send, start: Message, body: bytes, *, versioned: bool) -> None:
+        packed = self._kept.get(_digest(body))
         if packed is None:
-            packed = await asyncio.to_thread(gzip.compress, body, 6, mtime=0)
-            self._kept[name] = packed
-        headers = [h for h in start["headers"] if h[0].lower() != b"content-length"]
+            packed = await asyncio.to_thread(_pack, self._kept, body)
+        replaced = (b"content-length", *((b"cache-control",) if versioned else ()))
+        headers = [h for h in start["headers"] if h[0].lower() not in replaced]
         added = (
+            *(((b"cache-control", FOR_GOOD),) if versioned else ()),
             (b"content-encoding", b"gzip"),
             (b"vary", b"Accept-Encoding"),
             (b"content-length", str(len(packed)).encode()),
         )
         await send({**start, "headers": [*headers, *added]})
         await send({"type": "http.response.body", "body": packed})
+
+
+def compress_ahead(kept: dict[bytes, bytes], files: Iterable[Path]) -> None:
+    """Compress files before the first visitor asks for them. Blocks."""
+    for file in files:
+        if file.is_file():
+            _pack(kept, file.read_bytes())
+
+
+def _digest(body: bytes) -> bytes:
+    return hashlib.blake2b(body, digest_size=16).digest()
+
+
+def _pack(kept: dict[bytes, bytes], body: bytes) -> bytes:
+    packed = kept[_digest(body)] = gzip.compress(body, 6, mtime=0)
+    return packed
+
+
+def _is_versioned(scope: Scope) -> bool:
+    """Whether the address changes with the file: Dash names versions in the path, assets and ours in the query."""
+    query = scope["query_string"]
+    return query.startswith((b"m=", b"v=")) or _VERSION_IN_PATH.search(scope["path"]) is not None
 
 
 def _wants_gzip(scope: Scope) -> bool:

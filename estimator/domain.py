@@ -225,17 +225,6 @@ class Gap:
 
 
 @dataclass(frozen=True, slots=True)
-class Provenance:
-    """Where numbers come from and what is missing in them."""
-
-    origin: Origin
-    basis: Basis
-    source: str  # in words, e.g. "agent-based market, seed 7"
-    as_of_ms: int | None = None
-    gaps: tuple[Gap, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Candle:
     """One candle of a market. Time is the start of the interval; volume in base coin.
 

@@ -11,7 +11,10 @@
   const SILENCE_MS = 9000; // after this long without a push the page asks by itself
   const QUIET_MS = 30000;
   const RETRY_MS = 2000;
-  const ROW = { wide: 58, narrow: 54, gap: 8 };
+  const FRESH_MS = 5000; // how long an answer asked for ahead may wait to be wanted
+  const ROW = { wide: 50, narrow: 48, gap: 17 }; // the gap above a row holds its title
+  const EMPTY_ROW = 2;
+  const LEAST = { main: 190, row: 26 }; // in a frame: below these, rows drop out
 
   const now = { query: null, etag: null, flight: null, again: false, loaded: 0, heard: 0, answer: null, revision: 0, zoomed: {} };
 
@@ -30,17 +33,19 @@
     const flight = new AbortController();
     const response = fetch(`/api/v1/chart?${query}`, { signal: flight.signal, cache: "no-cache" });
     response.catch(() => {}); // told where it is awaited
-    return { query, flight, response };
+    return { query, flight, response, at: Date.now() };
   }
 
   /* Ask as soon as a control has moved, while Dash is still passing the change on. */
   let ahead = null;
+  const waits = (query) => ahead && ahead.query === query && Date.now() - ahead.at < FRESH_MS;
   liqheat.askAhead = (query) => {
+    if (waits(query)) return;
     if (ahead) ahead.flight.abort();
     ahead = request(query);
   };
   function taken(query) {
-    const found = ahead && ahead.query === query ? ahead : request(query);
+    const found = waits(query) ? ahead : request(query);
     if (ahead && ahead !== found) ahead.flight.abort();
     ahead = null;
     return found;
@@ -143,7 +148,7 @@
   const touch = () => window.matchMedia("(hover: none)").matches;
   const embedded = () => document.documentElement.dataset.page === "embed";
 
-  function heights(rows) {
+  function heights(rows, empty) {
     const box = plot();
     const footer = document.querySelector(".footer");
     const top = box ? box.getBoundingClientRect().top + window.scrollY : 150;
@@ -151,13 +156,28 @@
     const free = window.innerHeight - top - (embedded() && footer ? footer.offsetHeight : 30);
     if (embedded()) {
       // A frame has the size its page gave it: nothing may need scrolling.
-      const row = Math.max(24, Math.min(ROW.wide, (free * 0.45) / Math.max(1, rows) - ROW.gap));
-      return { row, main: Math.max(120, Math.floor(free - rows * (row + ROW.gap))) };
+      const shown = Math.max(0, Math.min(rows, Math.floor((free - LEAST.main) / (LEAST.row + ROW.gap))));
+      const row = Math.max(LEAST.row, Math.min(ROW.wide, (free * 0.5) / Math.max(1, shown) - ROW.gap));
+      return { row, shown, main: Math.max(120, Math.floor(free - shown * (row + ROW.gap))) };
     }
     const row = narrow() ? ROW.narrow : ROW.wide;
     const least = narrow() ? Math.min(420, window.innerHeight * 0.5) : 360;
-    return { row, main: Math.round(narrow() ? least : Math.max(least, free - rows * (row + ROW.gap))) };
+    const below = rows * ROW.gap + (rows - empty) * row + empty * EMPTY_ROW;
+    return { row, shown: rows, main: Math.round(narrow() ? least : Math.max(least, free - below)) };
   }
+
+  /* Rows there is no height for. */
+  function without(layout, data, keys) {
+    const ids = keys.map((k) => k.replace("axis", ""));
+    const tops = keys.map((k) => layout[k].domain[1]);
+    const kept = (item) => !ids.includes(item.yref) && !(item.yref === "paper" && tops.includes(item.y));
+    for (const key of keys) delete layout[key];
+    layout.annotations = (layout.annotations || []).filter(kept);
+    layout.shapes = (layout.shapes || []).filter(kept);
+    return data.filter((t) => !ids.includes(t.yaxis));
+  }
+
+  const GRID = "rgba(128,140,160,.16)"; // lies over the picture of the levels
 
   /* What the reader has zoomed to stays while the whole moves on. */
   function keptRange(axis) {
@@ -169,17 +189,20 @@
     const layout = { ...figure.layout };
     const keys = Object.keys(layout).filter((k) => /^yaxis\d*$/.test(k) && !layout[k].overlaying);
     keys.sort((a, b) => (layout[b].domain || [0, 1])[1] - (layout[a].domain || [0, 1])[1]);
-    const { row, main } = heights(keys.length - 1);
-    const margin = { l: 0, r: narrow() ? 52 : 62, t: 6, b: 34 };
+    const isEmpty = (key) => layout[key].showticklabels === false;
+    const { row, shown, main } = heights(keys.length - 1, keys.filter(isEmpty).length);
+    const rest = without(layout, figure.data, keys.splice(1 + shown));
+    const margin = { l: 0, r: narrow() ? 52 : 62, t: narrow() || embedded() ? 6 : 18, b: 34 };
     const inner = main - margin.t - margin.b;
-    const total = inner + (keys.length - 1) * (row + ROW.gap);
+    const sizes = keys.map((key, i) => (i ? (isEmpty(key) ? EMPTY_ROW : row) : inner));
+    const total = sizes.reduce((sum, size) => sum + size + ROW.gap, -ROW.gap);
     const moved = new Map();
     let top = total;
     keys.forEach((key, i) => {
-      const height = i ? row : inner;
+      const height = sizes[i];
       const domain = [Math.max(0, (top - height) / total), top / total];
       moved.set((layout[key].domain || [0, 1])[1], domain[1]);
-      layout[key] = { ...layout[key], domain, automargin: false, showspikes: false };
+      layout[key] = { ...layout[key], domain, automargin: false, showspikes: false, gridcolor: GRID };
       top -= height + ROW.gap;
     });
     layout.annotations = (layout.annotations || []).map((a) => {
@@ -187,7 +210,8 @@
       if (a.yref === "paper" && moved.has(a.y)) return { ...a, y: moved.get(a.y) };
       return a.name === "mark" ? { ...a, xanchor: "left", yanchor: "middle" } : a;
     });
-    layout.xaxis = { ...layout.xaxis, showspikes: false, range: keptRange("x") || layout.xaxis.range };
+    const anchor = keys[keys.length - 1].replace("axis", "");
+    layout.xaxis = { ...layout.xaxis, anchor, showspikes: false, gridcolor: GRID, range: keptRange("x") || layout.xaxis.range };
     layout.yaxis.range = keptRange("y") || layout.yaxis.range;
     const width = plot() ? plot().clientWidth : undefined;
     Object.assign(layout, { margin, width, height: total + margin.t + margin.b, autosize: false, hovermode: false });
@@ -200,8 +224,9 @@
     layout.meta = { query: now.canonical, etag: now.etag };
     now.main = { inner, margin };
     setTimeout(watchPlot, 0);
-    // The scale is the legend above the chart.
-    const data = figure.data.map((t) => (t.type === "heatmap" ? { ...t, showscale: false } : narrow() ? smaller(t) : t));
+    const heat = figure.data.find((t) => t.type === "heatmap");
+    if (heat) layout.images = [liqheat.sheet(heat, inner * Math.min(2, window.devicePixelRatio || 1))];
+    const data = liqheat.light(rest).map((t) => (narrow() ? smaller(t) : t));
     return { ...figure, data, layout };
   }
 
@@ -219,7 +244,7 @@
     const margin = { l: 6, r: 8, t: beside ? now.main.margin.t : 20, b: 34 };
     const height = beside ? now.main.inner + margin.t + margin.b : 380;
     const { layout } = figure;
-    const xaxis2 = { ...layout.xaxis2, ...(beside ? { ticklabelposition: "inside" } : {}) };
+    const xaxis2 = { ...layout.xaxis2, tickfont: { ...layout.xaxis2.tickfont, size: 9 } };
     const range = keptRange("y") || layout.yaxis.range;
     const yaxis = { ...layout.yaxis, range, uirevision: String(range), showticklabels: !beside, side: "right", ticklabelposition: "inside" };
     const size = { width: box ? box.clientWidth : 280, height, autosize: false, showlegend: false };
@@ -242,7 +267,7 @@
   liqheat.settle = () =>
     setTimeout(() => {
       const top = plot().getBoundingClientRect().top + window.scrollY;
-      if (!narrow() && Math.abs(top - now.top) > 2) refit();
+      if ((!narrow() || embedded()) && Math.abs(top - now.top) > 2) refit();
     }, 60);
 
   /* ---- what the chart tells ---- */
@@ -341,4 +366,7 @@
     }
   }, 3000);
   document.addEventListener("visibilitychange", () => !document.hidden && liqheat.view && nudge());
+
+  // The page's code is still loading; its chart can be on the way already.
+  liqheat.askAhead(location.search.slice(1));
 })();

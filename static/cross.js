@@ -19,7 +19,7 @@
   }
   liqheat.values = values;
 
-  const toMs = (x) => (typeof x === "number" ? x : Date.parse(/Z|[+-]\d\d:?\d\d$/.test(x) ? x : x + "Z"));
+  const toMs = (x) => liqheat.toMs(x);
 
   /* Index of the last edge at or below a value, -1 outside. */
   function cell(edges, x) {
@@ -146,17 +146,17 @@
     for (const trace of figure.data) {
       if (trace.yaxis !== id) continue;
       const y = column < 0 ? NaN : values(trace.y)[column];
-      if (Number.isFinite(y)) out.rows.push(line(...rowWords(trace.name, y)));
+      if (Number.isFinite(y)) out.rows.push(line(...rowWords(trace, y)));
     }
   }
 
   /* A row's name and its number with the unit. */
-  function rowWords(name, y) {
+  function rowWords({ meta: row, name }, y) {
     const f = liqheat.format;
-    if (/liquidated/.test(name)) return [/^long/.test(name) ? "Longs liquidated" : "Shorts liquidated", f.usd(Math.abs(y)), /^long/.test(name) ? "long" : "short", true];
-    if (name === "funding_rate") return ["Funding", `${y >= 0 ? "+" : "−"}${Math.abs(y).toFixed(4)} %`, "", true];
-    if (name === "rsi") return ["RSI 14", y.toFixed(1), "", true];
-    if (name === "long_short_ratio") return ["Long accounts per short", y.toFixed(2), "", true];
+    if (row === "liq") return [name, f.usd(Math.abs(y)), /^long/i.test(name) ? "long" : "short", true];
+    if (row === "funding") return ["Funding", f.percent(y, 4), "", true];
+    if (row === "rsi") return ["RSI 14", y.toFixed(1), "", true];
+    if (row === "lsr") return ["Long accounts per short", y.toFixed(2), "", true];
     return ["Open interest", `${Math.round(y).toLocaleString("en-US")} ${liqheat.view.symbol}`, "", true];
   }
 

@@ -122,6 +122,14 @@
     if (range) callbacks.set_props("range", { value: range });
   });
 
+  /* A range under the pointer may be the next one wanted. */
+  document.addEventListener("pointerover", (event) => {
+    const label = event.target.closest && event.target.closest("#range label");
+    const name = label && label.textContent.trim();
+    if (!name || !liqheat.schema || !liqheat.view || name === liqheat.view.range) return;
+    if (liqheat.schema.choices.range.includes(name)) liqheat.askAhead(write({ ...liqheat.view, range: name }, liqheat.schema));
+  });
+
   callbacks.liqheat.label = function (view, schema) {
     if (!view) return Array(10).fill(callbacks.no_update);
     liqheat.schema = schema;

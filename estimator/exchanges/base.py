@@ -53,7 +53,8 @@ class MarketUpdate:
     """What is new in one market since the last update.
 
     `candle` is the latest candle of the source's interval, closed or still open; a closed candle is sent exactly
-    once as closed, in order. `mark_price` is the price now.
+    once as closed, in order. `mark_price` is the price now. `funding_rate` is the rate last settled, as in the history,
+    not the one in force.
     """
 
     market: Market

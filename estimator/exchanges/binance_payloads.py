@@ -6,7 +6,7 @@ USD (klines have the base-coin volume beside it).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -62,6 +62,7 @@ _OTHER_MAX_LEVERAGE: Final = 50.0
 _COIN_MAX_LEVERAGE: Final = {"BTC": 125.0, "ETH": 100.0}
 
 _DEFAULT_FUNDING_HOURS: Final = 8.0
+_LONGEST_FUNDING_HOURS: Final = 24.0
 MARK: Final = {"time": CANDLES["time"], "mark_high": pl.Float64(), "mark_low": pl.Float64()}
 
 
@@ -115,7 +116,7 @@ def parse_listings(
     """
     endpoint = f"{family.public}GetExchangeInfo"
     volumes = parse_volumes(tickers, family)
-    hours = {text(f, "symbol", "fundingInfo"): number(f, "fundingIntervalHours", "fundingInfo") for f in funding}
+    hours = parse_funding_hours(funding, family)
     found = []
     for raw in rows(info, ["symbols"], endpoint):
         if not _trades(raw, endpoint):
@@ -133,10 +134,9 @@ def parse_listings(
 
 
 def _trades(raw: Any, endpoint: str) -> bool:
-    status = raw.get("status") or raw.get("contractStatus")
-    if status is None:
-        raise BadPayload(endpoint, "symbols.status", "absent")
-    return status == "TRADING" and text(raw, "contractType", endpoint) == "PERPETUAL"
+    contract = text(raw, "contractType", endpoint)
+    status = text(raw, "status" if "status" in raw else "contractStatus", endpoint)
+    return status == "TRADING" and contract == "PERPETUAL"
 
 
 def _market(raw: Any, family: Family, endpoint: str) -> tuple[Market, str]:
@@ -144,6 +144,15 @@ def _market(raw: Any, family: Family, endpoint: str) -> tuple[Market, str]:
     table = rule_brackets(base, family.contract)
     market = Market("binance", f"{base}/{quote}:{settle}", family.contract, table.brackets, TAKER_FEE_RATE)
     return market, table.source
+
+
+def parse_funding_hours(funding: Any, family: Family) -> dict[str, float]:
+    """Funding interval of the markets that differ from 8 hours, by native name. [hours]"""
+    endpoint = f"{family.public}GetFundingInfo"
+    hours = {
+        text(f, "symbol", endpoint): number(f, "fundingIntervalHours", endpoint) for f in rows(funding, [], endpoint)
+    }
+    return {native: each for native, each in hours.items() if 0 < each <= _LONGEST_FUNDING_HOURS}
 
 
 def parse_volumes(tickers: Any, family: Family) -> dict[str, float]:
@@ -156,17 +165,21 @@ def parse_volumes(tickers: Any, family: Family) -> dict[str, float]:
 def parse_candles(payload: Any, family: Family, now_ms: int) -> pl.DataFrame:
     """Read klines; those that have not closed are left out."""
     endpoint = f"{family.public}GetKlines"
-    columns = (0, 1, 2, 3, 4, family.volume, family.taker_buy)
-    closed = (row for row in rows(payload, [], endpoint) if number(row, 6, endpoint) < now_ms)
     schema = {**CANDLES, "taker_buy_volume": pl.Float64()}
-    return frame(schema, ([number(row, column, endpoint) for column in columns] for row in closed))
+    return _closed(payload, (1, 2, 3, 4, family.volume, family.taker_buy), schema, endpoint, now_ms)
 
 
 def parse_mark_candles(payload: Any, family: Family, now_ms: int) -> pl.DataFrame:
     """Read the extremes of the mark price: time, mark_high, mark_low."""
     endpoint = f"{family.public}GetMarkPriceKlines"
+    return _closed(payload, (2, 3), MARK, endpoint, now_ms)
+
+
+def _closed(
+    payload: Any, columns: Sequence[int], schema: Mapping[str, pl.DataType], endpoint: str, now_ms: int
+) -> pl.DataFrame:
     closed = (row for row in rows(payload, [], endpoint) if number(row, 6, endpoint) < now_ms)
-    return frame(MARK, ([number(row, column, endpoint) for column in (0, 2, 3)] for row in closed))
+    return frame(schema, ((number(row, 0, endpoint), *(number(row, c, endpoint) for c in columns)) for row in closed))
 
 
 def parse_open_interest(payload: Any, family: Family) -> pl.DataFrame:
@@ -220,6 +233,8 @@ def parse_order_book(payload: Any, family: Family, contract_size: float) -> Orde
     for key in ("bids", "asks"):
         levels = [[number(row, 0, endpoint), number(row, 1, endpoint)] for row in rows(payload, [key], endpoint)]
         side = np.array(levels, dtype=np.float64).reshape(-1, 2)
+        if not (side > 0).all():
+            raise BadPayload(endpoint, key, "a price or quantity not above 0")
         if family.contract == "inverse":
             side[:, 1] *= contract_size / side[:, 0]
         sides.append(side)
@@ -252,8 +267,10 @@ def parse_liquidation_message(message: Any, contract_size_of: Mapping[str, float
     native, side = text(order, "s", "forceOrder"), text(order, "S", "forceOrder")
     if side not in {"BUY", "SELL"}:
         raise BadPayload("forceOrder", "o.S", f"neither BUY nor SELL (got {side!r})")
-    time_ms, price, filled = (number(order, key, "forceOrder") for key in ("T", "ap", "z"))
+    price, filled = (number(order, key, "forceOrder") for key in ("ap", "z"))
     size = contract_size_of.get(native)
     notional = filled * (price if size is None else size)
     base = filled if size is None else (notional / price if price > 0 else 0.0)
-    return native, Liquidation(int(time_ms), Side.LONG if side == "SELL" else Side.SHORT, price, base, notional)
+    return native, Liquidation(
+        int(number(order, "T", "forceOrder")), Side.LONG if side == "SELL" else Side.SHORT, price, base, notional
+    )

@@ -39,7 +39,7 @@ from estimator.exchanges.bitget_payloads import (
 from estimator.exchanges.edge import Health, between, frame, plausible_candles, plausible_observations
 from estimator.exchanges.listings import Listings, largest_first
 from estimator.exchanges.live import Levels
-from estimator.exchanges.moving import QUIET_S, Stream, Tick, follow_candles, follow_prints
+from estimator.exchanges.moving import Stream, Tick, follow_candles, follow_prints
 from estimator.exchanges.paging import Page, paged
 from estimator.exchanges.prints import prints_frame
 from estimator.exchanges.venue import BracketTable, Capabilities, FundingRate, MarketListing, OrderBook
@@ -53,6 +53,9 @@ _PRINTS_PAGE: Final = 100
 _PRINT_PAGES: Final = 100
 _TOPICS: Final = 50  # of one subscription message; the venue closes on longer ones
 _SHORT_BOOK: Final = 50
+_SILENCE_S: Final = 60.0
+# A candle that never rests: where it does not come either, the socket is dead and not the market quiet.
+_PULSE: Final = {"instType": "usdt-futures", "topic": "kline", "symbol": "BTCUSDT", "interval": "1m"}
 
 
 class Bitget:
@@ -219,7 +222,7 @@ class Bitget:
             {"instType": PRODUCTS[market.symbol.rpartition(":")[2]], "channel": "candle1m", "instId": native_id}
             for native_id, market in named.items()
         ]
-        stream = self._stream("candles", topics, "channel", "candle1m", unified_account=False)
+        stream = self._stream("candles", topics, "channel", {"candle1m"}, unified_account=False)
         async for tick in follow_candles(self._wire, stream, lambda m: parse_candle_message(m, named)):
             yield tick
 
@@ -228,19 +231,14 @@ class Bitget:
         named = await self._listings.by_native_id(markets, self.health)
         products = sorted({PRODUCTS[market.symbol.rpartition(":")[2]] for market in named.values()})
         topics = [{"instType": product.lower(), "topic": "liquidation"} for product in products]
-        stream = self._stream("liquidations", topics, "topic", "liquidation", unified_account=True, silence_s=QUIET_S)
+        stream = self._stream(
+            "liquidations", [*topics, _PULSE], "topic", {"liquidation", "kline"}, unified_account=True
+        )
         async for found in follow_prints(self._wire, stream, lambda m: parse_liquidation_message(m, named)):
             yield found
 
     def _stream(
-        self,
-        name: str,
-        topics: list[dict[str, str]],
-        key: str,
-        value: str,
-        *,
-        unified_account: bool,
-        silence_s: float = 60.0,
+        self, name: str, topics: list[dict[str, str]], key: str, values: set[str], *, unified_account: bool
     ) -> Stream:
         def subscribe() -> Any:
             parts = [topics[i : i + _TOPICS] for i in range(0, len(topics), _TOPICS)]
@@ -248,11 +246,10 @@ class Bitget:
             return asyncio.gather(*(watch(unified_account, [str(t) for t in part], part) for part in parts))
 
         def accepts(message: Any) -> bool:
-            # Acknowledgements too: they show that the connection is back.
             arg = message.get("arg") if isinstance(message, dict) else None
-            return isinstance(arg, dict) and arg.get(key) == value
+            return isinstance(arg, dict) and arg.get(key) in values and message.get("event") != "subscribe"
 
-        return Stream(name, subscribe, accepts, lambda message: message.get("event") == "error", silence_s)
+        return Stream(name, subscribe, accepts, lambda message: message.get("event") == "error", _SILENCE_S)
 
     async def close(self) -> None:
         """Close every connection."""

@@ -194,7 +194,7 @@ def parse_candle_message(message: Any, markets: Mapping[str, Market]) -> list[tu
 def parse_liquidation_message(message: Any, markets: Mapping[str, Market]) -> list[tuple[Market, Liquidation]]:
     """Read a push of topic `liquidation`; `side` is that of the position, `amount` in quote coin."""
     what = "liquidation"
-    if "data" not in message:
+    if "data" not in message or get(message, ["arg", "topic"], what) != what:
         return []
     named = [(markets.get(text(row, "symbol", what)), row) for row in rows(message, ["data"], what)]
     return [(market, _print(row, what)) for market, row in named if market is not None]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 import polars as pl
@@ -44,7 +43,7 @@ from estimator.exchanges.gate_payloads import (
 )
 from estimator.exchanges.listings import Listings, largest_first
 from estimator.exchanges.live import Levels
-from estimator.exchanges.moving import QUIET_S, Stream, Tick, follow_candles, follow_prints
+from estimator.exchanges.moving import Stream, Tick, follow_candles, follow_prints
 from estimator.exchanges.paging import paged
 from estimator.exchanges.prints import prints_frame
 from estimator.exchanges.venue import BracketTable, Capabilities, FundingRate, MarketListing, OrderBook
@@ -52,6 +51,9 @@ from estimator.exchanges.wire import Patience, Wire
 
 _SETTLED_IN: Final = ("usdt", "btc")
 _BOOK_LEVELS: Final = 300
+_SILENCE_S: Final = 60.0
+_PULSE_CHANNEL: Final = "futures.candlesticks"
+_PULSE: Final = {"usdt": "BTC_USDT", "btc": "BTC_USD"}  # by settlement
 
 
 class Gate:
@@ -231,7 +233,7 @@ class Gate:
         """Yield forced liquidations."""
         named, listings = await self._named(markets)
         wanted = [(market, [native_id]) for native_id, market in named.items()]
-        stream = replace(self._stream("liquidations", "futures.public_liquidates", wanted), silence_s=QUIET_S)
+        stream = self._stream("liquidations", "futures.public_liquidates", wanted)
         async for found in follow_prints(self._wire, stream, lambda m: parse_liquidation_message(m, listings, named)):
             yield found
 
@@ -240,22 +242,28 @@ class Gate:
         return named, {native_id: await self._listings.of(market) for native_id, market in named.items()}
 
     def _stream(self, name: str, channel: str, wanted: Sequence[tuple[Market, list[str]]]) -> Stream:
+        asked = {(_settle(market), channel, *payload) for market, payload in wanted}
+        # Candles that never rest: where they do not come either, the socket is dead and not the market quiet.
+        asked |= {
+            (settle, _PULSE_CHANNEL, "1m", _PULSE[settle]) for settle in {_settle(market) for market, _ in wanted}
+        }
+
         def subscribe() -> Any:
             client = self._wire.client
+            urls = client.urls["api"]["swap"]
             return asyncio.gather(
                 *(
-                    client.subscribe_public(
-                        client.urls["api"]["swap"][_settle(market)], f"{channel}:{payload[-1]}", payload, channel
-                    )
-                    for market, payload in wanted
+                    client.subscribe_public(urls[settle], f"{on}:{payload}", payload, on)
+                    for settle, on, *payload in asked
                 )
             )
 
         def accepts(message: Any) -> bool:
-            # Acknowledgements too: they show that the connection is back.
-            return isinstance(message, dict) and message.get("channel") == channel
+            if not isinstance(message, dict) or message.get("channel") not in {channel, _PULSE_CHANNEL}:
+                return False
+            return message.get("event") == "update" or bool(message.get("error"))
 
-        return Stream(name, subscribe, accepts, lambda message: bool(message.get("error")))
+        return Stream(name, subscribe, accepts, lambda message: bool(message.get("error")), _SILENCE_S)
 
     async def close(self) -> None:
         """Close every connection."""

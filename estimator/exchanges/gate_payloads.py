@@ -247,7 +247,7 @@ def parse_liquidation_message(
 ) -> list[tuple[Market, Liquidation]]:
     """Read an update of `futures.public_liquidates`; `size` is that of the order, below 0 where a long was closed."""
     what = "futures.public_liquidates"
-    if message.get("event") != "update":
+    if message.get("event") != "update" or message.get("channel") != what:
         return []
     prints = []
     for row in _results(message, what):

@@ -180,8 +180,7 @@ class Hyperliquid:
             return asyncio.gather(*(client.watch(url, str(one), one, str(one)) for one in messages))
 
         def accepts(message: Any) -> bool:
-            # Acknowledgements too: they show that the connection is back.
-            return isinstance(message, dict) and message.get("channel") in {"candle", "subscriptionResponse", "error"}
+            return isinstance(message, dict) and message.get("channel") in {"candle", "error"}
 
         stream = Stream("candles", subscribe, accepts, lambda message: message["channel"] == "error")
         async for tick in follow_candles(self._wire, stream, lambda m: parse_candle_message(m, named)):

@@ -68,7 +68,7 @@ class Listings:
             try:
                 named[(await self.of(market)).native_id] = market
             except UnknownMarket:
-                health.reject("subscriptions", "not listed by the venue", example=market.symbol)
+                health.reject("subscriptions", "refused by the venue", example=market.symbol)
         if markets and not named:
             raise UnknownMarket(f"{self._venue} lists none of {', '.join(m.symbol for m in markets)}")
         return named

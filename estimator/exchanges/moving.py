@@ -18,7 +18,6 @@ from estimator.exchanges.edge import Health, Recent, plausible_candle, plausible
 from estimator.exchanges.wire import Wire
 
 GRACE_MS: Final = MINUTE_MS  # so long after its end, by the stream's own time, a candle of a quiet market is closed
-QUIET_S: Final = 900.0  # liquidations may be this far apart
 
 Tick = tuple[Market, Candle, bool]
 
@@ -52,13 +51,14 @@ class RollingCandles:
     """The latest candle of every market, and which of them have closed.
 
     A closed candle is told once. Of one open candle the volume only grows, so a smaller one is an older message.
+    Markets settled in another coin may come through another socket, whose time is its own.
     """
 
     def __init__(self, health: Health) -> None:
         self._health = health
         self._open: dict[str, tuple[Market, Candle]] = {}
         self._closed_ms: dict[str, int] = {}
-        self._stream_ms = 0
+        self._stream_ms: dict[str, int] = {}
 
     def take(self, market: Market, candle: Candle, *, closed: bool = False) -> list[Tick]:
         """Return what a message tells: candles that have closed by now, and that this one has moved or closed."""
@@ -69,7 +69,7 @@ class RollingCandles:
         told = self._close(market.id) if last is not None and candle.time_ms > last[1].time_ms else []
         self._open[market.id] = (market, candle)
         told += self._close(market.id) if closed else [(market, candle, False)]
-        return told if candle.time_ms <= self._stream_ms else [*told, *self._close_quiet(candle.time_ms)]
+        return [*told, *self._close_quiet(_settled_in(market), candle.time_ms)]
 
     def forget(self) -> None:
         """Take open candles for incomplete, after a connection was lost."""
@@ -80,15 +80,25 @@ class RollingCandles:
             return True
         return last is not None and (candle.time_ms, candle.volume) < (last[1].time_ms, last[1].volume)
 
-    def _close_quiet(self, stream_ms: int) -> list[Tick]:
-        self._stream_ms = stream_ms
-        over = [key for key, (_, c) in self._open.items() if c.time_ms + MINUTE_MS + GRACE_MS <= stream_ms]
+    def _close_quiet(self, coin: str, stream_ms: int) -> list[Tick]:
+        if stream_ms <= self._stream_ms.get(coin, 0):
+            return []
+        self._stream_ms[coin] = stream_ms
+        over = [
+            key
+            for key, (market, candle) in self._open.items()
+            if candle.time_ms + MINUTE_MS + GRACE_MS <= stream_ms and _settled_in(market) == coin
+        ]
         return [tick for key in over for tick in self._close(key)]
 
     def _close(self, key: str) -> list[Tick]:
         market, candle = self._open.pop(key)
         self._closed_ms[key] = candle.time_ms
         return [(market, candle, True)]
+
+
+def _settled_in(market: Market) -> str:
+    return market.symbol.rpartition(":")[2]
 
 
 async def follow_candles(wire: Wire, stream: Stream, parse: Callable[[Any], list[Tick]]) -> AsyncGenerator[Tick, None]:

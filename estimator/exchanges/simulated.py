@@ -260,7 +260,7 @@ def _build_history(market: Market, past: Stretch, venue: int) -> MarketHistory:
     rows = past.minutes[:, venue]
     end_ms = past.start_ms + MINUTE_MS * np.arange(1, len(rows) + 1, dtype=np.int64)
     five = end_ms % _FIVE_MINUTES_MS == 0
-    paid = (end_ms % agents.FUNDING_INTERVAL_MS == 0) | (end_ms == end_ms[-1])  # and the rate as it stands now
+    paid = end_ms % agents.FUNDING_INTERVAL_MS == 0
     columns = {
         "open": agents.OPEN, "high": agents.HIGH, "low": agents.LOW, "close": agents.CLOSE, "volume": agents.VOLUME,
         "taker_buy_volume": agents.BUY, "mark_high": agents.MARK_HIGH, "mark_low": agents.MARK_LOW,
@@ -321,7 +321,11 @@ def _build_updates(
             long_short_ratio=(
                 Observation(now_ms, values[agents.RATIO]) if closed and now_ms % _FIVE_MINUTES_MS == 0 else None
             ),
-            funding_rate=Observation(now_ms, values[agents.FUNDING]) if closed else None,
+            funding_rate=(
+                Observation(now_ms, values[agents.FUNDING])
+                if closed and now_ms % agents.FUNDING_INTERVAL_MS == 0
+                else None
+            ),
             liquidations=tuple(_build_print(p) for p in here[here["venue"] == venue]),
         )
 

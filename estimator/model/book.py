@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import io
+import math
 from collections.abc import Sequence
 from typing import Any, Final, Literal
+from zipfile import BadZipFile
 
 import numpy as np
 import polars as pl
@@ -104,8 +106,13 @@ class PositionBook:
         -------
         LiquidationGrid
             One column, with its tiers.
-        Float64Array, shape (2,)
+        Float64Array, shape (1, 2)
             Predicted liquidations of the step, longs and shorts. [USD]
+
+        Raises
+        ------
+        InputError
+            If there is no candle, or a number that cannot be one; the book stays as it was.
         """
         if not candles:
             raise InputError("candles", "a step needs at least one sub-candle")
@@ -123,6 +130,8 @@ class PositionBook:
             )
             for c in candles
         ]
+        for i, row in enumerate(rows):
+            _check_candle(i, *row)
         ratio = None if long_short_ratio is None else np.array([long_short_ratio])
         steps = Steps(
             close_ms=np.array([close_ms], dtype=np.int64),
@@ -176,14 +185,18 @@ class PositionBook:
         Raises
         ------
         ParameterError
-            If it was saved by another market, other parameters or another format.
+            If it was saved by another market, other parameters or another format, or does not decode.
         """
-        with np.load(io.BytesIO(state), allow_pickle=False) as saved:
-            expected = {"format": FORMAT, "market": self.market.id, "parameters": self.parameters.version}
-            for name, value in expected.items():
-                if saved[name].item() != value:
-                    raise ParameterError(f"saved {name}", saved[name].item(), repr(value))
-            self.state = State(**{name: saved[name] for name in State._fields})
+        expected = {"format": FORMAT, "market": self.market.id, "parameters": self.parameters.version}
+        try:
+            with np.load(io.BytesIO(state), allow_pickle=False) as archive:
+                saved = {name: archive[name] for name in (*expected, *State._fields)}
+        except (OSError, ValueError, EOFError, KeyError, BadZipFile) as error:
+            raise ParameterError("saved state", f"{len(state)} bytes", f"what `save` returned ({error})") from error
+        for name, value in expected.items():
+            if saved[name].item() != value:
+                raise ParameterError(f"saved {name}", saved[name].item(), repr(value))
+        self.state = State(**{name: saved[name] for name in State._fields})
 
     def copy(self) -> PositionBook:
         """Return an independent book in the same state, for a candle that is still open."""
@@ -219,16 +232,30 @@ class PositionBook:
         return long_usd, short_usd, grid, swept
 
 
+def _check_candle(
+    row: int, low: float, high: float, close: float, volume: float, mark_low: float, mark_high: float
+) -> None:
+    """Refuse what would put levels nowhere; ``not (a <= b)`` refuses NaN too."""
+    if not 0 < low <= high < math.inf:
+        raise InputError("candles", "needs 0 < low <= high", column="low", row=row, value=(low, high))
+    if not 0 < close < math.inf:
+        raise InputError("candles", "is not a positive number", column="close", row=row, value=close)
+    if not 0 <= volume < math.inf:
+        raise InputError("candles", "is not a number >= 0", column="volume", row=row, value=volume)
+    if not 0 < mark_low <= mark_high < math.inf:
+        value = (mark_low, mark_high)
+        raise InputError("candles", "needs 0 < mark_low <= mark_high", column="mark_low", row=row, value=value)
+
+
 def _rules(p: Parameters, *, inverse: bool) -> Rules:
-    distance = np.arange(round(p.background_range / p.bin_width) + 1) * p.bin_width
-    weight = np.sqrt(distance)
+    weight = np.sqrt(np.arange(round(p.background_range / p.bin_width) + 1))
     return Rules(
         shares=np.array(p.shares),
         tau=np.array(p.tau_hours),
         sink_tau=p.sink_tau_hours,
         churn=p.churn,
         sink_share=p.sink_share,
-        diffuse=weight / weight.sum(),
+        diffuse=weight / max(weight.sum(), 1.0),  # 0 where it reaches no further than the close's own bin
         diffuse_share=p.background_share,
         near=round(p.background_near / p.bin_width),
         bin_width=p.bin_width,
@@ -280,7 +307,11 @@ def estimate(
     ------
     InputError
         Naming the frame, column, row and value that cannot be used.
+    ParameterError
+        If a time span is not positive, or the candles do not divide a step.
     """
+    if every_ms is not None and every_ms <= 0:
+        raise ParameterError("every_ms", every_ms, "a time > 0")
     parameters = parameters or Parameters()
     steps, gaps = build_steps(
         market,

@@ -127,7 +127,7 @@ class OracleBook:
         price = np.exp((edges[:-1] + edges[1:]) / 2) if self.market.contract == "linear" else np.ones(p.n_bins)
         away = np.abs(np.arange(p.n_bins) - close_bin)
         reach = round(p.background_range / p.bin_width)
-        shape = np.where(away <= reach, np.sqrt(away), 0.0) / np.sqrt(np.arange(reach + 1)).sum()
+        shape = np.where(away <= reach, np.sqrt(away), 0.0) / max(np.sqrt(np.arange(reach + 1)).sum(), 1.0)
         column = self.cells.sum(axis=1)
         near = away <= round(p.background_near / p.bin_width)
         for s, side in enumerate((np.arange(p.n_bins) < close_bin, np.arange(p.n_bins) > close_bin)):

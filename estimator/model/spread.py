@@ -65,6 +65,8 @@ def _bucket_kernel(
     share = _share_below(market, side, levels, distance, sigma, maintenance)
     mass = np.diff(share @ (_WEIGHTS / 2))
     kept = np.flatnonzero(mass > _NEGLIGIBLE)
+    if not len(kept):  # a narrow lattice ends before the bucket begins
+        return 0, np.zeros(0)
     first, last = int(kept[0]), int(kept[-1])
     return first - reach, np.ascontiguousarray(mass[first : last + 1])
 

@@ -145,19 +145,26 @@ def validate_candles(candles: pl.DataFrame) -> pl.DataFrame:
 
 
 def interval_ms(time: pl.Series) -> int:
-    """Return the usual spacing of a series of times. [ms]"""
+    """Return the median spacing of a series of times. [ms]"""
     step = np.diff(time.to_physical().to_numpy())
     return int(np.median(step)) if len(step) else MINUTE_MS
 
 
-def find_gaps(time: pl.Series, what: str, *, end_ms: int | None = None, tolerance: float = 1.0) -> tuple[Gap, ...]:
-    """List the stretches where a series misses more than `tolerance` of its own intervals."""
+def candle_interval_ms(time: pl.Series) -> int:
+    """Return the most frequent spacing of candles, the shortest of several: it holds where most are missing. [ms]"""
+    step, count = np.unique(np.diff(time.to_physical().to_numpy()), return_counts=True)
+    return int(step[count.argmax()]) if len(step) else MINUTE_MS
+
+
+def find_gaps(
+    time: pl.Series, what: str, usual_ms: int, *, end_ms: int | None = None, tolerance: float = 1.0
+) -> tuple[Gap, ...]:
+    """List the stretches where a series of this usual spacing misses `tolerance` of its intervals or more."""
     stamps = time.to_physical().to_numpy()
-    usual = interval_ms(time)
-    starts, stops = stamps[:-1] + usual, stamps[1:]
+    starts, stops = stamps[:-1] + usual_ms, stamps[1:]
     if end_ms is not None:
-        starts, stops = np.append(starts, stamps[-1] + usual), np.append(stops, end_ms)
-    missing = stops - starts >= tolerance * usual
+        starts, stops = np.append(starts, stamps[-1] + usual_ms), np.append(stops, end_ms)
+    missing = stops - starts >= tolerance * usual_ms
     return tuple(Gap(int(a), int(b), what) for a, b in zip(starts[missing], stops[missing], strict=True))
 
 
@@ -190,14 +197,20 @@ def build_steps(
     """
     frame = validate_candles(candles)
     interest = validate(open_interest, OPEN_INTEREST, "open_interest")
-    candle_ms = interval_ms(frame["time"])
-    step_ms = max(step_ms, candle_ms)
-    if step_ms % candle_ms:
+    candle_ms = candle_interval_ms(frame["time"])
+    if step_ms <= 0 or max(step_ms, candle_ms) % candle_ms:
         raise ParameterError("step_ms", step_ms, f"a multiple of the candle interval, {candle_ms} ms")
+    step_ms = max(step_ms, candle_ms)
 
     start = frame["time"].to_physical().to_numpy()
+    # Such a candle would reach beyond the close of its step, which would then know what came later.
+    _refuse(
+        pl.Series(start % candle_ms != 0), frame["time"], "candles", f"is not a multiple of their {candle_ms} ms in UTC"
+    )
     step_index = start // step_ms
     complete = step_index * step_ms + step_ms <= start[-1] + candle_ms
+    if not complete.any():
+        raise InputError("candles", f"do not complete a step of {step_ms} ms; have {len(start)} of {candle_ms} ms")
     first_known = interest["time"].to_physical()[0]
     keep = complete & (step_index * step_ms + step_ms >= first_known)
     if not keep.any():
@@ -211,12 +224,16 @@ def build_steps(
     sub = frame.filter(pl.Series(keep))
     index, first = np.unique(step_index[keep], return_index=True)
     close_ms = (index + 1) * step_ms
-    gaps = find_gaps(frame["time"], "candles") + find_gaps(
-        interest["time"], "open_interest", end_ms=int(close_ms[-1]), tolerance=_STALE_INTERVALS
+    gaps = find_gaps(frame["time"], "candles", candle_ms) + find_gaps(
+        interest["time"],
+        "open_interest",
+        interval_ms(interest["time"]),
+        end_ms=int(close_ms[-1]),
+        tolerance=_STALE_INTERVALS,
     )
     _check_gaps(gaps, on_gap)
 
-    units = _contracts(market, sub, interest, frame)
+    units = _contracts(market, interest, frame, candle_ms, sub["close"][0])
     ratio = None
     if long_short_ratio is not None:
         ratio = _known_at(close_ms, validate(long_short_ratio, LONG_SHORT_RATIO, "long_short_ratio"))
@@ -249,12 +266,16 @@ def at_risk(ratio: Float64Array | None, n: int, lean: float) -> Float64Array:
     return np.stack([(2 * long_share) ** lean, (2 * (1 - long_share)) ** lean], axis=1)
 
 
-def _contracts(market: Market, sub: pl.DataFrame, interest: pl.DataFrame, frame: pl.DataFrame) -> pl.DataFrame:
-    """Open interest in contracts; base of an inverse market is converted at the price when it was observed."""
+def _contracts(
+    market: Market, interest: pl.DataFrame, frame: pl.DataFrame, candle_ms: int, first: float
+) -> pl.DataFrame:
+    """Open interest in contracts; base of an inverse market is converted at the price when it was observed.
+
+    What was observed before any candle closed is converted at `first`, the close of the first candle used.
+    """
     if market.contract == "linear":
         return interest
-    close = frame.select((pl.col("time") + pl.duration(milliseconds=interval_ms(frame["time"]))).cast(TIME), "close")
-    first = sub["close"][0]
+    close = frame.select((pl.col("time") + pl.duration(milliseconds=candle_ms)).cast(TIME), "close")
     return interest.join_asof(close, on="time").select(
         "time", (pl.col("open_interest") * pl.col("close").fill_null(first)).alias("open_interest")
     )

@@ -126,6 +126,7 @@ def test_accept_is_weighed() -> None:
     assert negotiate("*/*") is Form.JSON
     assert negotiate("text/html, image/png;q=0.5, text/csv;q=0.9") is Form.CSV
     assert negotiate("application/octet-stream") is Form.BINARY
+    assert negotiate("image/*") is Form.PNG
     with pytest.raises(ViewError):
         negotiate("text/html")
     with pytest.raises(ViewError):
@@ -142,6 +143,24 @@ def test_map_prints_and_markets(client: httpx.Client) -> None:
     markets = (client.get("/api/v1/markets")).json()["markets"]
     assert [m["exchange"] for m in markets] == ["binance", "bybit", "okx"]
     assert all(m["provenance"]["origin"] == "simulated" for m in markets)
+    assert "measured" not in json.dumps(markets)
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/embed?symbol=BTC", "/api/v1/chart?symbol=BTC", "/preview.png?symbol=BTC", "/healthz", "/nope"]
+)
+def test_head_answers_like_get_without_the_body(client: httpx.Client, path: str) -> None:
+    whole, bare = client.get(path), client.head(path)
+    assert (bare.status_code, bare.content) == (whole.status_code, b"")
+    for name in ("content-type", "content-length", "etag"):
+        assert bare.headers.get(name) == whole.headers.get(name)
+
+
+def test_a_form_there_is_not_is_not_acceptable(client: httpx.Client) -> None:
+    answer = client.get("/api/v1/heatmap?symbol=BTC", headers={"Accept": "application/pdf"})
+    assert answer.status_code == 406
+    assert "text/csv" in answer.json()["accepted"]
+    assert client.get("/api/v1/heatmap?symbol=BTC", headers={"Accept": "application/pdf, */*;q=0.1"}).is_success
 
 
 @pytest.mark.parametrize(
@@ -192,4 +211,6 @@ def test_a_cache_that_is_gone_is_a_503_not_a_500() -> None:
             answer = client.get(path)
             assert answer.status_code == 503
             assert "does not answer" in answer.json()["reason"]
+            assert "redis" not in answer.text.lower()
+            assert "127.0.0.1" not in answer.text
         assert client.get("/healthz").status_code == 200

@@ -19,7 +19,7 @@ from dashboard.lens import shade
 from dashboard.maps import build_map, max_pain, read_map
 from dashboard.readings import build_readings, density_codes
 from dashboard.view import Palette, Panel, Theme
-from estimator.domain import Side
+from estimator.domain import Origin, Side
 from estimator.model.grid import LiquidationGrid
 
 _NUMPY = {"i1": np.int8, "u1": np.uint8, "f4": np.float32, "f8": np.float64}
@@ -49,6 +49,7 @@ def test_one_signed_byte_trace_shows_both_sides(frame: ChartFrame) -> None:
     assert cells.shape == (len(edges) - 1, len(frame.time_ms))
     assert cells.min() < 0 < cells.max()
     assert (heat["zmin"], heat["zmax"]) == (-127, 127)
+    assert heat["showscale"] is False
     assert edges[0] <= frame.window[0] < frame.window[1] <= edges[-1] * (1 + 1e-6)
 
 
@@ -161,7 +162,34 @@ def test_max_pain_is_the_densest_price_where_there_is_one() -> None:
 def test_a_row_without_data_says_so(frame: ChartFrame) -> None:
     nothing = pl.lit(None, pl.Float64)
     bare = frame.series.with_columns(long_liquidated_usd=nothing, funding_rate=nothing)
-    texts = [a["text"] for a in _chart(replace(frame, series=bare))["layout"]["annotations"]]
-    assert "Liquidated: none reported" in texts
-    assert "Funding: none reported" in texts
+    chart = _chart(replace(frame, series=bare, day=frame.day.clear()))
+    texts = [a["text"] for a in chart["layout"]["annotations"]]
+    assert "Liquidated: no liquidation prints in this source" in texts
+    assert "Funding: none in this source" in texts
     assert not any(t.startswith("RSI") and "none" in t for t in texts)
+    assert not any("measured" in t for t in texts)
+    assert {t.get("meta") for t in chart["data"]} >= {"rsi", "lsr", "oi"}
+    assert not any(t.get("meta") in ("liq", "funding") for t in chart["data"])
+    assert chart["layout"]["yaxis2"]["showticklabels"] is False
+
+
+def test_where_nothing_is_reported_nothing_is_called_measured(frame: ChartFrame) -> None:
+    recorded = tuple(replace(s, origin=Origin.RECORDED) for s in frame.statuses)
+    assert frame.prints_basis == "simulated"
+    assert replace(frame, statuses=recorded).prints_basis == "measured"
+    assert replace(frame, statuses=recorded, day=frame.day.clear()).prints_basis == "none"
+
+
+def test_funding_is_called_settled_only_where_that_is_known(frame: ChartFrame) -> None:
+    recorded = replace(frame, statuses=tuple(replace(s, origin=Origin.RECORDED) for s in frame.statuses))
+    for shown, words in ((frame, "as settled"), (recorded, "as recorded")):
+        [title] = [a["text"] for a in _chart(shown)["layout"]["annotations"] if a["text"].startswith("Funding")]
+        assert words in title
+
+
+def test_a_title_stands_above_its_row(frame: ChartFrame) -> None:
+    layout = _chart(frame)["layout"]
+    tops = {layout[k]["domain"][1] for k in layout if k.startswith("yaxis") and k != "yaxis"}
+    titles = [a for a in layout["annotations"] if a["yref"] == "paper"]
+    assert {a["y"] for a in titles} == tops
+    assert all(a["yanchor"] == "bottom" for a in titles)

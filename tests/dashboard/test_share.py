@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard.share import content_security_policy, preview_tags, site_address
+from dashboard.share import FOR_GOOD, compress_ahead, content_security_policy, preview_tags, site_address
 
 
 def test_only_the_embed_may_be_framed_by_others(client: httpx.Client) -> None:
@@ -89,7 +91,24 @@ def test_scripts_travel_compressed_and_arrive_whole(client: httpx.Client) -> Non
     assert "content-encoding" not in plain.headers
     assert packed.content == plain.content
     assert int(packed.headers["content-length"]) < len(plain.content) / 3
-    assert packed.headers["cache-control"] == plain.headers["cache-control"]
+    assert packed.headers["cache-control"] == FOR_GOOD.decode()
+
+
+def test_what_names_its_version_is_kept_for_good_and_nothing_else(client: httpx.Client) -> None:
+    addresses = re.findall(r'<(?:script|link)[^>]*(?:src|href)="(/[^"]+)"', client.get("/").text)
+    files = [a for a in addresses if re.search(r"\.(js|css)(\?|$)", a)]
+    assert any("plotly.min.js?v=" in a for a in files)
+    for address in files:
+        assert client.get(address).headers["cache-control"] == FOR_GOOD.decode(), address
+    plain = client.get("/_dash-component-suites/dash/dcc/async-graph.js")
+    assert plain.headers.get("cache-control") != FOR_GOOD.decode()
+
+
+def test_files_compressed_ahead_are_sent_as_they_are(tmp_path: Path) -> None:
+    kept: dict[bytes, bytes] = {}
+    (tmp_path / "a.js").write_bytes(b"let a = 1;" * 50)
+    compress_ahead(kept, [tmp_path / "a.js", tmp_path / "nope.js"])
+    assert [gzip.decompress(packed) for packed in kept.values()] == [b"let a = 1;" * 50]
 
 
 def test_what_is_not_a_script_passes_untouched(client: httpx.Client) -> None:

@@ -125,7 +125,7 @@ def _await_answer(url: str, process: subprocess.Popen[bytes]) -> None:
     pytest.fail(f"{url} did not answer within {START_S:g} s")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """The web server over a real cache that holds the made-up sample market, at rest."""
     with ExitStack() as stack:
@@ -133,7 +133,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield stack.enter_context(serving(["web"], {"REDIS_URL": url}, "/readyz"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def moving_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Everything as `liqheat run` starts it: bundled server, worker on the simulated market, web."""
     data = tmp_path_factory.mktemp("data")
@@ -142,7 +142,7 @@ def moving_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # ends with the file: a running loop or worker would disturb other tests
 def browser() -> Iterator[Browser]:
     if not Path(CHROMIUM).exists():
         reason = f"there is no Chromium at {CHROMIUM}; set LIQHEAT_CHROMIUM to its path"

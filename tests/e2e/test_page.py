@@ -157,6 +157,39 @@ def test_the_pointer_reads_price_density_and_distance(visit: Visit) -> None:
 
 
 @pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ("y2", r"Longs liquidated\$.*Shorts liquidated\$"),
+        ("y3", r"Funding[+−]0\.\d{4} %"),
+        ("y4", r"RSI 14\d+\.\d"),
+        ("y5", r"Long accounts per short\d\.\d\d"),
+        ("y6", r"Open interest[\d,]+ BTC"),
+    ],
+)
+def test_the_pointer_reads_every_row_with_its_unit(visit: Visit, row: str, words: str) -> None:
+    page = visit.open()
+    box = page.locator(f"#chart .nsewdrag[data-subplot='x{row}']").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    expect(page.locator(".cross .card")).to_contain_text(re.compile(words))
+
+
+def test_a_range_under_the_pointer_is_fetched_before_the_click_and_once(visit: Visit) -> None:
+    page = visit.open("symbol=BTC")
+    label = page.locator("#range label", has_text=re.compile("^7d$"))
+
+    def asked() -> int:
+        return sum("/api/v1/chart" in u and "range=7d" in u for u in visit.requests)
+
+    label.hover()
+    page.wait_for_timeout(200)
+    assert asked() == 1
+    label.click()
+    visit.painted("symbol=BTC&range=7d")
+    assert asked() == 1
+
+
+@pytest.mark.parametrize(
     ("query", "named", "accepted"),
     [
         ("range=2h", "range=2h", "12h, 24h"),
@@ -255,6 +288,30 @@ def test_the_chart_alone_can_be_framed_by_another_site(context: BrowserContext, 
     assert [e for e in visit.errors if "favicon" not in e and "404" not in e] == []
     PICTURES.mkdir(exist_ok=True)
     page.screenshot(path=PICTURES / "embed.png")
+
+
+def test_a_small_frame_drops_rows_and_keeps_the_chart(browser: Browser, site: Site) -> None:
+    context = browser.new_context(viewport={"width": 320, "height": 450})
+    visit = Visit(context.new_page(), site)
+    page = visit.open("symbol=BTC", "/embed")
+    page.wait_for_timeout(400)
+    assert page.evaluate("document.documentElement.scrollHeight <= innerHeight")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    box = page.locator("#chart .nsewdrag[data-subplot='xy']").bounding_box()
+    footer = page.locator(".footer").bounding_box()
+    assert box is not None
+    assert footer is not None
+    assert box["height"] >= 130
+    assert footer["y"] + footer["height"] <= 450
+    rows = page.locator("#chart .nsewdrag").count() - 1
+    page.set_viewport_size({"width": 320, "height": 260})
+    page.wait_for_timeout(600)
+    assert page.locator("#chart .nsewdrag").count() - 1 < rows
+    assert page.evaluate("document.documentElement.scrollHeight <= innerHeight")
+    PICTURES.mkdir(exist_ok=True)
+    page.screenshot(path=PICTURES / "embed-320.png")
+    assert visit.errors == []
+    context.close()
 
 
 def test_the_page_itself_refuses_to_be_framed_by_another_site(

@@ -355,27 +355,6 @@ class VenueContract:
 
         self.run(story)
 
-    def test_a_quiet_market_is_no_dead_socket_but_a_silent_venue_is(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(f"estimator.exchanges.{self.wire.venue}._SILENCE_S", 0.5)
-
-        async def story(server: VenueServer, venue: Exchange, markets: dict[str, Market]) -> None:
-            # No prints: what is heard is that the venue lives.
-            server.faults[self.wire.venue].rewrite = lambda messages: [
-                m for m in messages if "iquidation" not in str(m)
-            ]
-
-            async def quiet() -> None:
-                for _ in range(8):
-                    await server.feed.advance(10_000)
-                    await asyncio.sleep(0.1)
-                assert not venue.health.reconnects
-                server.faults[self.wire.venue].silent = True
-                await until(lambda: venue.health.reconnects["liquidations"] > 0)
-
-            assert await self.prints_while(server, venue, [markets[self.linear]], quiet, 0) == []
-
-        self.run(story)
-
     def test_a_market_the_venue_refuses_does_not_stop_the_others(self) -> None:
         async def story(server: VenueServer, venue: Exchange, markets: dict[str, Market]) -> None:
             gone = Market(self.wire.venue, "LUNA/USDT:USDT", "linear", markets[self.linear].brackets)
@@ -398,5 +377,30 @@ class VenueContract:
             ratio = await venue.fetch_long_short_ratio(market, *HOUR)
             assert ratio.is_empty() == (declared.ratio_history is None)
             assert ((await venue.fetch_brackets(market)).source.startswith("public")) == (declared.brackets == "public")
+
+        self.run(story)
+
+
+class PulseContract(VenueContract):
+    """Statements about a venue whose client listens to something that never rests beside the prints."""
+
+    def test_a_quiet_market_is_no_dead_socket_but_a_silent_venue_is(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(f"estimator.exchanges.{self.wire.venue}._SILENCE_S", 0.5)
+
+        async def story(server: VenueServer, venue: Exchange, markets: dict[str, Market]) -> None:
+            # No prints: what is heard is that the venue lives.
+            server.faults[self.wire.venue].rewrite = lambda messages: [
+                m for m in messages if "iquidation" not in str(m)
+            ]
+
+            async def quiet() -> None:
+                for _ in range(8):
+                    await server.feed.advance(10_000)
+                    await asyncio.sleep(0.1)
+                assert not venue.health.reconnects
+                server.faults[self.wire.venue].silent = True
+                await until(lambda: venue.health.reconnects["liquidations"] > 0)
+
+            assert await self.prints_while(server, venue, [markets[self.linear]], quiet, 0) == []
 
         self.run(story)

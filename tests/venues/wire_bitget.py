@@ -54,32 +54,34 @@ class BitgetWire:
         return replies
 
     def _subscribe(self, session: Session, arg: Row, feed: Feed) -> list[Json]:
-        name, product = arg.get("instId"), arg["instType"].upper()
+        name, product = arg.get("instId") or arg.get("symbol"), arg["instType"].upper()
         if name is not None and name not in _names(feed, product):
-            said = f"instType:{arg['instType']},channel:{arg['channel']},instId:{name} doesn't exist"
+            said = (
+                f"instType:{arg['instType']},channel:{arg.get('channel') or arg['topic']},instId:{name} doesn't exist"
+            )
             return [{"event": "error", "arg": arg, "code": 30001, "msg": said}]
         markets = {n: feed.market(self.venue, _coin(n)) for n in _names(feed, product)}
         session.subscriptions.add(":".join(arg.values()))
         acknowledged: Row = {"event": "subscribe", "arg": arg}
-        if name is None:
+        if name is None or "topic" in arg:  # of the unified account: no snapshot
             return [acknowledged]
         starts = feed.candle_starts(feed.now_ms - 20 * MINUTE_MS, feed.now_ms)
         data = [_values(_seen(markets[name], start, feed.now_ms)) for start in starts]
         return [acknowledged, {"action": "snapshot", "arg": arg, "data": data, "ts": feed.now_ms}]
 
     def push(self, session: Session, event: Event) -> list[Json]:
-        """Return a candle or a print where the session subscribed to it."""
+        """Return a candle, of either interface, or a print where the session subscribed to it."""
         name = f"{event.market.coin}USDT"
         if isinstance(event, CandleTick):
-            arg = {"instType": "USDT-FUTURES", "channel": "candle1m", "instId": name}
-            data: Json = [_values(event.candle)]
+            old = {"instType": "USDT-FUTURES", "channel": "candle1m", "instId": name}
+            new = {"instType": "usdt-futures", "topic": "kline", "symbol": name, "interval": "1m"}
+            said = [(old, [_values(event.candle)]), (new, [_kline(event.candle)])]
             time_ms = event.time_ms
         else:
-            arg = {"instType": "usdt-futures", "topic": "liquidation"}
-            data, time_ms = [_print(event, name)], event.liquidation.time_ms
-        if ":".join(arg.values()) not in session.subscriptions:
-            return []
-        return [{"action": "update", "arg": arg, "data": data, "ts": time_ms}]
+            said = [({"instType": "usdt-futures", "topic": "liquidation"}, [_print(event, name)])]
+            time_ms = event.liquidation.time_ms
+        heard = [(arg, data) for arg, data in said if ":".join(arg.values()) in session.subscriptions]
+        return [{"action": "update", "arg": arg, "data": data, "ts": time_ms} for arg, data in heard]
 
 
 class _Asked:
@@ -135,6 +137,11 @@ def _ticker(asked: _Asked, name: str) -> Row:
 def _values(candle: Candle) -> list[str]:
     numbers = (candle.open, candle.high, candle.low, candle.close, candle.volume)
     return [str(candle.time_ms), *map(repr, numbers), repr(candle.volume * candle.close)]
+
+
+def _kline(candle: Candle) -> Row:
+    keys = ("open", "high", "low", "close", "volume")
+    return {"start": str(candle.time_ms), **{key: repr(getattr(candle, key)) for key in keys}, "turnover": "0"}
 
 
 def _candles(asked: _Asked, rows: int, kept_ms: int | None, *, mark: bool = False) -> Json:

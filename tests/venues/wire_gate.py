@@ -220,11 +220,11 @@ def _liq_orders(asked: _Asked) -> Json:
 
 
 def _order_book(asked: _Asked) -> Json:
-    price, limit = asked.market.price(asked.feed.now_ms), asked.call.integer("limit", 10)
-    sides = {
-        side: [{"p": repr(price * (1 + sign * 1e-4 * (i + 1))), "s": 100 * (i + 1)} for i in range(limit)]
-        for side, sign in (("bids", -1), ("asks", 1))
-    }
+    price, limit = asked.market.price(asked.feed.now_ms - 1), asked.call.integer("limit", 10)
+    sides = {}
+    for side, sign in (("bids", -1), ("asks", 1)):
+        prices = [price * (1 + sign * 1e-4 * (i + 1)) for i in range(limit)]
+        sides[side] = [{"p": repr(p), "s": _contracts(1.0, p, asked.name)} for p in prices]
     return {"current": asked.feed.now_ms / 1000, "update": asked.feed.now_ms / 1000, **sides}
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import copy
 import gzip
 import json
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -51,7 +53,7 @@ from estimator.exchanges.binance_payloads import (
 from estimator.exchanges.edge import Health
 from estimator.exchanges.venue import Exchange
 from estimator.exchanges.wire import Patience
-from tests.venues.contract import IMPATIENT, VenueContract
+from tests.venues.contract import IMPATIENT, VenueContract, until
 from tests.venues.feed import Feed, FeedMarket
 from tests.venues.loop import run
 from tests.venues.server import VenueServer, running
@@ -185,6 +187,46 @@ def test_a_message_of_another_shape_names_the_field(spoil: Callable[[Any], Any],
     assert (caught.value.endpoint, caught.value.field) == ("forceOrder", field)
 
 
+INFO, TICKERS, FUNDING = (golden(f"fapi_{name}") for name in ("exchangeInfo", "ticker24hr", "fundingInfo"))
+PARSERS: dict[str, Callable[[Any], Any]] = {
+    "fapi_exchangeInfo": lambda p: parse_listings(p, TICKERS, FUNDING, LINEAR, Health()),
+    "fapi_ticker24hr": lambda p: parse_listings(INFO, p, FUNDING, LINEAR, Health()),
+    "fapi_fundingInfo": lambda p: parse_listings(INFO, TICKERS, p, LINEAR, Health()),
+    "fapi_klines": lambda p: parse_candles(p, LINEAR, AFTER_GOLDEN),
+    "dapi_klines": lambda p: parse_candles(p, INVERSE, AFTER_GOLDEN),
+    "fapi_markPriceKlines": lambda p: parse_mark_candles(p, LINEAR, AFTER_GOLDEN),
+    "fapi_openInterestHist": lambda p: parse_open_interest(p, LINEAR),
+    "fapi_globalLongShortAccountRatio": lambda p: parse_ratio(p, "ratio"),
+    "fapi_fundingRate": lambda p: parse_funding(p, LINEAR),
+    "fapi_openInterest": lambda p: parse_open_interest_now(p, LINEAR),
+    "dapi_premiumIndex": lambda p: parse_mark(p, INVERSE),
+    "fapi_depth": lambda p: parse_order_book(p, INVERSE, 100.0),
+    "dapi_forceOrder": lambda p: parse_liquidation_message(p, {"BTCUSD_PERP": 100.0}),
+    "dapi_kline": lambda p: parse_kline_message(p, INVERSE),
+}
+JUNK: tuple[Any, ...] = (None, True, -2, 10**20, 1e-300, "", "0", "-1", "1e400", "nan", "BTC", [], {}, [[]], [{}])
+
+
+def places(payload: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    yield at
+    inside = payload.items() if isinstance(payload, dict) else enumerate(payload if isinstance(payload, list) else [])
+    for key, value in inside:
+        yield from places(value, (*at, key))
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_an_answer_of_any_shape_is_read_or_refused(name: str) -> None:
+    for place in places(golden(name)):
+        for junk in JUNK:
+            payload = [golden(name)]
+            at = payload
+            for key in (0, *place)[:-1]:
+                at = at[key]
+            at[(0, *place)[-1]] = copy.copy(junk)
+            with contextlib.suppress(BadPayload):
+                PARSERS[name](payload[0])
+
+
 @pytest.mark.parametrize("coin", ["BTC", "ETH"])
 def test_the_rule_for_tiers_stays_close_to_the_measured_table(coin: str) -> None:
     file = MARKET_DATA / "tiers/binance/ALL/leverage_tiers/binance_leverage_tiers_2026-09-29_freqtrade-2026.9.json.gz"
@@ -251,6 +293,24 @@ class TestBinance(VenueContract):
                 assert now.interval_ms == 8 * HOUR_MS
 
         self.run(story, days=3)
+
+    def test_a_quiet_market_is_no_dead_socket_but_a_silent_venue_is(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        # Nothing else comes on the socket of forced orders: its silence costs a new connection, and only its own.
+        monkeypatch.setattr("estimator.exchanges.binance._LIQUIDATION_SILENCE_S", 0.3)
+
+        async def test(venue: Binance, server: VenueServer, feed: Feed) -> None:
+            server.faults["binance"].rewrite = lambda said: [m for m in said if m["e"] == "kline"]
+            ticks: list[tuple[Market, Candle, bool]] = []
+            prints = taken(venue.watch_liquidations([LINEAR_BTC]), [])
+            async with following(server, prints, taken(venue.watch_candles([LINEAR_BTC]), ticks), subscriptions=2):
+                for _ in range(6):
+                    await feed.advance(MINUTE_MS)
+                    await asyncio.sleep(0.1)
+                await until(lambda: venue.health.reconnects["liquidations"] > 0)
+                await until(lambda: sum(closed for *_, closed in ticks) == 6)
+            assert venue.health.reconnects["candles"] == 0
+
+        with_binance(test)
 
 
 @asynccontextmanager
@@ -404,6 +464,8 @@ def test_every_print_arrives_once_and_every_candle_closes_once() -> None:
         readers = (taken(venue.watch_liquidations(markets), prints), taken(venue.watch_candles(markets), ticks))
         async with following(server, *readers, subscriptions=4):
             await feed.advance(10 * MINUTE_MS)
+            wanted = 2 * len(expected_prints(feed, LINEAR_BTC, NOW))
+            await until(lambda: len(prints) >= wanted and sum(closed for *_, closed in ticks) >= 20)
         source = feed.market("binance", "BTC")
         for market in markets:
             assert_prints_equal(by_market(prints, market), expected_prints(feed, market, NOW))
@@ -440,6 +502,8 @@ def test_twice_late_absurd_and_unreadable_messages_change_nothing() -> None:
             await feed.advance(2 * MINUTE_MS)  # one closed candle goes before, so that late ones are late
             server.faults["binance"].rewrite = spoil
             await feed.advance(5 * MINUTE_MS)
+            wanted = expected_prints(feed, LINEAR_BTC, NOW)
+            await until(lambda: len(prints) >= len(wanted) and sum(closed for *_, closed in ticks) >= 7)
         source = feed.market("binance", "BTC")
         assert_prints_equal(by_market(prints, LINEAR_BTC), expected_prints(feed, LINEAR_BTC, NOW))
         closed = [candle for _, candle, is_closed in ticks if is_closed]
@@ -461,27 +525,10 @@ def test_a_delisted_market_does_not_stop_the_others() -> None:
         ticks: list[tuple[Market, Candle, bool]] = []
         async with following(server, taken(venue.watch_candles([gone, LINEAR_BTC]), ticks), subscriptions=1):
             await feed.advance(MINUTE_MS)
+            await until(lambda: bool(ticks))
         assert {market for market, *_ in ticks} == {LINEAR_BTC}
         assert venue.health.rejected == {("subscriptions", "refused by the venue"): 1}
         with pytest.raises(UnknownMarket, match="LUNA"):
             await taken(venue.watch_candles([gone]), [])
-
-    with_binance(test)
-
-
-def test_a_stream_on_which_nothing_comes_leaves_the_others_connected(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("estimator.exchanges.binance._LIQUIDATION_SILENCE_S", 0.2)
-
-    async def test(venue: Binance, server: VenueServer, feed: Feed) -> None:
-        server.faults["binance"].rewrite = lambda said: [m for m in said if m["e"] == "kline"]
-        ticks: list[tuple[Market, Candle, bool]] = []
-        readers = (taken(venue.watch_liquidations([LINEAR_BTC]), []), taken(venue.watch_candles([LINEAR_BTC]), ticks))
-        async with following(server, *readers, subscriptions=2):
-            for _ in range(6):
-                await feed.advance(MINUTE_MS)
-                await asyncio.sleep(0.1)
-        assert venue.health.reconnects["liquidations"] >= 1
-        assert venue.health.reconnects["candles"] == 0
-        assert sum(closed for *_, closed in ticks) == 6
 
     with_binance(test)

@@ -194,7 +194,7 @@ def test_prints_of_three_days_come_in_pages() -> None:
 def test_every_print_arrives_once_though_messages_come_twice() -> None:
     async def story(work: Work[Bitget]) -> None:
         work.faults.rewrite = lambda messages: [*messages, *messages]
-        async with work.following([work.markets["BTC/USDT:USDT"]], prints=True, subscriptions=1):
+        async with work.following([work.markets["BTC/USDT:USDT"]], prints=True, subscriptions=2):
             await work.feed.advance(10 * MINUTE_MS)
         want = work.bitcoin.prints(NOW, work.feed.now_ms)
         assert [(p.time_ms, p.side, p.price, p.notional_usd) for _, p in work.prints] == [
@@ -241,7 +241,7 @@ def test_unreadable_messages_are_counted_and_the_stream_goes_on() -> None:
 
     async def story(work: Work[Bitget]) -> None:
         work.faults.rewrite = drifted
-        async with work.following([work.markets["BTC/USDT:USDT"]], prints=True, subscriptions=1):
+        async with work.following([work.markets["BTC/USDT:USDT"]], prints=True, subscriptions=2):
             await work.feed.advance(5 * MINUTE_MS)
         want = work.bitcoin.prints(NOW, work.feed.now_ms)
         assert len(work.prints) == len(want)

@@ -17,7 +17,7 @@ from estimator.exchanges import bybit_payloads as payloads
 from estimator.exchanges.bybit import Bybit
 from estimator.exchanges.edge import Health
 from estimator.exchanges.venue import Exchange, FundingRate
-from tests.venues.contract import HOUR, IMPATIENT, VenueContract, times
+from tests.venues.contract import HOUR, IMPATIENT, PulseContract, times
 from tests.venues.server import VenueServer
 from tests.venues.wire_bybit import WIRE
 
@@ -44,7 +44,7 @@ def _no_prices(payload: Any) -> Any:
     return payload
 
 
-class TestBybit(VenueContract):
+class TestBybit(PulseContract):
     wire = WIRE
     candle_path = "/v5/market/kline"
     absurd = staticmethod(_zero_price)

@@ -50,6 +50,14 @@ def test_a_quiet_market_closes_once_the_others_have_gone_on_for_a_minute() -> No
     assert [(m.base, c.volume) for m, c, is_closed in ticks if is_closed] == [("BTC", 1.0), ("ETH", 5.0)]
 
 
+def test_markets_of_another_socket_have_their_own_time() -> None:
+    rolling = RollingCandles(Health())
+    inverse = Market("gate", "BTC/USD:BTC", "inverse", BITCOIN.brackets)
+    rolling.take(inverse, candle(1, 5))
+    assert closed(rolling.take(BITCOIN, candle(9, 1))) == []
+    assert closed(rolling.take(inverse, candle(2, 1))) == [(1, 5.0)]
+
+
 def test_after_a_lost_connection_a_candle_that_may_miss_trades_is_not_called_closed() -> None:
     rolling = RollingCandles(Health())
     rolling.take(BITCOIN, candle(1, 5))

@@ -18,7 +18,7 @@ from estimator.exchanges import okx_payloads as payloads
 from estimator.exchanges.edge import Health
 from estimator.exchanges.okx import Okx
 from estimator.exchanges.venue import Exchange, FundingRate
-from tests.venues.contract import HOUR, IMPATIENT, NOW, VenueContract, times
+from tests.venues.contract import HOUR, IMPATIENT, NOW, PulseContract, times
 from tests.venues.feed import OI_EVERY_MS
 from tests.venues.server import VenueServer
 from tests.venues.wire_okx import WIRE, OkxWire
@@ -49,7 +49,7 @@ def _no_prices(payload: Any) -> Any:
     return payload
 
 
-class TestOkx(VenueContract):
+class TestOkx(PulseContract):
     wire = WIRE
     candle_path = "/api/v5/market/candles"
     open_interest_known_after_ms = OI_EVERY_MS

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from estimator.domain import Candle, Market
+from estimator.domain import Candle, ContractType, Market
 from estimator.errors import InputError, ParameterError
 from estimator.model.book import PositionBook, estimate
 from estimator.model.grid import TIER_NAMES
@@ -181,16 +181,30 @@ def test_a_column_uses_nothing_later_than_its_own_time() -> None:
     np.testing.assert_array_equal(whole.short_usd[:300, :], changed.short_usd[:300, at : at + whole.n_price])
 
 
-def test_the_column_never_shows_more_than_the_open_interest() -> None:
+@pytest.mark.parametrize(
+    "parameters",
+    [Parameters(), Parameters(sink_share=0.0, background_share=1.0)],
+    ids=["defaults", "more background than the sink holds"],
+)
+def test_the_column_never_shows_more_than_the_open_interest(parameters: Parameters) -> None:
     frame = candles(600, seed=11)
     held = interest(frame, seed=11)
     steps, _ = build_steps(market(), frame, held)
-    book = PositionBook(market())
+    book = PositionBook(market(), parameters)
     grid, _ = book.run(steps)
     middle = np.sqrt(grid.price_edges[1:] * grid.price_edges[:-1])
     for usd in (grid.long_usd, grid.short_usd):
         assert ((usd / middle).sum(axis=1) <= steps.contracts * (1 + 1e-5)).all()
         assert (usd.sum(axis=1) > 0).all()
+
+
+def test_the_close_stays_in_the_middle_quarter_of_the_window() -> None:
+    book = PositionBook(market())
+    n_bins = book.parameters.n_bins
+    for t in range(12):
+        price = 100.0 * 1.1**t
+        book.step([Candle(0, price, price, price, price, 1.0)], 10.0, close_ms=t)
+        assert abs(book.close_bin - book.first_bin - n_bins // 2) <= n_bins // 8
 
 
 def test_tiers_sum_to_the_total() -> None:
@@ -247,6 +261,60 @@ def test_a_saved_book_is_refused_by_another_market_or_other_parameters() -> None
         PositionBook(market("inverse")).restore(state)
     with pytest.raises(ParameterError, match="saved parameters"):
         PositionBook(market(), Parameters.preset("positions")).restore(state)
+
+
+@pytest.mark.parametrize("state", [b"", b"junk", PositionBook(market()).save()[:400]])
+def test_bytes_that_are_no_saved_book_are_refused(state: bytes) -> None:
+    with pytest.raises(ParameterError, match="saved state"):
+        PositionBook(market()).restore(state)
+
+
+NAN, INF = float("nan"), float("inf")
+BAD_STEPS = {
+    "a price of zero": Candle(0, 100, 101, 0.0, 100, 1),
+    "low above high": Candle(0, 100, 99, 101, 100, 1),
+    "no close": Candle(0, 100, 101, 99, NAN, 1),
+    "no end of the price": Candle(0, 100, INF, 99, 100, 1),
+    "volume without a number": Candle(0, 100, 101, 99, 100, NAN),
+    "negative volume": Candle(0, 100, 101, 99, 100, -1),
+    "a mark price of zero": Candle(0, 100, 101, 99, 100, 1, None, 101, 0.0),
+}
+
+
+@pytest.mark.parametrize("name", BAD_STEPS)
+def test_a_candle_that_cannot_be_leaves_the_book_as_it_was(name: str) -> None:
+    book, good = PositionBook(market()), Candle(0, 100, 101, 99, 100, 1)
+    book.step([good], 10.0, close_ms=300_000)
+    before = book.save()
+    with pytest.raises(InputError, match=r"candles\.\w+ row 1"):
+        book.step([good, BAD_STEPS[name]], 10.0, close_ms=600_000)
+    assert book.save() == before
+
+
+@pytest.mark.parametrize("contract", ["linear", "inverse"])
+@pytest.mark.parametrize(
+    "parameters",
+    [Parameters(n_bins=64), Parameters(bin_width=1e-5), Parameters(bin_width=0.1, background_range=1e-3)],
+    ids=["few bins", "narrow bins", "background of one bin"],
+)
+def test_a_lattice_that_some_buckets_miss_puts_them_in_the_sink(contract: ContractType, parameters: Parameters) -> None:
+    book = PositionBook(market(contract), parameters)
+    for t, price in enumerate((100.0, 101.0, 1000.0, 1e-9)):
+        grid, _ = book.step([Candle(0, price, price * 1.001, price * 0.999, price, 5.0)], 10.0 + t, close_ms=t)
+        np.testing.assert_allclose(book.total, 10.0 + t, rtol=1e-9)
+        assert np.isfinite(grid.long_usd).all()
+        assert np.isfinite(grid.short_usd).all()
+
+
+@pytest.mark.parametrize("contract", ["linear", "inverse"])
+def test_leaps_of_price_and_open_interest_by_any_power_keep_both_sides_whole(contract: ContractType) -> None:
+    book = PositionBook(market(contract))
+    prices = (100.0, 1000.0, 1e-9, 1e9, 1e-9, 1e-9)
+    for t, (price, held) in enumerate(zip(prices, (0.0, 1e9, 1.0, 1e-9, 1e12, 0.0), strict=True)):
+        grid, _ = book.step([Candle(0, price, price * 1.01, price * 0.9, price, 1e30)], held, close_ms=t)
+        np.testing.assert_allclose(book.total, held, rtol=1e-9)
+        np.testing.assert_allclose(book.at_risk().sum(axis=1) + book.state.sink, held, rtol=1e-9)
+        assert np.isfinite(grid.long_usd).all()
 
 
 def test_a_step_needs_candles_and_open_interest() -> None:

@@ -95,7 +95,8 @@ def test_gaps_are_marked_or_refused_never_filled() -> None:
 
 
 def test_open_interest_that_ends_early_is_a_gap_up_to_the_last_close() -> None:
-    gaps = find_gaps(HELD["time"].head(10), "open_interest", end_ms=int(HELD["time"].to_physical()[-1]), tolerance=3)
+    end_ms = int(HELD["time"].to_physical()[-1])
+    gaps = find_gaps(HELD["time"].head(10), "open_interest", 300_000, end_ms=end_ms, tolerance=3)
     assert len(gaps) == 1
 
 
@@ -128,6 +129,37 @@ def test_longer_candles_make_longer_steps_and_odd_ones_are_refused() -> None:
     threes = candles(10, seed=4, minutes=3)
     with pytest.raises(ParameterError, match="multiple of the candle interval"):
         build_steps(market(), threes, interest(threes, seed=4))
+
+
+def test_candles_that_reach_beyond_their_step_are_refused_for_their_column_would_see_the_future() -> None:
+    late = FRAME.with_columns(pl.col("time") + pl.duration(minutes=2))
+    with pytest.raises(InputError, match=r"candles\.time row 0: is not a multiple of their 300000 ms in UTC"):
+        estimate(market(), late, interest(late, seed=1))
+    weeks = candles(10, seed=4, minutes=7 * 24 * 60).with_columns(pl.col("time") + pl.duration(days=4))  # from a Monday
+    with pytest.raises(InputError, match=r"candles\.time row 0: is not a multiple"):
+        estimate(market(), weeks, interest(weeks, seed=4))
+
+
+def test_a_market_that_trades_in_few_minutes_still_has_minute_candles() -> None:
+    minutes = candles(600, seed=4, minutes=1)
+    traded = np.random.default_rng(4).random(600) < 0.3
+    traded[[0, 599]] = True
+    rare = minutes.filter(pl.Series(traded))
+    steps, gaps = build_steps(market(), rare, interest(minutes, seed=4))
+    assert set(np.diff(steps.close_ms)) <= {300_000, 600_000, 900_000}
+    assert sum(g.end_ms - g.start_ms for g in gaps if g.what == "candles") == (600 - traded.sum()) * 60_000
+
+
+def test_candles_that_complete_no_step_are_named() -> None:
+    minutes = candles(2, seed=4, minutes=1)
+    with pytest.raises(InputError, match="candles: do not complete a step of 300000 ms; have 2 of 60000 ms"):
+        estimate(market(), minutes, interest(minutes, seed=4))
+
+
+@pytest.mark.parametrize("span", [{"step_ms": 0}, {"step_ms": -300_000}, {"every_ms": 0}])
+def test_spans_that_are_not_positive_are_refused(span: dict[str, int]) -> None:
+    with pytest.raises(ParameterError, match=next(iter(span))):
+        estimate(market(), FRAME, HELD, **span)  # type: ignore[arg-type]
 
 
 def test_other_time_units_and_zones_are_the_same_instants() -> None:
