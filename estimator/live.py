@@ -467,9 +467,7 @@ class LiveSource:
 
     def _update(self, tracked: _Tracked, **news: Any) -> MarketUpdate:
         what = {"time_ms": max(self._clock(), tracked.next_ms), "candle_closed": False, **news}
-        return MarketUpdate(
-            market=tracked.market, mark_price=tracked.latest.close, candle=tracked.latest, **what
-        )
+        return MarketUpdate(market=tracked.market, mark_price=tracked.latest.close, candle=tracked.latest, **what)
 
     def _track(self, past: MarketHistory) -> None:
         """From now on take in what arrives of a market: it continues this past."""

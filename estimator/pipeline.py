@@ -249,9 +249,7 @@ class MarketFollower:
         """Advance a book with what was known at the close."""
         priced, ratio = self._price(close_ms), self._ratio.at(close_ms)
         contracts = 0.0 if priced is None else contracts_of(self.market, priced[0].value, priced[1])
-        return book.step(
-            candles, contracts, close_ms=close_ms, long_short_ratio=None if ratio is None else ratio.value
-        )
+        return book.step(candles, contracts, close_ms=close_ms, long_short_ratio=None if ratio is None else ratio.value)
 
     def _price(self, close_ms: int) -> tuple[Observation, float] | None:
         """Return the open interest known at a close, and the price when it was observed."""
@@ -267,7 +265,8 @@ class MarketFollower:
         wanted = [level_mask(steps.close_ms, s.interval_ms, s.keep_ms, self._last_ms) for s in LEVELS]
         emit = np.logical_or.reduce(wanted)
         resumed, midnight = (
-            int(np.searchsorted(steps.close_ms, ms, side="right")) for ms in (saved_ms, self._last_ms // DAY_MS * DAY_MS)
+            int(np.searchsorted(steps.close_ms, ms, side="right"))
+            for ms in (saved_ms, self._last_ms // DAY_MS * DAY_MS)
         )
         edges = sorted({0, resumed, midnight, *np.flatnonzero(emit)[_CHUNK::_CHUNK].tolist(), len(steps)})
         swept = [np.empty((0, 2))]

@@ -56,7 +56,9 @@ class Settings(BaseSettings):
         description="Play a recording as if live, this many times faster than time; empty shows it at rest.",
     )
     seed: int = Field(default=7, ge=0, description="Seed of the simulated market.")
-    days: float = Field(default=30.0, gt=0, le=400, description="Length of the past, simulated or fetched from the venues, in days.")
+    days: float = Field(
+        default=30.0, gt=0, le=400, description="Length of the past, simulated or fetched from the venues, in days."
+    )
     preset: Literal["balanced", "positions", "high-leverage"] = Field(
         default="balanced", description="Mix of effective leverages the position book assumes."
     )

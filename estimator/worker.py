@@ -163,6 +163,7 @@ class _Desk:
 
     async def _deepen(self, market: Market, source: GrowingSource) -> None:
         """Fetch the older past of a market and compute it anew, from its beginning."""
+
         def tell(done: float, text: str) -> None:
             self._tell(market, _FIRST_SHARE + (1.0 - _FIRST_SHARE) * done, text)
 

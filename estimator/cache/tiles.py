@@ -89,6 +89,9 @@ def make_tile(time_ms: Int64Array, first_bin: int, density: Float32Array, tiers:
     if smallest < 0 or not np.isfinite(largest).all():
         raise ParameterError("density", (float(smallest), float(largest.max())), "finite USD per bin, >= 0")
     exponent = np.where(largest > 0, np.frexp(largest)[1] - _MANTISSA_BITS, 0).clip(_SMALLEST_EXPONENT)
+    # A largest value that rounds up to a power of two counts as that: what is read back rounds to itself again.
+    rounded = np.ldexp(largest, -exponent).astype(np.float16).astype(np.float32)
+    exponent += np.frexp(rounded)[1] > _MANTISSA_BITS
     mantissa = np.abs(np.ldexp(density, -exponent[..., None]).astype(np.float16))  # abs: no -0.0, see read_into
     return Tile(time_ms, first_bin, exponent.astype(np.int16), mantissa, tiers)
 
