@@ -149,7 +149,7 @@ class _Desk:
             self._start(self._deepen(market, self._source))
 
     def _load(self, market: Market) -> MarketFollower:
-        """Fetching counts for nine tenths of the progress."""
+        """Fetch and compute a past; fetching counts for nine tenths of the progress."""
         share = _FIRST_SHARE if isinstance(self._source, GrowingSource) else 1.0
         history = self._source.history(market, lambda done, text: self._tell(market, 0.9 * share * done, text))
         self._tell(market, 0.9 * share, f"estimating {market.id}")

@@ -1,0 +1,242 @@
+"""`LiveSource`: live venues as a `Source`, whose past is history and what the venues have beyond it.
+
+The book of a market is a function of what history holds, so that a worker that was killed computes the columns that
+were shown, bit for bit. `estimator.live.intake` sees to it while following; here, nothing that is fetched is put
+before a candle that history holds, and a past is read only when the journal up to now is in history.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import aclosing
+from typing import Any, Final, TypeVar
+
+import polars as pl
+
+from estimator.cache.journal import Journal
+from estimator.domain import DAY_MS, MINUTE_MS, Market, Origin
+from estimator.errors import HistoryUnavailable, SourceError
+from estimator.exchanges.base import MarketHistory, MarketUpdate, Progress
+from estimator.exchanges.venue import Exchange
+from estimator.history import TABLES, History, TableName, with_market
+from estimator.live.choice import Wanted
+from estimator.live.intake import Intake, Pace, rows_of
+
+_LOG: Final = logging.getLogger(__name__)
+_FIVE_MINUTES_MS: Final = 5 * MINUTE_MS
+_KEPT_MS: Final = 400 * DAY_MS  # no level of the cache reaches further back
+_T = TypeVar("_T")
+
+
+class LiveSource:
+    """Markets of live venues; a `GrowingSource`. Made inside the running event loop.
+
+    Parameters
+    ----------
+    venues : sequence of Exchange
+    history : History
+    journal : Journal
+        Something must move it into `history`: see `estimator.history.Recorder`.
+    wanted : str
+        Coins and symbols (``"BTC,ETH,SOL/USDC:USDC"``), the largest linear market of each coin on each venue; or
+        ``"top 100"``, the largest of each venue.
+    days : float
+        Length of the past.
+    shard : (int, int)
+        Which of how many workers this is.
+    pace : Pace, optional
+    clock : callable, optional
+        Time in ms, where it is not that of this machine.
+
+    Raises
+    ------
+    SettingsError
+        If `wanted` cannot be read.
+    """
+
+    origin: Origin = Origin.LIVE
+
+    def __init__(
+        self,
+        venues: Sequence[Exchange],
+        history: History,
+        journal: Journal,
+        *,
+        wanted: str = "BTC,ETH,SOL",
+        days: float = 30.0,
+        shard: tuple[int, int] = (0, 1),
+        pace: Pace | None = None,
+        clock: Callable[[], int] | None = None,
+    ) -> None:
+        self.description = f"live from {', '.join(v.name for v in venues)}"
+        self._venues, self._history, self._journal = {v.name: v for v in venues}, history, journal
+        self._wanted, self._days, self._shard, self._pace = Wanted(wanted), days, shard, pace or Pace()
+        self._clock = clock or _now_ms
+        self._loop = asyncio.get_running_loop()
+        self._chosen: dict[str, list[Market]] = {}
+        self._oldest: dict[str, int] = {}
+        self._deep: set[str] = set()
+        self._failed: dict[str, str] = {}
+        self._intake = Intake(self._venues, journal, self._pace, self._clock)
+
+    @property
+    def failures(self) -> str:
+        """What the venues that did not answer said."""
+        return "; ".join(f"{name}: {text}" for name, text in self._failed.items())
+
+    # --- called from threads --------------------------------------------------------------------------------------
+
+    def markets(self) -> Sequence[Market]:
+        """Return the markets of the venues that answer, the same coin of all venues together."""
+        self._call(self._list_all())
+        order = {name: at for at, name in enumerate(self._venues)}
+        found = [m for markets in self._chosen.values() for m in markets]
+        return sorted(found, key=lambda m: (self._wanted.rank(m), order[m.exchange]))
+
+    def history(self, market: Market, progress: Progress) -> MarketHistory:
+        """Return what history holds of `market`, after adding what its venue has beyond it."""
+        self._call(self._intake.let_go(market))
+        self._settle()
+        progress(0.1, f"fetching {market.id}")
+        now_ms = self._clock()
+        last_ms = self._history.last_time("candles", market.id)
+        first_ms = int(now_ms - self._pace.first_days * DAY_MS) // _FIVE_MINUTES_MS * _FIVE_MINUTES_MS
+        start_ms = first_ms if last_ms is None else last_ms + MINUTE_MS
+        # With candles in history, what was known when they closed is history too.
+        known_ms = start_ms - _FIVE_MINUTES_MS if last_ms is None else start_ms + 1
+        self._add(market, self._call(self._fetch(market, start_ms, known_ms, now_ms)))
+        progress(0.9, f"fetched {market.id}")
+        past = self._read(market, now_ms)
+        self._loop.call_soon_threadsafe(self._intake.track, past)
+        return past
+
+    def deepen(self, market: Market, progress: Progress) -> None:
+        """Fetch what the venue has before the oldest candle in history, backwards."""
+        start_ms = int(self._clock() - self._days * DAY_MS)
+        first_ms = oldest_ms = self._oldest[market.id]
+        while oldest_ms > start_ms:
+            since_ms = max(start_ms, int(oldest_ms - self._pace.chunk_days * DAY_MS)) // MINUTE_MS * MINUTE_MS
+            frames = self._call(self._fetch(market, since_ms, since_ms, oldest_ms))
+            self._add(market, frames)
+            if frames["candles"].is_empty():
+                break  # not listed then
+            oldest_ms = since_ms
+            done_days, days = (round((first_ms - t) / DAY_MS) for t in (oldest_ms, start_ms))
+            progress(done_days / max(days, 1), f"filling {market.id} backwards: {done_days} of {days} days")
+        self._deep.add(market.id)
+
+    def _call(self, work: Coroutine[Any, Any, _T]) -> _T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def _settle(self) -> None:
+        """Wait until what is in the journal now is in history."""
+        last_id, deadline = self._journal.last_id(), time.monotonic() + self._pace.settle_s
+        while last_id is not None and self._journal.waits(last_id):
+            if time.monotonic() > deadline:
+                raise HistoryUnavailable("the journal does not reach history: its disk or object store refuses")
+            time.sleep(0.05)
+
+    def _add(self, market: Market, frames: dict[TableName, pl.DataFrame]) -> None:
+        """Store what was fetched; candles last, for they say how far the rest is complete."""
+        for table in sorted(frames, key=lambda name: name == "candles"):
+            if not frames[table].is_empty():
+                self._history.append(table, with_market(market.id, frames[table]))
+
+    def _read(self, market: Market, now_ms: int) -> MarketHistory:
+        names: tuple[TableName, ...] = ("candles", "open_interest", "long_short_ratio", "funding", "liquidations")
+        span = now_ms - _KEPT_MS, now_ms + DAY_MS
+        candles, interest, ratio, funding, prints = (self._history.read(n, market.id, *span) for n in names)
+        if candles.is_empty():
+            raise SourceError(f"{market.id}: no candles")
+        present = [c for c in candles.columns if candles[c].null_count() == 0]
+        oldest_ms = self._oldest[market.id] = int(candles["time"].to_physical()[0])
+        share = (now_ms - oldest_ms) / DAY_MS / self._days
+        complete = market.id in self._deep or share >= 1.0
+        return MarketHistory(
+            market, MINUTE_MS, candles.select(present), interest, ratio, funding, prints,
+            progress=1.0 if complete else min(share, 0.99),
+        )  # fmt: skip
+
+    # --- fetching -------------------------------------------------------------------------------------------------
+
+    async def _list_all(self) -> None:
+        await asyncio.gather(*(self._list(venue) for venue in self._venues.values() if venue.name not in self._chosen))
+
+    async def _list(self, venue: Exchange) -> bool:
+        """List the markets of a venue; False if it does not answer in time."""
+        try:
+            listings = await asyncio.wait_for(venue.fetch_markets(), self._pace.listing_s)
+        except (SourceError, TimeoutError) as error:
+            self._failed[venue.name] = str(error) or "no answer in time"
+            _LOG.warning("%s does not answer, it is tried again: %s", venue.name, self._failed[venue.name])
+            return False
+        self._failed.pop(venue.name, None)
+        index, count = self._shard
+        chosen = self._wanted.choose(listings)
+        self._chosen[venue.name] = [m for m in chosen if zlib.crc32(m.id.encode()) % count == index]
+        return True
+
+    async def _fetch(
+        self, market: Market, since_ms: int, known_ms: int, until_ms: int
+    ) -> dict[TableName, pl.DataFrame]:
+        """Fetch candles from `since_ms` and what was known from `known_ms` on; without the latter two it can do."""
+        venue = self._venues[market.exchange]
+        requests: dict[TableName, Awaitable[pl.DataFrame]] = {
+            "candles": venue.fetch_candles(market, since_ms, until_ms),
+            "open_interest": self._fetch_interest(venue, market, known_ms, until_ms),
+            "long_short_ratio": venue.fetch_long_short_ratio(market, known_ms, until_ms),
+            "funding": venue.fetch_funding_rate(market, known_ms, until_ms),
+        }
+        answers = await asyncio.gather(*requests.values(), return_exceptions=True)
+        frames: dict[TableName, pl.DataFrame] = {}
+        for table, answer in zip(requests, answers, strict=True):
+            if not isinstance(answer, BaseException):
+                frames[table] = answer
+            elif table in ("candles", "open_interest") or not isinstance(answer, SourceError):
+                raise answer
+            else:
+                _LOG.warning("%s goes without %s: %s", market.id, table, answer)
+        return frames
+
+    async def _fetch_interest(self, venue: Exchange, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:
+        """Fetch its past; where the venue keeps none, what it is now: the book then starts there."""
+        if venue.capabilities.open_interest_history is not None:
+            return await venue.fetch_open_interest(market, since_ms, until_ms)
+        schema = TABLES["open_interest"].required
+        if until_ms < self._clock() - _FIVE_MINUTES_MS:
+            return pl.DataFrame(schema=schema)
+        seen = await venue.fetch_open_interest_now(market)
+        return rows_of([{"time": max(seen.time_ms, since_ms), "open_interest": seen.value}])
+
+    async def watch(self) -> AsyncIterator[MarketUpdate]:
+        """Yield what happens, for ever. A market that `history` has not been asked for shows its moving candle only."""
+        for venue in self._venues.values():
+            self._intake.start(self._follow(venue))
+        try:
+            async with aclosing(self._intake.updates()) as updates:  # type: ignore[type-var]
+                async for update in updates:
+                    yield update
+        finally:
+            await self._intake.end()
+
+    async def _follow(self, venue: Exchange) -> None:
+        """Follow a venue as soon as it answers."""
+        failures = 0
+        while venue.name not in self._chosen and not await self._list(venue):
+            failures += 1
+            await asyncio.sleep(self._intake.pause(failures))
+        if self._chosen[venue.name]:
+            self._intake.hear(venue, self._chosen[venue.name])
+
+    async def close(self) -> None:
+        """End what runs and close every connection."""
+        await self._intake.end()
+        await asyncio.gather(*(venue.close() for venue in self._venues.values()), return_exceptions=True)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
