@@ -116,6 +116,7 @@ class _Desk:
         elif market_id in self._followers:
             self._followers[market_id].apply(update)
         elif self._failures.get(market_id, (0, 0.0))[1] <= time.monotonic():
+            self._waiting[market_id] = []  # now: another update may come before the task begins
             self._start(self.load(update.market))
 
     def check(self) -> None:
@@ -127,7 +128,7 @@ class _Desk:
     async def load(self, market: Market) -> None:
         """Fetch and compute the past of a market, then apply what arrived meanwhile."""
         self._ranks.setdefault(market.id, len(self._ranks))
-        self._waiting[market.id] = []
+        self._waiting.setdefault(market.id, [])
         self._followers.pop(market.id, None)
         try:
             async with self._places:
