@@ -21,6 +21,7 @@ from starlette.types import Scope
 
 from dashboard import callbacks, layout
 from dashboard.api import add_error_handlers, build_router
+from dashboard.guard import MAX_BODY, Guard
 from dashboard.share import (
     EMBED,
     CompressedFiles,
@@ -97,7 +98,10 @@ def create_app(settings: Settings, cache: Cache) -> FastAPI:
         await ahead
         await cache.aclose()
 
-    app = FastAPI(title="liqheat", description=_DOCS, version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="liqheat", description=_DOCS, version="1", lifespan=lifespan, docs_url=None, redoc_url=None,
+        max_body_size=MAX_BODY,
+    )  # fmt: skip
     add_error_handlers(app)
     app.add_exception_handler(HTTPException, _http_error)
     app.include_router(build_router(cache))
@@ -116,6 +120,8 @@ def create_app(settings: Settings, cache: Cache) -> FastAPI:
     app.router.routes.append(NotFound("/{path:path}", _not_found))
     app.add_middleware(CompressedFiles, kept=packed)
     app.add_middleware(HeadAsGet)
+    outputs = frozenset(name for name, spec in page.callback_map.items() if "callback" in spec)
+    app.add_middleware(Guard, outputs=outputs, files=page.registered_paths)
     app.add_middleware(SecurityHeaders, script_hashes=page.csp_hashes(), frame_ancestors=settings.frame_ancestors)
     return app
 

@@ -7,11 +7,12 @@ server pushes every change of a market down one WebSocket, so that price and age
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import Any, Final, Protocol
 
 from dash import ClientsideFunction, Dash, Input, Output, State, ctx
 
+from dashboard.guard import WATCHES
 from dashboard.layout import Id
 
 PUSH_INTERVAL_S: Final = 1.0
@@ -52,9 +53,11 @@ class Pulse:
 
     def __init__(self, cache: Updates) -> None:
         self._cache = cache
+        # By the coins of the worker's messages, and by those that somebody waits for: never by what was merely asked.
         self._latest: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
-        self._count: dict[str, int] = defaultdict(int)
-        self._changed: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self._messages: Counter[str] = Counter()
+        self._waiting: dict[str, set[asyncio.Future[None]]] = {}
+        self._interruptions = 0
         self._reader: asyncio.Task[None] | None = None
 
     async def next(self, symbol: str, seen: int, timeout_s: float) -> tuple[int, list[dict[str, Any]]]:
@@ -76,12 +79,27 @@ class Pulse:
         """
         if self._reader is None or self._reader.done():
             self._reader = asyncio.create_task(self._read(), name="pulse")
-        if self._count[symbol] == seen:
-            try:
-                await asyncio.wait_for(self._changed[symbol].wait(), timeout_s)
-            except TimeoutError:
-                return seen, []
-        return self._count[symbol], list(self._latest[symbol].values())
+        if self._count(symbol) == seen and not await self._wait(symbol, timeout_s):
+            return seen, []
+        return self._count(symbol), list(self._latest[symbol].values()) if symbol in self._latest else []
+
+    def _count(self, symbol: str) -> int:
+        # A message about no one market (the subscription was interrupted) concerns every page.
+        return self._messages[symbol] + self._interruptions
+
+    async def _wait(self, symbol: str, timeout_s: float) -> bool:
+        told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(symbol, set()).add(told)
+        try:
+            await asyncio.wait_for(told, timeout_s)
+        except TimeoutError:
+            return False
+        finally:
+            waiting = self._waiting.get(symbol, set())
+            waiting.discard(told)
+            if not waiting:
+                self._waiting.pop(symbol, None)
+        return True
 
     async def _read(self) -> None:
         async for message in self._cache.updates():
@@ -89,10 +107,13 @@ class Pulse:
             symbol = market_id.partition(":")[2].partition("/")[0]
             if symbol:
                 self._latest[symbol][market_id] = message
-            # A message about no one market (the subscription was interrupted) concerns every page.
-            for name in [symbol] if symbol else list(self._changed):
-                self._count[name] += 1
-                self._changed.pop(name, asyncio.Event()).set()
+                self._messages[symbol] += 1
+            else:
+                self._interruptions += 1
+            for name in [symbol] if symbol else list(self._waiting):
+                for told in self._waiting.pop(name, ()):
+                    if not told.done():
+                        told.set_result(None)
 
 
 def register(app: Dash, cache: Updates) -> None:
@@ -184,8 +205,6 @@ def _register_browser(app: Any) -> None:
 
 
 def _register_push(app: Dash, pulse: Pulse) -> None:
-    turns: dict[str, int] = {}
-
     @app.callback(Input(Id.WATCH, "data"), persistent=True, websocket=True)
     async def follow(watch: dict[str, Any] | None) -> None:
         """Push the changes of the page's coin until the page watches another or goes away."""
@@ -193,14 +212,16 @@ def _register_push(app: Dash, pulse: Pulse) -> None:
         socket = ctx.websocket
         if socket is None or not watch:
             return
-        page, turn, symbol = str(watch["page"]), int(watch["turn"]), str(watch["symbol"])
-        turns[page] = turn
-        seen = 0
+        page, turn, symbol = watch["page"], watch["turn"], watch["symbol"]
+        watches, seen = WATCHES.get(), 0
+        watches.begin(page)
         try:
-            while turns.get(page) == turn and not socket.is_shutdown:
+            while not socket.is_shutdown:
                 seen, markets = await pulse.next(symbol, seen, KEEP_ALIVE_S)
                 socket.set_prop_sync(Id.LIVE.value, "data", {"turn": turn, "markets": markets})
                 await asyncio.sleep(PUSH_INTERVAL_S)
+        except asyncio.CancelledError:
+            if watches.has(page):
+                raise  # the socket is gone; otherwise a newer watch took its place, and the page waits for an answer
         finally:
-            if turns.get(page) == turn:
-                del turns[page]
+            watches.end(page)

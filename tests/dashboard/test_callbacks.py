@@ -55,3 +55,15 @@ def test_every_page_of_a_coin_is_woken_and_no_other(cache: Cache) -> None:
         await cache.aclose()
 
     asyncio.run(scene())
+
+
+def test_a_coin_nobody_waits_for_any_more_leaves_nothing_behind(cache: Cache) -> None:
+    async def scene() -> None:
+        pulse = Pulse(cache)
+        for number in range(50):
+            assert await pulse.next(f"MADEUP{number}", 0, 0.001) == (0, [])
+        assert not pulse._waiting
+        assert not [name for name in (*pulse._latest, *pulse._messages) if name.startswith("MADEUP")]
+        await cache.aclose()
+
+    asyncio.run(scene())
