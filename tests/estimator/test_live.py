@@ -321,6 +321,11 @@ def test_the_worker_killed_at_any_moment_loses_and_changes_nothing(servers: tupl
     tell(servers, tmp_path, story)
 
 
+def set_clock(path: str, now_ms: int) -> None:
+    with Path(path).open("r+b") as out:  # in place: the worker has it mapped
+        out.write(struct.pack("<q", now_ms))
+
+
 async def killed(
     world: World, arguments: tuple[str, ...], minutes: float, markets: list[Market], *, at_rest: bool = False
 ) -> dict[str, Any]:
@@ -329,8 +334,7 @@ async def killed(
     async def play(length: float) -> None:
         for _ in range(int(6 * length)):
             await world.feed.advance(10_000)
-            with Path(arguments[3]).open("r+b") as out:
-                out.write(struct.pack("<q", world.feed.now_ms))
+            set_clock(arguments[3], world.feed.now_ms)
             await asyncio.sleep(0.05)
 
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", "tests.estimator.live_worker", *arguments)
