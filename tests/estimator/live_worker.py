@@ -16,6 +16,7 @@ from estimator.cache import Cache
 from estimator.cache.journal import Entry
 from estimator.exchanges.binance import Binance
 from estimator.exchanges.bybit import Bybit
+from estimator.exchanges.venue import Exchange
 from estimator.history import History
 from estimator.live import LiveSource, Pace
 from estimator.worker import follow, recording
@@ -58,7 +59,7 @@ async def main(url: str, root: str, base: str, clock_file: str, witness: str) ->
     options: dict[str, Any] = {"exchange_base": base, "patience": IMPATIENT, "throttle": False, "clock": clock}
     journal: Any = Witness(cache.journal, witness)
     with recording(cache, history, interval_s=0.2) as published:
-        venues = [Binance(**options), Bybit(**options)]
+        venues: list[Exchange] = [Binance(**options), Bybit(**options)]
         source = LiveSource(venues, history, journal, wanted="BTC", days=1.0, pace=PACE, clock=clock)
         await follow(source, cache, "balanced", lambda _done, _text: None, published)
 

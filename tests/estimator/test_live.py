@@ -7,7 +7,6 @@ import contextlib
 import json
 import random
 import struct
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -156,7 +155,7 @@ def tell(servers: tuple[str, str], folder: Path, story: Callable[..., Awaitable[
 def recomputed(world: World, market: Market) -> Stored:
     """What a plain backfill of what history holds would publish."""
     names: Any = ("candles", "open_interest", "long_short_ratio", "funding", "liquidations")
-    frames = [world.history.read(name, market.id, 0, FOR_EVER) for name in names]
+    frames: list[Any] = [world.history.read(name, market.id, 0, FOR_EVER) for name in names]
     candles = frames[0].select(c for c in frames[0].columns if frames[0][c].null_count() == 0)
     world.cache.clear_markets()
     source: Any = type("Past", (), {"origin": Origin.LIVE, "description": "live"})()
@@ -168,7 +167,9 @@ def recomputed(world: World, market: Market) -> Stored:
 async def market_of(world: World, venue: type[Any]) -> Market:
     made = venue(exchange_base=world.server.base, patience=IMPATIENT, throttle=False, clock=world.clock)
     try:
-        return next(one.market for one in await made.fetch_markets() if one.market.symbol == BTC)
+        listings = await made.fetch_markets()
+        found: Market = next(one.market for one in listings if one.market.symbol == BTC)
+        return found
     finally:
         await made.close()
 
@@ -303,49 +304,54 @@ def test_the_worker_killed_at_any_moment_loses_and_changes_nothing(servers: tupl
         markets = [await market_of(world, venue) for venue in (Binance, Bybit)]
         clock_file.write_bytes(struct.pack("<q", NOW))
         arguments = (servers[0], world.history.root, world.server.base, str(clock_file), str(witness))
-        luck, shown = random.Random(3), []
-
-        async def play(minutes: float) -> None:
-            for _ in range(int(6 * minutes)):
-                await world.feed.advance(10_000)
-                with clock_file.open("r+b") as out:
-                    out.write(struct.pack("<q", world.feed.now_ms))
-                await asyncio.sleep(0.05)
-
-        for kill in range(KILLS + 1):
-            command = [sys.executable, "-m", "tests.estimator.live_worker", *arguments]
-            process = subprocess.Popen(command)  # noqa: ASYNC220, S603 - our own
-            try:
-                while len(world.server.sessions) < 2:  # noqa: PLR2004 - a socket for each venue
-                    assert process.poll() is None
-                    await play(1 / 6)
-                if kill == KILLS:
-                    await world.ready(2)
-                    await play(6)
-                    await world.caught_up()
-                    await asyncio.sleep(0.5)
-                else:
-                    await play(luck.uniform(0.5, 12.0))
-                shown.append({m.id: world.cache.get_columns(m.id, 0, 0, FOR_EVER, tiers=True) for m in markets})
-            finally:
-                process.kill()
-                process.wait()
-            await world.until(lambda: not world.server.sessions)
+        luck = random.Random(3)  # noqa: S311 - no secret
+        shown = [await killed(world, arguments, luck.uniform(0.5, 12.0), markets) for _ in range(KILLS)]
+        last = await killed(world, arguments, 6.0, markets, at_rest=True)
         with recording(world.cache, world.history, interval_s=0.1):
             await world.until(lambda: world.cache.journal.length() == 0)
         for market in markets:
-            for early in shown[:-1]:
-                if early[market.id] is not None:
-                    assert_same_bits(shown[-1][market.id], early[market.id])
-            assert_same_bits(recomputed(world, market).columns[0], shown[-1][market.id])
-            rows = world.candles(market.id)
-            assert rows["time"].is_unique().all()
-            assert_candles_are_the_venues(
-                world, market.exchange, until_ms=int(rows["time"].dt.epoch("ms")[-1]) + MINUTE_MS
-            )
+            for early in shown:
+                if early[market.id] is not None:  # killed before it had shown anything
+                    assert_same_bits(last[market.id], early[market.id])
+            assert_same_bits(recomputed(world, market).columns[0], last[market.id])
+            end_ms = int(world.candles(market.id)["time"].dt.epoch("ms")[-1]) + MINUTE_MS
+            assert_candles_are_the_venues(world, market.exchange, until_ms=end_ms)
             assert_prints_are_kept(world, market, witness)
 
     tell(servers, tmp_path, story)
+
+
+def set_clock(path: str, now_ms: int) -> None:
+    with Path(path).open("r+b") as out:  # in place: the worker has it mapped
+        out.write(struct.pack("<q", now_ms))
+
+
+async def killed(
+    world: World, arguments: tuple[str, ...], minutes: float, markets: list[Market], *, at_rest: bool = False
+) -> dict[str, Any]:
+    """Run a worker for so long of the market's time, kill it and return the columns it showed by then."""
+
+    async def play(length: float) -> None:
+        for _ in range(int(6 * length)):
+            await world.feed.advance(10_000)
+            set_clock(arguments[3], world.feed.now_ms)
+            await asyncio.sleep(0.05)
+
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "tests.estimator.live_worker", *arguments)
+    try:
+        while len(world.server.sessions) < len(markets):
+            assert process.returncode is None
+            await play(1 / 6)
+        if at_rest:
+            await world.ready(len(markets))
+        await play(minutes)
+        if at_rest:
+            await world.caught_up()
+        return {m.id: world.cache.get_columns(m.id, 0, 0, FOR_EVER, tiers=True) for m in markets}
+    finally:
+        process.kill()
+        await process.wait()
+        await world.until(lambda: not world.server.sessions)
 
 
 def assert_prints_are_kept(world: World, market: Market, witness: Path) -> None:
