@@ -10,28 +10,40 @@ import asyncio
 import gzip
 import hashlib
 import json
-from collections import OrderedDict
+import os
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Final
 
 from dashboard.export import FORMS, Form
 from dashboard.figures import build_chart
-from dashboard.frame import ChartFrame, read_frame, read_statuses, select_statuses
+from dashboard.frame import ChartFrame, NotReady, read_frame, read_statuses, select_statuses
 from dashboard.lens import shade
 from dashboard.maps import build_map, read_map
 from dashboard.preview import draw_preview
 from dashboard.readings import build_readings
 from dashboard.view import ViewState
 from estimator.cache import Cache, MarketStatus
+from estimator.cache.viewers import Flights
+from estimator.errors import CacheUnavailable
 
 TTL_S: Final = 60.0
 STATUS_AGE_S: Final = 0.25  # how old the statuses may be; a push is followed by a request, which must see it
+STATUS_WAIT_S: Final = 2.0  # for Redis to say them; no view is drawn without
 MEMORY_BYTES: Final = 32 << 20
+SHARED_BYTES: Final = 16 << 20  # put into Redis within `TTL_S`: views must not push the markets out of it
+MAX_WAITING: Final = 32  # views that wait for a thread to draw them
+_THREADS: Final = os.cpu_count() or 1
 _REVISION: Final = 1  # of the answers: raise it when their bytes change for equal markets
 
 Build = Callable[[ChartFrame], bytes]
+
+
+class Busy(NotReady):
+    """More views are asked for than can be drawn soon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +70,9 @@ class Answers:
         self._size = 0
         self._statuses: tuple[float, list[MarketStatus]] | None = None
         self._reading: asyncio.Task[list[MarketStatus]] | None = None
+        self._flights = Flights()
+        self._drawing = ThreadPoolExecutor(_THREADS, "draw")  # of its own: reading the statuses must not wait for it
+        self._shared: deque[tuple[float, int]] = deque()  # when and how much
 
     async def statuses(self) -> list[MarketStatus]:
         """Return the markets on offer, at most `STATUS_AGE_S` old.
@@ -65,12 +80,18 @@ class Answers:
         Raises
         ------
         NotReady, CacheError
+            `CacheUnavailable` after `STATUS_WAIT_S`, however long the client of Redis goes on trying.
         """
         if self._statuses is not None and monotonic() - self._statuses[0] < STATUS_AGE_S:
             return self._statuses[1]
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(asyncio.to_thread(read_statuses, self._cache))
-        statuses = await asyncio.shield(self._reading)
+            self._reading.add_done_callback(lambda read: read.cancelled() or read.exception())  # seen by nobody else
+        try:
+            async with asyncio.timeout(STATUS_WAIT_S):
+                statuses = await asyncio.shield(self._reading)
+        except TimeoutError:
+            raise CacheUnavailable(f"Redis has not said the statuses within {STATUS_WAIT_S:g} s") from None
         self._statuses = (monotonic(), statuses)
         return statuses
 
@@ -100,16 +121,45 @@ class Answers:
         statuses = await self.statuses()
         key = _key(kind, view, select_statuses(statuses, view))
         body = self._memory.get(key)
-        if body is None:
-
-            async def compute() -> bytes:
-                return await asyncio.to_thread(_compute, self._cache, view, statuses, build, gzipped=gzipped)
-
-            body = await self._cache.get_or_compute(key, TTL_S, compute)
-            self._keep(key, body)
-        else:
+        if body is not None:
             self._memory.move_to_end(key)
+            return Answer(body, f'"{key}"', media_type, gzipped)
+        if key not in self._flights and len(self._flights) >= MAX_WAITING + _THREADS:
+            raise Busy("too many views are asked for at once")
+
+        def draw() -> bytes:
+            return _compute(self._cache, view, statuses, build, gzipped=gzipped)
+
+        body = await self._flights.join(key, lambda: self._find(key, draw, shared=self._is_shared(kind, view)))
         return Answer(body, f'"{key}"', media_type, gzipped)
+
+    async def _find(self, key: str, draw: Callable[[], bytes], *, shared: bool) -> bytes:
+        loop = asyncio.get_running_loop()
+
+        def draw_and_keep() -> bytes:
+            body = draw()
+            # Kept even if whoever asked has left meanwhile: a thread cannot be stopped, and they may come back.
+            loop.call_soon_threadsafe(self._keep, key, body)
+            return body
+
+        async def compute() -> bytes:
+            body = await loop.run_in_executor(self._drawing, draw_and_keep)
+            if shared:
+                self._shared.append((monotonic(), len(body)))
+            return body
+
+        if not shared:
+            return await compute()
+        body = await self._cache.get_or_compute(key, TTL_S, compute)
+        self._keep(key, body)
+        return body
+
+    def _is_shared(self, kind: str, view: ViewState) -> bool:
+        """Whether other processes may want the view, and Redis has room for it."""
+        while self._shared and self._shared[0][0] < monotonic() - TTL_S:
+            self._shared.popleft()
+        room = sum(size for _, size in self._shared) < SHARED_BYTES
+        return room and view.price is None and not kind.startswith("heatmap.")
 
     def _keep(self, key: str, body: bytes) -> None:
         if key in self._memory:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import logging
 from collections.abc import Awaitable, Callable, Mapping
@@ -10,7 +11,7 @@ from typing import Any, Final
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
-from dashboard.answers import Answer, Answers
+from dashboard.answers import STATUS_WAIT_S, Answer, Answers
 from dashboard.export import FORMS, Form
 from dashboard.frame import ChartFrame, NotReady
 from dashboard.maps import read_map, summary
@@ -155,13 +156,13 @@ def market_json(status: MarketStatus) -> dict[str, Any]:
     return {
         "id": status.id, "exchange": status.exchange, "symbol": status.symbol, "base": status.base,
         "contract": status.contract,
-        "max_leverage": status.max_leverage, "mark_price": status.mark_price,
+        "max_leverage": status.max_leverage, "mark_price": status.mark_price if status.loaded else None,
         "open_interest_base": status.open_interest_base,
         "long_short_ratio": status.long_short_ratio, "funding_rate": status.funding_rate, "progress": status.progress,
         "first_ms": status.first_ms, "last_ms": status.last_ms, "provisional_until_ms": status.provisional_until_ms,
         "version": status.version, "preset": status.preset,
         "provenance": {
-            "origin": status.origin.value, "source": status.source, "as_of_ms": status.as_of_ms,
+            "origin": status.origin.value, "source": status.source, "as_of_ms": status.as_of_ms if status.loaded else None,
             "basis": {"levels": "estimated", "prices": "simulated" if simulated else Basis.MEASURED.value},
             "gaps": [{"start_ms": g.start_ms, "end_ms": g.end_ms, "what": g.what} for g in status.gaps],
         },
@@ -277,7 +278,12 @@ def _add_probes(router: APIRouter, cache: Cache, answers: Answers) -> None:
         "/readyz", tags=["probes"], summary="The cache answers and a market's history is complete.", responses=unready
     )
     async def readyz() -> JSONResponse:
-        if not await cache.ping():
+        try:
+            async with asyncio.timeout(STATUS_WAIT_S):
+                answers_now = await cache.ping()
+        except TimeoutError:
+            answers_now = False
+        if not answers_now:
             raise NotReady(_PLAIN[503])
         statuses = await answers.statuses()
         best = max(s.progress for s in statuses)

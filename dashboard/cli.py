@@ -11,14 +11,17 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, Final, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn
 
 import typer
 
 from estimator import cli as data_commands
-from estimator.cli import fail, progress_bar, read_settings, say
+from estimator.cli import HOPELESS, fail, progress_bar, read_settings, say
 from estimator.errors import LiqheatError
 from estimator.settings import Settings
+
+if TYPE_CHECKING:
+    from estimator.redis_server import BundledServer
 
 _RESTART_S: Final = 2.0  # pause before a worker that died is started again
 _STOP_S: Final = 5.0  # how long a child may take to end before it is killed
@@ -75,8 +78,11 @@ def run(
         else:
             from estimator.redis_server import BundledServer
 
-            with BundledServer(settings.data) as server:
-                _supervise(settings, server.url)
+            while True:  # comes back only when the server has died: the worker fills the next one anew
+                with BundledServer(settings.data) as server:
+                    _supervise(settings, server.url, server)
+                say(f"liqheat: the bundled Redis ended; starting it again in {_RESTART_S:g} s")
+                time.sleep(_RESTART_S)
     except KeyboardInterrupt:
         say("stopped")
     except LiqheatError as error:
@@ -102,6 +108,8 @@ def web() -> None:
         log_level="warning",
         server_header=False,
         timeout_graceful_shutdown=2,
+        limit_concurrency=1000,  # beyond that a 503 at once
+        ws_max_size=64 << 10,
     )
 
 
@@ -111,7 +119,7 @@ def estimate(
     open_interest: Annotated[Path, typer.Argument(help="Open interest, in base coins, in the same formats.")],
     market: Annotated[Path, typer.Option(help="JSON: exchange, symbol, contract, brackets, taker_fee_rate.")],
     out: Annotated[
-        Path | None, typer.Option(help="Write the grid as Parquet: time, price, long_usd, short_usd.")
+        Path | None, typer.Option(help="Write the grid as Parquet: time, price_low, price_high, long_usd, short_usd.")
     ] = None,
     png: Annotated[Path | None, typer.Option(help="Draw the map as a PNG.")] = None,
     preset: Annotated[
@@ -148,6 +156,8 @@ def _replay(text: str | None) -> float | None:
 
 def _check_recording(settings: Settings) -> None:
     if settings.source != "recorded":
+        if settings.replay is not None:
+            fail("--replay plays a recording: give --data FOLDER too")
         return
     if settings.recording is None:
         fail("--source recorded needs a file or folder: --data PATH")
@@ -168,8 +178,11 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _supervise(settings: Settings, redis_url: str) -> None:
-    """Run the worker and the web server until one asks to end; a worker that dies is started again."""
+def _supervise(settings: Settings, redis_url: str, bundled: BundledServer | None = None) -> None:
+    """Run the worker and the web server while Redis runs; a worker that dies is started again.
+
+    A worker that says that it would fail again in the same way ends everything, as does a web server that ends.
+    """
     environment = {**_MALLOC, **os.environ, "REDIS_URL": redis_url}
     children: dict[str, subprocess.Popen[bytes]] = {}
     shown = f"[{settings.host}]" if ":" in settings.host else settings.host
@@ -177,13 +190,15 @@ def _supervise(settings: Settings, redis_url: str) -> None:
         for name in ("web", "worker"):
             children[name] = _start(name, environment)
         say(f"liqheat: http://{shown}:{settings.port} · {_describe(settings)} · Ctrl-C stops it", "bold")
-        while True:
+        while bundled is None or bundled.running:
             time.sleep(0.2)
             code = children["web"].poll()
             if code is not None:
                 fail(f"the web server ended with status {code}")
             code = children["worker"].poll()
-            if code is not None:
+            if code == HOPELESS:
+                fail("the worker cannot go on, for the reason above", code=HOPELESS)
+            if code is not None and (bundled is None or bundled.running):
                 say(f"liqheat: the worker ended with status {code}; starting it again in {_RESTART_S:g} s")
                 time.sleep(_RESTART_S)
                 children["worker"] = _start("worker", environment)

@@ -109,6 +109,8 @@ ALL_PANELS: Final = tuple(Panel)
 
 MAX_PRICE_RATIO: Final = 20.0
 MIN_PRICE_RATIO: Final = 1.002
+PRICE_DIGITS: Final = 5  # significant; finer than the lattice, and as fine as the page spells a zoom
+MIN_HANDLES: Final = 0.001  # between the ends of the colour scale
 MAX_VENUES: Final = 16
 MAX_QUERY: Final = 2000
 
@@ -138,9 +140,10 @@ class ViewState:
     side, lens, palette, theme
         See the enumerations.
     min, max : float
-        Part of the colour scale that is shown, fractions of full colour with ``0 <= min < max <= 1``.
+        Part of the colour scale that is shown, fractions of full colour with ``0 <= min < max <= 1``, at least
+        `MIN_HANDLES` apart.
     price : tuple of float, optional
-        Price window ``(low, high)`` in quote currency; None lets the chart choose.
+        Price window ``(low, high)`` in quote currency, rounded to `PRICE_DIGITS`; None lets the chart choose.
     panels : tuple of Panel
         Rows under the heatmap.
 
@@ -172,8 +175,11 @@ class ViewState:
             raise ViewError("range", self.range, "one of " + ", ".join(RANGES))
         if not self.tiers or not set(self.tiers) <= set(ALL_TIERS):
             raise ViewError("tiers", ",".join(self.tiers), "'all' or some of " + ",".join(ALL_TIERS))
-        if not 0 <= self.min < self.max <= 1:
-            raise ViewError("min", f"{self.min!r} (max {self.max!r})", "0 <= min < max <= 1")
+        if not (self.min >= 0 and self.max <= 1 and self.max - self.min > MIN_HANDLES * (1 - 1e-9)):
+            accepted = f"0 <= min < max <= 1, at least {MIN_HANDLES} apart"
+            raise ViewError("min", f"{self.min!r} (max {self.max!r})", accepted)
+        if self.price is not None:
+            object.__setattr__(self, "price", tuple(float(f"{p:.{PRICE_DIGITS}g}") for p in self.price))
         _check_price(self.price)
         # One spelling per picture, so that equal views share a cache entry and a link.
         object.__setattr__(self, "venues", tuple(sorted(set(self.venues))))
@@ -231,7 +237,8 @@ def _check_price(price: tuple[float, float] | None) -> None:
         return
     low, high = price
     fine = math.isfinite(low) and math.isfinite(high) and 1e-12 <= low < high <= 1e12
-    if not fine or not MIN_PRICE_RATIO <= high / low <= MAX_PRICE_RATIO:
+    rounding = 1 + 2 * 10.0 ** (1 - PRICE_DIGITS)
+    if not fine or not MIN_PRICE_RATIO / rounding <= high / low <= MAX_PRICE_RATIO * rounding:
         accepted = f"low,high with high/low between {MIN_PRICE_RATIO} and {MAX_PRICE_RATIO:g}, such as 58000,66000"
         raise ViewError("price", _spell(price), accepted)
 

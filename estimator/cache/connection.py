@@ -21,6 +21,7 @@ _CONNECT_TIMEOUT_S: Final = 2.0
 _READ_SIZE: Final = 1 << 20  # entries are hundreds of kilobytes: read them in few pieces
 _POOL_SIZE: Final = 64
 _RETRIES: Final = 2
+_WORTH_ANOTHER_TRY: Final = (redis.ConnectionError,)  # not a time-out: whoever waits has waited long enough
 
 
 def mask_password(url: str) -> str:
@@ -62,7 +63,7 @@ class Connection:
         loop = asyncio.get_running_loop()
         client = self._by_loop.get(loop)
         if client is None:
-            retry = redis.asyncio.retry.Retry(ExponentialBackoff(cap=0.2, base=0.02), _RETRIES)
+            retry = redis.asyncio.retry.Retry(ExponentialBackoff(cap=0.2, base=0.02), _RETRIES, _WORTH_ANOTHER_TRY)
             pool = redis.asyncio.BlockingConnectionPool.from_url(self._url, **_options(retry))
             client = self._by_loop[loop] = redis.asyncio.Redis.from_pool(pool)
         return client
@@ -90,7 +91,7 @@ class Connection:
 
 
 def _retry() -> Retry:
-    return Retry(ExponentialBackoff(cap=0.2, base=0.02), _RETRIES)
+    return Retry(ExponentialBackoff(cap=0.2, base=0.02), _RETRIES, _WORTH_ANOTHER_TRY)
 
 
 def _options(retry: object) -> dict[str, Any]:

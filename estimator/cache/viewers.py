@@ -7,7 +7,8 @@ import contextlib
 import json
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any, Final
 
 import redis
@@ -99,6 +100,50 @@ class Updates:
             queue.put_nowait(message)
 
 
+@dataclass(slots=True, eq=False)
+class _Flight:
+    task: asyncio.Task[bytes]
+    waiting: int = 0
+
+
+class Flights:
+    """One task per key, shared by all who wait for it and ended when the last of them leaves; for one event loop."""
+
+    def __init__(self) -> None:
+        self._flights: dict[str, _Flight] = {}
+
+    def __len__(self) -> int:
+        return len(self._flights)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._flights
+
+    async def join(self, key: str, start: Callable[[], Coroutine[Any, Any, bytes]]) -> bytes:
+        """Return what the task of `key` does, after starting it if there is none; its error reaches all who wait."""
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = self._flights[key] = _Flight(asyncio.create_task(start()))
+            flight.task.add_done_callback(lambda _: self._land(key, flight))
+        flight.waiting += 1
+        try:
+            # A viewer who leaves must not take the view away from the others.
+            return await asyncio.shield(flight.task)
+        finally:
+            flight.waiting -= 1
+            if not flight.waiting and not flight.task.done():
+                self._forget(key, flight)
+                flight.task.cancel()
+
+    def _land(self, key: str, flight: _Flight) -> None:
+        self._forget(key, flight)
+        if not flight.task.cancelled():
+            flight.task.exception()  # seen, even if every viewer has left
+
+    def _forget(self, key: str, flight: _Flight) -> None:
+        if self._flights.get(key) is flight:
+            del self._flights[key]
+
+
 class SingleFlight:
     """Compute each missing view once, across tasks and processes; to be used within one event loop.
 
@@ -111,44 +156,34 @@ class SingleFlight:
     def __init__(self, connection: Connection, *, view_prefix: str, lock_prefix: str, lock_s: float) -> None:
         self._connection = connection
         self._view_prefix, self._lock_prefix, self._lock_s = view_prefix, lock_prefix, lock_s
-        self._flights: dict[str, asyncio.Task[bytes]] = {}
+        self._flights = Flights()
 
     async def get(self, key: str, ttl_s: float, compute: Callable[[], Awaitable[bytes]]) -> bytes:
         """Return the stored bytes, or those of the one `compute` under way; its error reaches all who wait."""
-        flight = self._flights.get(key)
-        if flight is None:
-            flight = self._flights[key] = asyncio.create_task(self._fly(key, ttl_s, compute))
-            flight.add_done_callback(lambda done: self._landed(key, done))
-        # A viewer who leaves must not take the view away from the others.
-        return await asyncio.shield(flight)
-
-    def _landed(self, key: str, flight: asyncio.Task[bytes]) -> None:
-        self._flights.pop(key, None)
-        if not flight.cancelled():
-            flight.exception()  # seen, even if every viewer has left
+        return await self._flights.join(key, lambda: self._fly(key, ttl_s, compute))
 
     async def _fly(self, key: str, ttl_s: float, compute: Callable[[], Awaitable[bytes]]) -> bytes:
         lock, token = self._lock_prefix + key, secrets.token_bytes(16)
         wait = 0.005
-        while True:
-            if (stored := await self._stored(key)) is not None:
-                return stored
-            with self._connection.translated():
-                client = self._connection.asynchronous
-                if await client.set(lock, token, nx=True, px=int(self._lock_s * 1000)):
-                    break
-            await asyncio.sleep(wait)
-            wait = min(2 * wait, 0.05)
         try:
+            while (stored := await self._stored(key)) is None and not await self._take(lock, token):
+                await asyncio.sleep(wait)
+                wait = min(2 * wait, 0.05)
             # Another process may have stored it between our look and our lock.
-            if (stored := await self._stored(key)) is not None:
+            if stored is not None or (stored := await self._stored(key)) is not None:
                 return stored
             value = await compute()
             with self._connection.translated():
+                client = self._connection.asynchronous
                 await client.set(self._view_prefix + key, value, px=max(1, int(ttl_s * 1000)))
             return value
         finally:
+            # Even where the last viewer left while the lock was asked for: only our token releases it.
             await self._release(lock, token)
+
+    async def _take(self, lock: str, token: bytes) -> bool:
+        with self._connection.translated():
+            return bool(await self._connection.asynchronous.set(lock, token, nx=True, px=int(self._lock_s * 1000)))
 
     async def _stored(self, key: str) -> bytes | None:
         with self._connection.translated():

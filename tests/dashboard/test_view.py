@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from dashboard.view import (
     ALL_PANELS,
     ALL_TIERS,
+    MIN_HANDLES,
     MAX_PRICE_RATIO,
     RANGES,
     Lens,
@@ -28,7 +29,8 @@ _venue = st.from_regex(r"[a-z0-9_]{1,24}", fullmatch=True).filter(lambda v: v !=
 
 @st.composite
 def _views(draw: st.DrawFn) -> ViewState:
-    low, high = sorted(draw(st.lists(st.floats(0, 1), min_size=2, max_size=2, unique=True)))
+    low = draw(st.floats(0, 1 - MIN_HANDLES))
+    high = draw(st.floats(low + MIN_HANDLES, 1))
     floor = draw(st.floats(1e-9, 1e9))
     ratio = draw(st.floats(1.003, MAX_PRICE_RATIO * 0.999))
     return ViewState(
@@ -108,6 +110,7 @@ def test_the_topmost_tier_needs_no_escaping() -> None:
         ("min=nan", "min", "nan"),
         ("max=1_0", "max", "1_0"),
         ("min=0.9&max=0.1", "min", "0.9 (max 0.1)"),
+        ("min=0.5&max=0.5009", "min", "0.5 (max 0.5009)"),
         ("price=1", "price", "1"),
         ("price=66000,58000", "price", "66000,58000"),
         ("price=1,1e300", "price", "1,1e+300"),
@@ -133,3 +136,12 @@ def test_link_trackers_do_not_break_a_shared_link() -> None:
 def test_a_range_is_as_long_as_its_name_and_fits_the_screen(name: str, duration: int) -> None:
     assert RANGES[name].duration_ms == duration
     assert all(144 <= r.columns <= 600 for r in RANGES.values())
+
+
+def test_prices_that_look_the_same_are_the_same_view() -> None:
+    assert ViewState("BTC", price=(58000.1, 66000.2)) == ViewState("BTC", price=(58000, 66000))
+
+
+def test_handles_may_be_as_near_as_the_page_sets_them() -> None:
+    assert ViewState("BTC", min=0.5, max=0.501).max == 0.501
+    assert ViewState.parse("min=0.999&max=1").min == 0.999
