@@ -15,10 +15,12 @@ from dashboard.app import create_app
 from dashboard.cli import app as commands
 from estimator.cache import Cache
 from estimator.settings import Settings
+from tests.render_exchanges import rewritten
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = (ROOT / ".env.example").read_text()
 DOCUMENTS = {path.relative_to(ROOT).as_posix(): path.read_text() for path in (ROOT / "docs").glob("*.md")}
+DEPLOYED = {path.name: path.read_text() for path in (ROOT / "deploy").iterdir()}
 ALL_TEXT = "\n".join((*DOCUMENTS.values(), (ROOT / "README.md").read_text()))
 
 
@@ -83,3 +85,28 @@ def test_every_command_and_its_options_are_documented() -> None:
     assert missing == []
     options = {option for name in group.commands for p in group.commands[name].params for option in p.opts}
     assert [o for o in sorted(options) if o.startswith("--") and o not in ALL_TEXT] == []
+
+
+def test_the_page_on_exchanges_says_what_the_venues_declare() -> None:
+    page = DOCUMENTS["docs/exchanges.md"]
+    assert rewritten(page) == page, "run python -m tests.render_exchanges"
+
+
+def test_the_page_on_exchanges_is_rewritten_where_it_differs() -> None:
+    page = DOCUMENTS["docs/exchanges.md"]
+    wrong = page.replace("bankruptcy", "fair").replace("at most one order per symbol per second", "every order")
+    assert wrong != page
+    assert "| price of a print | average fill | bankruptcy |" in rewritten(wrong)
+    with pytest.raises(ValueError, match="expected once"):
+        rewritten(page.replace("<!-- end table -->", ""))
+
+
+@pytest.mark.parametrize("name", sorted(DEPLOYED))
+def test_files_for_deployment_use_settings_and_commands_that_exist(name: str) -> None:
+    lines = [line for line in DEPLOYED[name].splitlines() if not line.lstrip().startswith("#")]
+    group: Any = get_command(commands)
+    used = re.findall(r"\b(?:LIQHEAT_[A-Z_]+|REDIS_URL)\b", "\n".join(lines))
+    assert set(used) <= set(SETTINGS)
+    started = re.findall(r'(?:bin/|RUN |")liqheat(?: |", ")(\w+)', "\n".join(lines))
+    assert started
+    assert set(started) <= set(group.commands)
