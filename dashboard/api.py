@@ -15,6 +15,7 @@ from dashboard.answers import STATUS_WAIT_S, Answer, Answers
 from dashboard.export import FORMS, Form
 from dashboard.frame import ChartFrame, NotReady
 from dashboard.maps import read_map, summary
+from dashboard.share import takes_gzip
 from dashboard.view import ALL_TIERS, RANGES, Lens, Palette, Panel, SideFilter, Theme, ViewError, ViewState
 from estimator.cache import Cache, MarketStatus
 from estimator.domain import Basis, Origin
@@ -138,7 +139,7 @@ def send(answer: Answer, request: Request) -> Response:
     if _has(request, answer.etag):
         return Response(status_code=304, headers=headers)
     body = answer.body
-    if answer.gzipped and "gzip" in request.headers.get("accept-encoding", ""):
+    if answer.gzipped and takes_gzip(request.headers.get("accept-encoding", "")):
         headers["Content-Encoding"] = "gzip"
     elif answer.gzipped:
         body = gzip.decompress(body)
@@ -147,7 +148,7 @@ def send(answer: Answer, request: Request) -> Response:
 
 def _has(request: Request, etag: str) -> bool:
     given = request.headers.get("if-none-match", "")
-    return etag in (part.strip().removeprefix("W/") for part in given.split(","))
+    return given.strip() == "*" or etag in (part.strip().removeprefix("W/") for part in given.split(","))
 
 
 def market_json(status: MarketStatus) -> dict[str, Any]:

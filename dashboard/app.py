@@ -30,6 +30,7 @@ from dashboard.share import (
     compress_ahead,
     preview_tags,
     site_address,
+    versioned_addresses,
 )
 from estimator.cache import Cache
 from estimator.settings import Settings
@@ -118,7 +119,8 @@ def create_app(settings: Settings, cache: Cache) -> FastAPI:
     # Dash collects its scripts at the first request to "/"; the first one here may well be to an embed.
     page._setup_server()  # type: ignore[no-untyped-call]  # noqa: SLF001
     app.router.routes.append(NotFound("/{path:path}", _not_found))
-    app.add_middleware(CompressedFiles, kept=packed)
+    versioned = versioned_addresses(page.registered_paths, STATIC) | {_PLOTLY_ADDRESS}
+    app.add_middleware(CompressedFiles, kept=packed, versioned=versioned)
     app.add_middleware(HeadAsGet)
     outputs = frozenset(name for name, spec in page.callback_map.items() if "callback" in spec)
     app.add_middleware(Guard, outputs=outputs, files=page.registered_paths)

@@ -6,19 +6,20 @@ import asyncio
 import gzip
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from html import escape
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
+from dash.fingerprint import build_fingerprint
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dashboard.view import ViewError, ViewState
 
 EMBED: Final = "/embed"
 FOR_GOOD: Final = b"public, max-age=31536000, immutable"
-_VERSION_IN_PATH: Final = re.compile(r"\.v[0-9_]+m[0-9]+\.")
 FILES: Final = ("/_dash-component-suites/", "/assets/")
 _COMMON: Final = (
     (b"x-content-type-options", b"nosniff"),
@@ -69,8 +70,10 @@ class SecurityHeaders:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        framed = scope["path"].rstrip("/") == EMBED
+        framed = scope["path"] == EMBED
         extra = [*_COMMON, (b"content-security-policy", self._embed if framed else self._own)]
+        if framed or scope["path"] == "/":
+            extra.append((b"cache-control", b"no-cache"))
         if not framed:
             extra.append((b"x-frame-options", b"SAMEORIGIN"))
 
@@ -116,45 +119,46 @@ class CompressedFiles:
     app : ASGIApp
     kept : dict
         Compressed copies by digest; see `compress_ahead`.
+    versioned : collection of str
+        See `versioned_addresses`.
     """
 
-    def __init__(self, app: ASGIApp, kept: dict[bytes, bytes]) -> None:
+    def __init__(self, app: ASGIApp, kept: dict[bytes, bytes], versioned: Collection[str]) -> None:
         self._app = app
         self._kept = kept
+        self._versioned = versioned
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, from a compressed copy where it is a file."""
-        if not _wants_gzip(scope):
+        if scope["type"] != "http" or scope["method"] != "GET" or not scope["path"].startswith(FILES):
             await self._app(scope, receive, send)
             return
+        caching = FOR_GOOD if _address(scope) in self._versioned else b"no-cache"
+        gzipped = _wants_gzip(scope)
         start: Message | None = None
         parts: list[bytes] = []
 
         async def collect(message: Message) -> None:
             nonlocal start
-            if message["type"] == "http.response.start" and _compressible(message):
+            if message["type"] == "http.response.start":
+                message = _cached(message, caching)
+            if message["type"] == "http.response.start" and gzipped and _compressible(message):
                 start = message
             elif start is None:
                 await send(message)
             else:
                 parts.append(message.get("body", b""))
                 if not message.get("more_body", False):
-                    await self._finish(send, start, b"".join(parts), versioned=_is_versioned(scope))
+                    await self._finish(send, start, b"".join(parts))
 
         await self._app(scope, receive, collect)
 
-    async def _finish(self, send: Send, start: Message, body: bytes, *, versioned: bool) -> None:
+    async def _finish(self, send: Send, start: Message, body: bytes) -> None:
         packed = self._kept.get(_digest(body))
         if packed is None:
             packed = await asyncio.to_thread(_pack, self._kept, body)
-        replaced = (b"content-length", *((b"cache-control",) if versioned else ()))
-        headers = [h for h in start["headers"] if h[0].lower() not in replaced]
-        added = (
-            *(((b"cache-control", FOR_GOOD),) if versioned else ()),
-            (b"content-encoding", b"gzip"),
-            (b"vary", b"Accept-Encoding"),
-            (b"content-length", str(len(packed)).encode()),
-        )
+        headers = [h for h in start["headers"] if h[0].lower() != b"content-length"]
+        added = ((b"content-encoding", b"gzip"), (b"content-length", str(len(packed)).encode()))
         await send({**start, "headers": [*headers, *added]})
         await send({"type": "http.response.body", "body": packed})
 
@@ -175,17 +179,61 @@ def _pack(kept: dict[bytes, bytes], body: bytes) -> bytes:
     return packed
 
 
-def _is_versioned(scope: Scope) -> bool:
-    """Whether the address changes with the file: Dash names versions in the path, assets and ours in the query."""
-    query = scope["query_string"]
-    return query.startswith((b"m=", b"v=")) or _VERSION_IN_PATH.search(scope["path"]) is not None
+def versioned_addresses(files: Mapping[str, Iterable[str]], assets: Path) -> frozenset[str]:
+    """Addresses that change with what they give, as Dash spells them; an address merely like one is not among them.
+
+    Parameters
+    ----------
+    files : mapping of str to iterable of str
+        Dash's registered files by package. Parts of a package are asked for by the fingerprint of its main script.
+    assets : Path
+        Folder of the page's own files.
+    """
+    found = {f"/assets/{p.relative_to(assets).as_posix()}?m={p.stat().st_mtime}" for p in assets.rglob("*.*")}
+    for package, names in files.items():
+        existing = [n for n in names if (_folder(package) / n).is_file()]
+        marks = {(_version(package, n), int((_folder(package) / n).stat().st_mtime)) for n in existing}
+        found |= {
+            f"/_dash-component-suites/{package}/{build_fingerprint(name, *mark)}"  # type: ignore[no-untyped-call]
+            for name in existing
+            for mark in marks
+        }
+    return frozenset(found)
+
+
+def _folder(package: str) -> Path:
+    return Path(str(import_module(package).__file__)).parent
+
+
+def _version(package: str, name: str) -> str:
+    part = name.partition("/")[0]
+    inner = part in ("dcc", "html", "dash_table")
+    return str(import_module(f"{package}.{part}" if inner else package).__version__)
+
+
+def _address(scope: Scope) -> str:
+    query = scope["query_string"].decode("latin-1")
+    return f"{scope['path']}?{query}" if query else str(scope["path"])
+
+
+def _cached(start: Message, caching: bytes) -> Message:
+    headers = [h for h in start["headers"] if h[0].lower() not in (b"cache-control", b"vary")]
+    rule = caching if start["status"] in (200, 206, 304) else b"no-store"
+    return {**start, "headers": [*headers, (b"cache-control", rule), (b"vary", b"Accept-Encoding")]}
 
 
 def _wants_gzip(scope: Scope) -> bool:
-    if scope["type"] != "http" or scope["method"] != "GET" or not scope["path"].startswith(FILES):
-        return False
     headers = dict(scope["headers"])
-    return b"gzip" in headers.get(b"accept-encoding", b"") and b"range" not in headers
+    return takes_gzip(headers.get(b"accept-encoding", b"").decode("latin-1")) and b"range" not in headers
+
+
+def takes_gzip(accept_encoding: str) -> bool:
+    """Whether an Accept-Encoding header takes gzip: named or by ``*``, and not with ``q=0``."""
+    named: dict[str, bool] = {}
+    for part in accept_encoding.lower().split(","):
+        coding, *options = (p.strip() for p in part.split(";"))
+        named[coding] = not any(re.fullmatch(r"q\s*=\s*0(\.0*)?", o) for o in options)
+    return named.get("gzip", named.get("x-gzip", named.get("*", False)))
 
 
 def _compressible(start: Message) -> bool:

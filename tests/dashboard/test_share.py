@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard.share import FOR_GOOD, compress_ahead, content_security_policy, preview_tags, site_address
+from dashboard.share import FOR_GOOD, compress_ahead, content_security_policy, preview_tags, site_address, takes_gzip
 
 
 def test_only_the_embed_may_be_framed_by_others(client: httpx.Client) -> None:
@@ -118,3 +118,46 @@ def test_what_is_not_a_script_passes_untouched(client: httpx.Client) -> None:
     assert client.get("/assets/nope.js").status_code == 404
     part = client.get("/assets/liqheat.css", headers={"Range": "bytes=0-9"})
     assert (part.status_code, len(part.content)) == (206, 10)
+
+
+@pytest.mark.parametrize(
+    ("header", "takes"),
+    [
+        ("gzip", True),
+        ("GZIP;q=0.5", True),
+        ("*", True),
+        ("br, gzip;q=0", False),
+        ("gzip; Q=0.000, *", False),
+        ("", False),
+    ],
+)
+def test_what_takes_gzip(client: httpx.Client, header: str, *, takes: bool) -> None:
+    assert takes_gzip(header) is takes
+    for path in ("/api/v1/chart?symbol=BTC", "/assets/liqheat.css"):
+        answer = client.get(path, headers={"Accept-Encoding": header})
+        assert ("content-encoding" in answer.headers) is takes
+        assert "accept-encoding" in answer.headers["vary"].lower()
+
+
+def test_any_copy_will_do_for_who_says_so(client: httpx.Client) -> None:
+    assert client.get("/api/v1/chart?symbol=BTC", headers={"If-None-Match": "*"}).status_code == 304
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/assets/liqheat.css?m=1",
+        "/assets/liqheat.css?v=9",
+        "/_dash-component-suites/plotly/package_data/plotly.min.js?v=0",
+        "/_dash-component-suites/dash/dcc/dash_core_components.v9_9_9m1.js",
+    ],
+)
+def test_a_made_up_version_is_not_kept_for_good(client: httpx.Client, path: str) -> None:
+    answer = client.get(path)
+    assert answer.status_code == 200
+    assert answer.headers["cache-control"] == "no-cache"
+
+
+def test_pages_are_asked_for_anew_and_only_the_embed_itself_is_framed(client: httpx.Client) -> None:
+    assert [client.get(p).headers["cache-control"] for p in ("/", "/embed")] == ["no-cache", "no-cache"]
+    assert "frame-ancestors 'self'" in client.get("/embed/").headers["content-security-policy"]

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from dashboard.view import (
     ALL_PANELS,
     ALL_TIERS,
-    MIN_HANDLES,
     MAX_PRICE_RATIO,
+    MIN_HANDLES,
     RANGES,
     Lens,
     Palette,
