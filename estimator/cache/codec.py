@@ -31,6 +31,7 @@ _DIGEST_SIZE: Final = 16
 _PREFIX_SIZE: Final = len(_MAGIC) + 1 + _DIGEST_SIZE
 _LENGTH: Final = struct.Struct("<I")
 _ZSTD_LEVEL: Final = 1
+_MAX_RAW: Final = 256 << 20  # a tile of many prices with all its tiers takes tens of megabytes
 _DTYPES: Final = frozenset({"<f2", "<f4", "<f8", "<i2", "<i8"})
 
 
@@ -89,12 +90,26 @@ def unpack(key: str, payload: bytes) -> tuple[dict[str, Any], dict[str, Array]]:
     """
     check(key, payload)
     try:
-        raw = memoryview(zstandard.ZstdDecompressor().decompress(memoryview(payload)[_PREFIX_SIZE:]))
+        raw = memoryview(_decompress(memoryview(payload)[_PREFIX_SIZE:]))
         (length,) = _LENGTH.unpack_from(raw)
         header = json.loads(bytes(raw[_LENGTH.size : _LENGTH.size + length]))
         return header["meta"], _read_arrays(header["arrays"], raw[_LENGTH.size + length :])
-    except (zstandard.ZstdError, struct.error, ValueError, KeyError, TypeError) as error:
+    except _UNREADABLE as error:
         raise CorruptEntry(f"{key}: {error}") from error
+
+
+_UNREADABLE: Final = (
+    zstandard.ZstdError, struct.error, ValueError, KeyError, TypeError, AttributeError, OverflowError,
+    RecursionError, MemoryError,
+)  # fmt: skip
+
+
+def _decompress(body: memoryview) -> bytes:
+    # The size stands at the start of a frame: checked before any memory is asked for.
+    size = zstandard.frame_content_size(body)
+    if not 0 <= size <= _MAX_RAW:
+        raise ValueError(f"{size} bytes when decompressed, at most {_MAX_RAW} are read")
+    return zstandard.ZstdDecompressor().decompress(body)
 
 
 def _read_arrays(described: list[tuple[str, str, list[int]]], raw: memoryview) -> dict[str, Array]:

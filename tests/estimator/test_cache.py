@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import aclosing
 from dataclasses import replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy as np
 import polars as pl
 import pytest
 import redis
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -691,6 +693,25 @@ def test_no_damaged_byte_goes_unnoticed(arrays: dict[str, codec.Array], data: st
     payload[data.draw(st.integers(0, len(payload) - 1))] ^= data.draw(st.integers(1, 255))
     with pytest.raises(CorruptEntry, match="some key"):
         codec.unpack("some key", bytes(payload))
+
+
+def _entry(raw: bytes) -> bytes:
+    body = zstandard.ZstdCompressor().compress(raw)
+    return b"LQHT\x01" + blake2b(body, digest_size=16).digest() + body
+
+
+def test_a_small_entry_cannot_ask_for_all_memory() -> None:
+    with pytest.raises(CorruptEntry, match="at most"):
+        codec.unpack("k", _entry(bytes(300 << 20)))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [b"[" * 200_000, b"[]", b'{"meta":{},"arrays":[["a","<f4",[-1]]]}', b'{"meta":{},"arrays":[["a","<f4",[1e400]]]}'],
+)
+def test_a_header_that_is_none_is_a_corrupt_entry(header: bytes) -> None:
+    with pytest.raises(CorruptEntry, match=r"^k: "):
+        codec.unpack("k", _entry(len(header).to_bytes(4, "little") + header))
 
 
 def test_the_codec_never_stores_objects() -> None:
