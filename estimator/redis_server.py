@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,8 @@ from estimator.errors import SettingsError
 
 _SOCKET_BYTES: Final = 107  # what the kernel's sockaddr_un has room for
 _FOLDER_PREFIX: Final = "liqheat-"
+_SOCKET: Final = "s"
+_SHORT_TEMP: Final = Path("/tmp")  # noqa: S108 - mkdtemp makes a private folder in it
 _START_S: Final = 60.0  # a long append-only file takes its time to load
 _STOP_S: Final = 5.0
 _HANDOVER_S: Final = 1.0
@@ -83,7 +86,7 @@ class BundledServer:
             lock = undo.enter_context(_lock_folder(self._folder))
             socket_folder = _make_socket_folder()
             undo.callback(shutil.rmtree, socket_folder, ignore_errors=True)
-            self._socket = socket_folder / "s"
+            self._socket = socket_folder / _SOCKET
             self._process = self._start(lock)
             undo.callback(self._stop)
             _write_note(lock, self._process.pid, socket_folder)
@@ -173,8 +176,11 @@ def _find_binary() -> str:
 def _lock_folder(folder: Path) -> IO[str]:
     """Open and lock the folder's lock file, and clean up after a server that was killed."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("a+")
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.stat().st_uid == os.getuid():
+            folder.chmod(0o700)  # recorded prints are in it, and what its note names is deleted
+        # No link: whoever may write here could have us truncate another file.
+        lock = os.fdopen(os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "r+")
     except OSError as error:
         text = f"cannot write to the data folder {folder} ({error.strerror}): set LIQHEAT_DATA to another one"
         raise SettingsError(text) from error
@@ -218,16 +224,28 @@ def _write_note(lock: IO[str], pid: int, socket_folder: Path) -> None:
 
 
 def _remove_left_over(socket_folder: object) -> None:
-    if isinstance(socket_folder, str) and Path(socket_folder).name.startswith(_FOLDER_PREFIX):
-        shutil.rmtree(socket_folder, ignore_errors=True)
+    """Delete the socket folder a note names, if it can be no other folder: the note may be anybody's."""
+    if not isinstance(socket_folder, str):
+        return
+    folder = Path(socket_folder)
+    with suppress(OSError, ValueError):
+        found = folder.lstat()
+        ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and folder.name.startswith(_FOLDER_PREFIX)
+        if not ours or folder.parent not in (Path(tempfile.gettempdir()), _SHORT_TEMP):
+            return
+        left = list(folder.iterdir())
+        if all(p.name == _SOCKET and stat.S_ISSOCK(p.lstat().st_mode) for p in left):
+            for path in left:
+                path.unlink()
+            folder.rmdir()
 
 
 def _make_socket_folder() -> Path:
     folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX))  # mode 0700
-    if len(os.fsencode(folder / "s")) <= _SOCKET_BYTES:
+    if len(os.fsencode(folder / _SOCKET)) <= _SOCKET_BYTES:
         return folder
     folder.rmdir()
-    return Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir="/tmp"))  # TMPDIR is too long for a socket
+    return Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir=_SHORT_TEMP))  # TMPDIR is too long for a socket
 
 
 def end_with_parent() -> Callable[[], None] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import stat
@@ -174,3 +175,39 @@ def test_it_listens_on_no_port(tmp_path: Path) -> None:
         table = Path("/proc/net/tcp").read_text() + Path("/proc/net/tcp6").read_text()
         assert inodes
         assert not inodes & {line.split()[9] for line in table.splitlines()}
+
+
+def _left_over(data: Path, folder: Path) -> None:
+    """Start on a data folder whose note names `folder`."""
+    (data / "redis").mkdir(parents=True)
+    (data / "redis" / "lock").write_text(json.dumps({"pid": 1, "socket_folder": str(folder)}))
+    with BundledServer(data) as server:
+        assert server.pid is not None
+
+
+def test_only_a_socket_folder_of_ours_is_cleaned_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    empty, full, deep = tmp_path / "liqheat-a", tmp_path / "liqheat-b", tmp_path / "else" / "liqheat-c"
+    for folder in (empty, full, deep):
+        folder.mkdir(parents=True)
+    (full / "s").write_text("a file, not a socket")
+    link = tmp_path / "liqheat-d"
+    link.symlink_to(full)
+    for number, folder in enumerate((empty, full, deep, link)):
+        _left_over(tmp_path / f"data{number}", folder)
+    assert not empty.exists()
+    assert (full / "s").exists()
+    assert deep.exists()
+    assert link.is_symlink()
+
+
+def test_its_folder_is_private_and_its_lock_no_link(tmp_path: Path) -> None:
+    folder = tmp_path / "redis"
+    folder.mkdir(mode=0o755)
+    other = tmp_path / "precious"
+    other.write_text("kept")
+    (folder / "lock").symlink_to(other)
+    with pytest.raises(SettingsError), BundledServer(tmp_path):
+        pass
+    assert other.read_text() == "kept"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
