@@ -75,6 +75,8 @@ class ChartFrame:
         Realised liquidations of the last 24 h, a row per venue that reports any: ``exchange, long_usd, short_usd``.
     largest_print : dict, optional
         The largest print of the last 24 h.
+    loading : tuple of str
+        Venues of the view whose past is still being loaded: they add nothing yet.
     """
 
     view: ViewState
@@ -89,6 +91,7 @@ class ChartFrame:
     prints: pl.DataFrame
     day: pl.DataFrame
     largest_print: dict[str, object] | None
+    loading: tuple[str, ...] = ()
 
     @property
     def interval_ms(self) -> int:
@@ -123,10 +126,10 @@ def read_statuses(cache: Cache) -> list[MarketStatus]:
     Raises
     ------
     NotReady
-        While there is none, with the worker's progress.
+        While none is loaded, with the worker's progress.
     """
     statuses = cache.get_statuses()
-    if not statuses:
+    if not any(s.loaded for s in statuses):
         progress = cache.get_progress()
         if progress is None:
             raise NotReady("the worker has not started to fill the cache")
@@ -141,6 +144,8 @@ def select_statuses(statuses: Sequence[MarketStatus], view: ViewState) -> tuple[
     ------
     ViewError
         If the coin or a venue of it is not on offer.
+    NotReady
+        If none of them is loaded yet.
     """
     of_symbol = [s for s in statuses if s.base == view.symbol]
     if not of_symbol:
@@ -148,8 +153,15 @@ def select_statuses(statuses: Sequence[MarketStatus], view: ViewState) -> tuple[
     offered = {s.exchange for s in of_symbol}
     if not set(view.venues) <= offered:
         raise ViewError("venues", ",".join(view.venues), "'all' or some of " + ",".join(sorted(offered)))
-    chosen = [s for s in of_symbol if not view.venues or s.exchange in view.venues]
+    chosen = [s for s in _wanted(statuses, view) if s.loaded]
+    if not chosen:
+        raise NotReady(f"{view.symbol} is being loaded", 0.0)
     return tuple(sorted(chosen, key=lambda s: (-(s.open_interest_base or 0.0) * s.mark_price, s.rank)))
+
+
+def _wanted(statuses: Sequence[MarketStatus], view: ViewState) -> list[MarketStatus]:
+    """Markets a view asks for, loaded or not."""
+    return [s for s in statuses if s.base == view.symbol and (not view.venues or s.exchange in view.venues)]
 
 
 def read_frame(cache: Cache, view: ViewState, statuses: Sequence[MarketStatus] | None = None) -> ChartFrame:
@@ -169,7 +181,8 @@ def read_frame(cache: Cache, view: ViewState, statuses: Sequence[MarketStatus] |
     CacheError
         If the cache fails.
     """
-    chosen = select_statuses(read_statuses(cache) if statuses is None else statuses, view)
+    offered = read_statuses(cache) if statuses is None else statuses
+    chosen = select_statuses(offered, view)
     closed_ms = max(s.last_ms for s in chosen) // view.span.interval_ms * view.span.interval_ms
     lives = [_read_live(cache, s, closed_ms) for s in chosen]
     time_ms = _axis(view.span, closed_ms, live=any(lives))
@@ -185,6 +198,7 @@ def read_frame(cache: Cache, view: ViewState, statuses: Sequence[MarketStatus] |
     return ChartFrame(
         view=view,
         statuses=chosen,
+        loading=tuple(s.exchange for s in _wanted(offered, view) if not s.loaded),
         time_ms=time_ms,
         live=any(lives),
         grid=_on_axis(_one_side(add_grids(found), view.side), time_ms),

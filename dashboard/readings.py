@@ -31,7 +31,7 @@ def build_readings(frame: ChartFrame, shading: Shading, now: MapNow) -> dict[str
         "symbol": frame.view.symbol, "quote": lead.symbol.partition("/")[2].partition(":")[0],
         "range": frame.view.range,
         "as_of_ms": frame.as_of_ms, "mark_price": frame.mark_price, "origin": lead.origin.value, "source": lead.source,
-        "banner": _BANNERS[lead.origin], "preset": lead.preset,
+        "banner": banner(frame), "loading": list(frame.loading), "preset": lead.preset,
         "basis": {"levels": "estimated", "prints": frame.prints_basis},
         "progress": min(s.progress for s in frame.statuses),
         "interval_ms": frame.interval_ms, "live": frame.live, "window": list(frame.window),
@@ -41,6 +41,20 @@ def build_readings(frame: ChartFrame, shading: Shading, now: MapNow) -> dict[str
         "totals": day_totals(frame), "scale": scale_reading(shading), "density": density_codes(shading),
         "map": summary(now),
     }  # fmt: skip
+
+
+def banner(frame: ChartFrame) -> str:
+    """What nobody may miss: that data is made up or old, why, and what is not in the sums yet."""
+    lead = frame.statuses[0]
+    parts = [_BANNERS[lead.origin]]
+    if lead.origin is Origin.SIMULATED and "; " in lead.source:  # the worker says why it is not live
+        parts.append(f"Shown because {lead.source.partition('; ')[2]}.")
+    if frame.loading:
+        parts.append(f"Still being loaded and not in the sums: {', '.join(frame.loading)}.")
+    behind = [s for s in frame.statuses if s.progress < 1]
+    if behind:
+        parts.append("Older history is being fetched: levels are provisional.")
+    return " ".join(p for p in parts if p)
 
 
 def venue_reading(frame: ChartFrame, status: MarketStatus) -> dict[str, Any]:

@@ -19,10 +19,11 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from estimator.errors import LiqheatError
+from estimator.errors import InputError, LiqheatError, ParameterError, SettingsError, SourceError
 from estimator.settings import Settings
 
 console = Console(stderr=True)
+HOPELESS = 2  # exit status: starting again would fail in the same way
 
 
 def worker(
@@ -41,6 +42,10 @@ def worker(
         cache = Cache(settings.redis_url, ttl_s=int(settings.cache_ttl_hours * 3600))
         with progress_bar() as report:
             asyncio.run(work(settings, cache, report, _shard(shard)))
+    except (InputError, ParameterError, SettingsError) as error:
+        fail(str(error), code=HOPELESS)
+    except SourceError as error:
+        fail(str(error), code=HOPELESS if settings.source == "recorded" else 1)
     except LiqheatError as error:
         fail(str(error))
 
@@ -116,10 +121,10 @@ def say(text: str, style: str | None = None) -> None:
     console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
-def fail(message: str) -> NoReturn:
-    """Print an error for people and exit with status 1."""
+def fail(message: str, *, code: int = 1) -> NoReturn:
+    """Print an error for people and exit."""
     say(f"liqheat: {message}", "bold red" if console.is_terminal else None)
-    raise typer.Exit(1)
+    raise typer.Exit(code)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import bisect
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import pairwise
 from typing import Final
 
@@ -102,8 +102,8 @@ class MarketFollower:
     ) -> None:
         self.market = market
         self.pace = 1.0  # the open candle is shown at most once in `PUBLISH_S` times this
-        self._cache, self._rank, self._preset = cache, rank, preset
-        self._origin, self._description = source.origin, source.description
+        self._cache, self._origin = cache, source.origin
+        self._announced = announced(market, rank, source, preset)
         self._parameters = Parameters.preset(preset)
         self._book = PositionBook(market, self._parameters)
         self._step_ms = STEP_MS
@@ -374,33 +374,55 @@ class MarketFollower:
 
     def _publish_status(self) -> None:
         self._version += 1
-        self._cache.put_status(
-            MarketStatus(
-                exchange=self.market.exchange,
-                symbol=self.market.symbol,
-                base=self.market.base,
-                contract=self.market.contract,
-                max_leverage=self.market.max_leverage,
-                origin=self._origin,
-                source=self._description,
-                rank=self._rank,
-                as_of_ms=self._as_of_ms,
-                mark_price=self._mark,
-                interval_ms=self._interval_ms,
-                first_ms=self._first_ms,
-                last_ms=self._last_ms,
-                provisional_until_ms=self._first_ms + self._parameters.provisional_ms,
-                open_interest_base=self._interest.latest,
-                long_short_ratio=self._ratio.latest,
-                funding_rate=self._funding.latest,
-                gaps=self._gaps,
-                preset=self._preset,
-                progress=self.progress,
-                version=self._version,
-            )
-        )
+        self.renew()
         message = {"version": self._version, "as_of_ms": self._as_of_ms, "mark_price": self._mark}
         self._cache.publish(self.market.id, message)
+
+    def renew(self) -> None:
+        """Keep the market's entries in the cache alive, though nothing is new."""
+        status = replace(
+            self._announced,
+            as_of_ms=self._as_of_ms,
+            mark_price=self._mark,
+            interval_ms=self._interval_ms,
+            first_ms=self._first_ms,
+            last_ms=self._last_ms,
+            provisional_until_ms=self._first_ms + self._parameters.provisional_ms,
+            open_interest_base=self._interest.latest,
+            long_short_ratio=self._ratio.latest,
+            funding_rate=self._funding.latest,
+            gaps=self._gaps,
+            progress=self.progress,
+            version=self._version,
+        )
+        self._cache.put_status(status)
+
+
+def announced(market: Market, rank: int, source: Source, preset: Preset) -> MarketStatus:
+    """Status of a market that is still being loaded: it is on offer, and nothing of it is there yet."""
+    return MarketStatus(
+        exchange=market.exchange,
+        symbol=market.symbol,
+        base=market.base,
+        contract=market.contract,
+        max_leverage=market.max_leverage,
+        origin=source.origin,
+        source=source.description,
+        rank=rank,
+        as_of_ms=0,
+        mark_price=0.0,
+        interval_ms=0,
+        first_ms=0,
+        last_ms=0,
+        provisional_until_ms=0,
+        open_interest_base=None,
+        long_short_ratio=None,
+        funding_rate=None,
+        gaps=(),
+        preset=preset,
+        progress=0.0,
+        version=0,
+    )
 
 
 def candles_of(frame: pl.DataFrame) -> list[Candle]:

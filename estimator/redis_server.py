@@ -81,6 +81,11 @@ class BundledServer:
         """Process id of the server while it runs."""
         return self._process.pid if self._process else None
 
+    @property
+    def running(self) -> bool:
+        """Whether the server is there."""
+        return self._process is not None and self._process.poll() is None
+
     def __enter__(self) -> Self:
         with ExitStack() as undo:
             lock = undo.enter_context(_lock_folder(self._folder))

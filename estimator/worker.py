@@ -23,10 +23,12 @@ from estimator.exchanges.simulated import SimulatedSource
 from estimator.history import History, Published, Recorder
 from estimator.live import LiveSource, make_venues
 from estimator.model.parameters import Preset
-from estimator.pipeline import MarketFollower
+from estimator.pipeline import MarketFollower, announced
 from estimator.settings import Settings
 
 _LOG: Final = logging.getLogger(__name__)
+_CHECK_S: Final = 1.0
+_RENEWALS: Final = 8  # times a quiet market is renewed within the life time of its entries
 _CROWD: Final = 40  # with more markets than this each shows its open candle less often
 _RETRY_S: Final = (2.0, 60.0)  # first and longest pause before a market is tried again
 _FETCHED_AT_ONCE: Final = 8  # live markets being fetched
@@ -73,13 +75,16 @@ async def follow(
     markets = await asyncio.to_thread(source.markets)
     desk = _Desk(source, cache, preset, report, published, markets)
     try:
+        desk.announce(markets)
         await asyncio.gather(*(desk.load(market) for market in markets))
         desk.tell_ready()
         async with contextlib.aclosing(source.watch()) as updates:  # type: ignore[type-var]
             async for update in updates:
                 desk.take(update)
                 desk.check()
-        await asyncio.Event().wait()  # a recording that has ended stays on show
+        while True:  # a recording that has ended stays on show
+            await asyncio.sleep(_CHECK_S)
+            desk.check()
     finally:
         await desk.close()
 
@@ -104,6 +109,7 @@ class _Desk:
         self._failures: dict[str, tuple[int, float]] = {}  # how often, and when to try again
         self._shares: dict[str, float] = dict.fromkeys(self._ranks, 0.0)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._renewed = time.monotonic()
         live = source.origin is Origin.LIVE
         self._places = asyncio.Semaphore(_FETCHED_AT_ONCE if live else max(1, min(os.cpu_count() or 1, 4)))
         self._deepening = asyncio.Semaphore(2)
@@ -119,8 +125,17 @@ class _Desk:
             self._waiting[market_id] = []  # now: another update may come before the task begins
             self._start(self.load(update.market))
 
+    def announce(self, markets: Sequence[Market]) -> None:
+        """Say which markets are coming, so that nobody is told that they do not exist."""
+        for market in markets:
+            self._cache.put_status(announced(market, self._ranks[market.id], self._source, self._preset))
+
     def check(self) -> None:
-        """Raise what ended a task of this desk."""
+        """Raise what ended a task of this desk; now and then keep what is quiet from expiring."""
+        if time.monotonic() - self._renewed >= self._cache.ttl_s / _RENEWALS:
+            self._renewed = time.monotonic()
+            for follower in self._followers.values():
+                follower.renew()
         for task in [t for t in self._tasks if t.done()]:
             self._tasks.remove(task)
             task.result()

@@ -20,6 +20,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+from estimator.cli import HOPELESS
+
 ROOT = Path(__file__).parents[1]
 COMMAND: Final = (sys.executable, "-m", "dashboard.cli")
 END_S: Final = 5.0  # how long everything may take to end
@@ -40,8 +42,8 @@ def liqheat(folder: Path, *arguments: object, **more: str) -> subprocess.Complet
     )
 
 
-def assert_one_line(done: subprocess.CompletedProcess[str], *parts: str) -> None:
-    assert done.returncode == 1, done.stderr
+def assert_one_line(done: subprocess.CompletedProcess[str], *parts: str, status: int = 1) -> None:
+    assert done.returncode == status, done.stderr
     assert done.stdout == ""
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("liqheat: ")
@@ -197,6 +199,30 @@ def test_a_worker_that_dies_is_started_again_and_the_page_stays_up(folder: Path)
         run.wait_until_ready()
 
 
+@linux_only
+def test_a_bundled_redis_that_dies_is_started_again_and_filled_anew(folder: Path) -> None:
+    with running(folder, LIQHEAT_DAYS="0.5") as run:
+        run.wait_until_ready()
+        before = run.processes()
+        os.kill(before["valkey"], signal.SIGKILL)
+        assert within(20, lambda: children(run.process.pid).get("valkey", before["valkey"]) != before["valkey"])
+        assert "the bundled Redis ended; starting it again" in run.text
+        run.wait_until_ready()
+
+
+def test_a_recording_that_cannot_be_used_ends_the_run_with_the_reason(folder: Path) -> None:
+    empty = folder / "empty"
+    empty.mkdir()
+    with running(folder, "--data", empty) as run:
+        assert run.process.wait(timeout=READY_S) == HOPELESS
+        assert "the worker cannot go on, for the reason above" in run.text
+        assert str(empty) in run.text
+
+
+def test_a_replay_needs_a_recording(folder: Path) -> None:
+    assert_one_line(liqheat(folder, "run", "--replay", "60x"), "--replay", "--data FOLDER")
+
+
 def test_a_busy_port_is_one_line(folder: Path) -> None:
     with socket.socket() as busy:
         busy.bind(("127.0.0.1", 0))
@@ -213,7 +239,7 @@ def test_a_recording_that_is_not_there_is_one_line(folder: Path) -> None:
 
 def test_an_impossible_setting_is_one_line(folder: Path) -> None:
     assert_one_line(liqheat(folder, "run", LIQHEAT_PORT="99999"), "port", "99999", "65535")
-    assert_one_line(liqheat(folder, "worker", REDIS_URL="http://x"), "REDIS_URL", "redis://")
+    assert_one_line(liqheat(folder, "worker", REDIS_URL="http://x"), "REDIS_URL", "redis://", status=HOPELESS)
 
 
 @pytest.mark.parametrize("command", ["web", "worker"])

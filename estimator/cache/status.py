@@ -76,6 +76,11 @@ class MarketStatus:
         """``exchange:symbol``, the key of the market everywhere."""
         return f"{self.exchange}:{self.symbol}"
 
+    @property
+    def loaded(self) -> bool:
+        """Whether it has columns; before, the market is only announced."""
+        return self.last_ms > 0
+
     def to_json(self) -> bytes:
         """Encode as JSON."""
         return json.dumps(asdict(self)).encode()

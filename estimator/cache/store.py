@@ -64,7 +64,7 @@ class Cache:
         self._connection = Connection(url)
         self._redis = self._connection.sync
         self.journal = Journal(self._connection)
-        self._ttl_s, self._lock_s = ttl_s, lock_s
+        self.ttl_s, self._lock_s = ttl_s, lock_s
         self._memory = TileMemory(_MEMORY_BYTES)
         self._epoch: bytes | None = None
         self._stream_keys: dict[str, str] = {}
@@ -82,7 +82,7 @@ class Cache:
             for at in range(0, len(keys), 1000):
                 self._redis.unlink(*keys[at : at + 1000])
             # Last, so that no reader can file old tiles under the new epoch.
-            self._redis.set(_EPOCH, secrets.token_hex(8), ex=self._ttl_s)
+            self._redis.set(_EPOCH, secrets.token_hex(8), ex=self.ttl_s)
         self._renewed.clear()
 
     def clear_market(self, market_id: str) -> None:
@@ -92,7 +92,7 @@ class Cache:
             keys = [_key(market_id, kind, level, at) for kind, level, at in self._index(market_id)]
             pipe = self._redis.pipeline()
             pipe.unlink(index, _key(market_id, "live"), *keys)
-            pipe.set(_EPOCH, secrets.token_hex(8), ex=self._ttl_s)  # after, as in clear_markets
+            pipe.set(_EPOCH, secrets.token_hex(8), ex=self.ttl_s)  # after, as in clear_markets
             pipe.execute()
         self._renewed.pop(market_id, None)
 
@@ -101,7 +101,7 @@ class Cache:
         with self._connection.translated():
             pipe = self._redis.pipeline()
             pipe.hset(_STATUSES, status.id, status.to_json())
-            pipe.expire(_STATUSES, self._ttl_s)
+            pipe.expire(_STATUSES, self.ttl_s)
             pipe.execute()
             self._renew(status.id)
         self._stream_keys[status.id] = _stream_key(status)
@@ -109,7 +109,7 @@ class Cache:
     def put_progress(self, done: float, text: str) -> None:
         """Say how far the start of the worker is (0..1) and what it does."""
         with self._connection.translated():
-            self._redis.set(_PROGRESS, json.dumps({"done": done, "text": text}), ex=self._ttl_s)
+            self._redis.set(_PROGRESS, json.dumps({"done": done, "text": text}), ex=self.ttl_s)
 
     def put_columns(self, market_id: str, level: int, grid: LiquidationGrid) -> None:
         """Add closed columns; those already stored are kept as they are, whatever `grid` says.
@@ -145,7 +145,7 @@ class Cache:
         """Replace the provisional column and the open candle rows."""
         payload = tiles.encode_live(grid, series)
         with self._connection.translated():
-            self._redis.set(_key(market_id, "live"), payload, ex=self._ttl_s)
+            self._redis.set(_key(market_id, "live"), payload, ex=self.ttl_s)
 
     def drop_live(self, market_id: str) -> None:
         """Forget the provisional column and the open candle rows: their step has closed."""
@@ -295,14 +295,14 @@ class Cache:
         def write(pipe: Any) -> None:
             payloads = dict(zip(keys, pipe.mget(list(keys.values())), strict=True))
             pipe.multi()
-            pipe.set(_EPOCH, secrets.token_hex(8), nx=True, ex=self._ttl_s)
+            pipe.set(_EPOCH, secrets.token_hex(8), nx=True, ex=self.ttl_s)
             for kind, part in parts.items():
                 stored = None if payloads[kind] is None else decode(keys[kind], payloads[kind])
                 merged = merge(stored, part)
                 if merged is not stored:
-                    pipe.set(keys[kind], encode(merged), ex=self._ttl_s)
+                    pipe.set(keys[kind], encode(merged), ex=self.ttl_s)
                     pipe.zadd(_key(market_id, "index"), {f"{kind}:{level}:{index}": ends_ms})
-            pipe.expire(_key(market_id, "index"), self._ttl_s)
+            pipe.expire(_key(market_id, "index"), self.ttl_s)
 
         with self._connection.translated():
             self._redis.transaction(write, *keys.values())
@@ -356,18 +356,18 @@ class Cache:
     def _renew(self, market_id: str) -> None:
         """Prolong what the market still keeps: tiles are written once but must live as long as the market."""
         now = time.monotonic()
-        if now - self._renewed.get(market_id, -self._ttl_s) < self._ttl_s / 4:
+        if now - self._renewed.get(market_id, -self.ttl_s) < self.ttl_s / 4:
             return
         self._renewed[market_id] = now
         entries = list(self._index(market_id))
         newest = {level: max(i for _, lv, i in entries if lv == level) for level in {lv for _, lv, _ in entries}}
         pipe = self._redis.pipeline(transaction=False)
         for key in (_EPOCH, _key(market_id, "index"), _key(market_id, "live")):
-            pipe.expire(key, self._ttl_s)
+            pipe.expire(key, self.ttl_s)
         for kind, level, index in entries:
             kept = LEVELS[level].keep_ms // LEVELS[level].interval_ms // TILE_COLUMNS + 1
             if index >= newest[level] - kept:
-                pipe.expire(_key(market_id, kind, level, index), self._ttl_s)
+                pipe.expire(_key(market_id, kind, level, index), self.ttl_s)
             else:
                 pipe.zrem(_key(market_id, "index"), f"{kind}:{level}:{index}")
         pipe.execute()

@@ -306,7 +306,7 @@ def _candles(recording: Recording, parts: list[_Part]) -> pl.DataFrame:
         read.append(candles)
     merged = one_per_time(pl.concat(read, how="diagonal")) if read else pl.DataFrame(schema=CANDLES)
     kept = merged.head(merged.height - 1) if recording.description.drop_unfinished else merged
-    if kept.height < 2:  # noqa: PLR2004  # an interval takes two
+    if kept.height < 2:  # an interval takes two
         raise InputError("candles", f"fewer than two for {recording.market.id} in {recording.files[0][0].parent}")
     return kept
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator, Sequence
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +17,7 @@ import polars as pl
 import pytest
 import redis
 
-from dashboard.frame import read_frame
+from dashboard.frame import NotReady, read_frame
 from dashboard.view import RANGES, ViewState
 from estimator import LiquidationGrid, PositionBook, estimate, pipeline
 from estimator.cache import Cache, MarketStatus
@@ -418,6 +420,54 @@ def run_until(source: Source, cache: Cache, last_ms: int) -> None:
             task.result()
 
     asyncio.run(main())
+
+
+class Slow:
+    """A recorded source whose past takes until `let_go`, and which has nothing to watch."""
+
+    origin, description = Origin.RECORDED, "two simulated days, at rest"
+
+    def __init__(self, history: MarketHistory) -> None:
+        self.past, self.go = history, threading.Event()
+
+    def markets(self) -> Sequence[Market]:
+        return [self.past.market]
+
+    def history(self, market: Market, progress: Callable[[float, str], None]) -> MarketHistory:
+        progress(0.5, f"reading {market.id}")
+        assert self.go.wait(10)
+        return self.past
+
+    async def watch(self) -> AsyncIterator[MarketUpdate]:
+        return
+        yield
+
+
+def test_a_market_is_announced_while_its_past_is_loaded_and_then_stays_though_nothing_happens(
+    url: str, cache: Cache, whole: MarketHistory
+) -> None:
+    source, short = Slow(whole), Cache(url, ttl_s=3)
+    view = ViewState.parse("symbol=BTC&range=24h", default_symbol="BTC")
+
+    async def main() -> None:
+        task = asyncio.create_task(follow(source, short, "balanced", ignore))
+        while not cache.get_statuses():  # noqa: ASYNC110 - what is waited for is in another program's hands
+            await asyncio.sleep(0.01)
+        (announced,) = cache.get_statuses()
+        assert not announced.loaded
+        assert announced.id == whole.market.id
+        with pytest.raises(NotReady):  # and not: there is no such coin
+            read_frame(cache, view)
+        source.go.set()
+        until = time.monotonic() + 5  # longer than an entry lives that nobody renews
+        while time.monotonic() < until:
+            assert not task.done()
+            await asyncio.sleep(0.1)
+        assert read_frame(cache, view).loading == ()
+        task.cancel()
+
+    asyncio.run(main())
+    short.close()
 
 
 def test_the_worker_follows_every_market_as_a_longer_history_would_have_it(cache: Cache) -> None:
