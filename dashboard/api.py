@@ -163,7 +163,8 @@ def market_json(status: MarketStatus) -> dict[str, Any]:
         "first_ms": status.first_ms, "last_ms": status.last_ms, "provisional_until_ms": status.provisional_until_ms,
         "version": status.version, "preset": status.preset,
         "provenance": {
-            "origin": status.origin.value, "source": status.source, "as_of_ms": status.as_of_ms if status.loaded else None,
+            "origin": status.origin.value, "source": status.source,
+            "as_of_ms": status.as_of_ms if status.loaded else None,
             "basis": {"levels": "estimated", "prices": "simulated" if simulated else Basis.MEASURED.value},
             "gaps": [{"start_ms": g.start_ms, "end_ms": g.end_ms, "what": g.what} for g in status.gaps],
         },

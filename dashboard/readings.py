@@ -44,7 +44,7 @@ def build_readings(frame: ChartFrame, shading: Shading, now: MapNow) -> dict[str
 
 
 def banner(frame: ChartFrame) -> str:
-    """What nobody may miss: that data is made up or old, why, and what is not in the sums yet."""
+    """Say what nobody may miss: that data is made up or old, why, and what is not in the sums yet."""
     lead = frame.statuses[0]
     parts = [_BANNERS[lead.origin]]
     if lead.origin is Origin.SIMULATED and "; " in lead.source:  # the worker says why it is not live
