@@ -187,8 +187,10 @@ def assert_candles_are_the_venues(world: World, venue: str, *, until_ms: int) ->
 def test_a_first_start_gives_a_map_and_then_the_whole_past(servers: tuple[str, str], tmp_path: Path) -> None:
     async def story(world: World) -> None:
         async with world.worker(Binance, Bybit, Okx):
-            await world.until(lambda: any(s.progress < 1.0 for s in world.cache.get_statuses()))
-            shown = world.cache.get_columns(world.cache.get_statuses()[0].id, 0, 0, FOR_EVER)
+            await world.until(lambda: any(s.loaded for s in world.cache.get_statuses()))
+            early = next(s for s in world.cache.get_statuses() if s.loaded)
+            assert early.progress < 1.0
+            shown = world.cache.get_columns(early.id, 0, 0, FOR_EVER)
             assert shown is not None
             await world.ready(3)
             assert [s.id for s in world.cache.get_statuses()] == [f"{v}:{BTC}" for v in ("binance", "bybit", "okx")]
@@ -289,7 +291,7 @@ def test_a_venue_without_past_open_interest_starts_where_it_was_first_known(
     async def story(world: World) -> None:
         async with world.worker(Hyperliquid):
             async with asyncio.timeout(60):
-                while not world.cache.get_statuses():
+                while not any(s.loaded for s in world.cache.get_statuses()):
                     await world.play(1)
             (status,) = world.cache.get_statuses()
             assert NOW <= status.first_ms <= world.feed.now_ms
