@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 _RESTART_S: Final = 2.0  # pause before a worker that died is started again
 _STOP_S: Final = 5.0  # how long a child may take to end before it is killed
 
-# Large arrays come and go in threads; with glibc's defaults what they leave behind is kept (660 MB against 320 MB).
-_MALLOC: Final = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "262144", "MALLOC_TRIM_THRESHOLD_": "262144"}
+# Large arrays come and go in threads; with glibc's defaults each thread keeps what they leave behind.
+_MALLOC: Final = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "4194304"}
 
 app = typer.Typer(
     name="liqheat",
