@@ -134,11 +134,6 @@ def full_scale(usd: Float32Array) -> float:
     return float(np.percentile(held, PERCENTILE)) if held.size else 0.0
 
 
-def usd_at(intensity: float, full: float) -> float:
-    """USD that an intensity 0..1 stands for, given that of full colour."""
-    return float(full * intensity ** (1 / GAMMA))
-
-
 def _seen(usd: Float32Array, close_bin: Float64Array, lens: Lens, bin_width: float, *, below: bool) -> Float32Array:
     if lens is Lens.DENSITY:
         return usd

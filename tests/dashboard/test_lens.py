@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dashboard.frame import ChartFrame
-from dashboard.lens import DIFFUSE_RANGE, FULL, GAMMA, contrast, full_scale, shade, shade_grid, usd_at
+from dashboard.lens import DIFFUSE_RANGE, FULL, GAMMA, contrast, full_scale, shade, shade_grid
 from dashboard.view import Lens, ViewState
 from estimator.domain import Float32Array
 from estimator.model.grid import LiquidationGrid
@@ -67,7 +67,6 @@ def test_full_colour_means_what_the_scale_says(frame: ChartFrame) -> None:
     longs = shading.codes < -20
     meant = shading.long_full * (-shading.codes[longs] / FULL) ** (1 / GAMMA)
     np.testing.assert_allclose(np.minimum(per_tenth[longs], shading.long_full), meant, rtol=0.5 / 20 / GAMMA)
-    assert usd_at(1.0, shading.long_full) == shading.long_full
 
 
 def test_far_mass_does_not_drown_the_near_side() -> None:
