@@ -47,8 +47,9 @@ def banner(frame: ChartFrame) -> str:
     """Say what nobody may miss: that data is made up or old, why, and what is not in the sums yet."""
     lead = frame.statuses[0]
     parts = [_BANNERS[lead.origin]]
-    if lead.origin is Origin.SIMULATED and "; " in lead.source:  # the worker says why it is not live
-        parts.append(f"Shown because {lead.source.partition('; ')[2]}.")
+    remark = lead.source.partition("; ")[2]  # what the worker has to add: why it is not live, who stands in for whom
+    if remark and lead.origin is not Origin.RECORDED:
+        parts.append(f"Shown because {remark}." if lead.origin is Origin.SIMULATED else f"NOT THE VENUES: {remark}.")
     if frame.loading:
         parts.append(f"Still being loaded and not in the sums: {', '.join(frame.loading)}.")
     behind = [s for s in frame.statuses if s.progress < 1]

@@ -306,6 +306,8 @@ async def live(settings: Settings, cache: Cache, history: History, shard: Shard)
     """Make the live source of the settings; its connections are closed afterwards."""
     venues = make_venues(settings.venues, settings.exchange_base)
     source = LiveSource(venues, history, cache.journal, wanted=settings.markets, days=settings.days, shard=shard)
+    if settings.exchange_base is not None:
+        source.description += f"; {settings.exchange_base} stands in for them"
     try:
         yield source
     finally:
