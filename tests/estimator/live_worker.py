@@ -17,9 +17,10 @@ from estimator.cache.journal import Entry
 from estimator.exchanges.binance import Binance
 from estimator.exchanges.bybit import Bybit
 from estimator.exchanges.venue import Exchange
+from estimator.follow import follow
 from estimator.history import History
 from estimator.live import LiveSource, Pace
-from estimator.worker import follow, recording
+from estimator.worker import recording
 from tests.venues.harness import IMPATIENT
 
 PACE = Pace(

@@ -26,12 +26,13 @@ from estimator.exchanges.binance import Binance
 from estimator.exchanges.bybit import Bybit
 from estimator.exchanges.hyperliquid import Hyperliquid
 from estimator.exchanges.okx import Okx
+from estimator.follow import follow
 from estimator.history import History
 from estimator.live import LiveSource, Pace, make_venues
 from estimator.model.steps import STEP_MS
 from estimator.pipeline import MarketFollower
 from estimator.redis_server import BundledServer
-from estimator.worker import follow, recording
+from estimator.worker import recording
 from tests.estimator.test_pipeline import Stored, assert_same_bits, read
 from tests.venues.feed import Feed, FeedMarket
 from tests.venues.harness import IMPATIENT, NOW

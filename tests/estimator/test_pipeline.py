@@ -26,12 +26,12 @@ from estimator.exchanges import recorded
 from estimator.exchanges.base import MarketHistory, MarketUpdate, Source
 from estimator.exchanges.recorded import RecordedSource
 from estimator.exchanges.simulated import SimulatedSource
+from estimator.follow import follow
 from estimator.model.grid import LEVELS, TIER_NAMES, fit_bins
 from estimator.model.series import level_mask
 from estimator.model.steps import STEP_MS, build_steps
 from estimator.pipeline import MarketFollower, candles_of, liquidations_of
 from estimator.redis_server import BundledServer
-from estimator.worker import follow
 
 MARKET_DATA = Path(os.environ.get("LIQHEAT_MARKET_DATA", Path(__file__).parents[3] / "shared" / "market"))
 MIDNIGHT: Final = 20_400 * DAY_MS
