@@ -26,6 +26,11 @@ PRICES: Final = {"BTC": 60_000.0, "ETH": 3_000.0, "SOL": 150.0, "XRP": 0.6}
 PRINTS_PER_MINUTE: Final = 1.5
 
 
+def first_price(coin: str) -> float:
+    """Price of a coin when the feed begins; made up from its name where it is none of `PRICES`."""
+    return PRICES.get(coin) or 2.0 + zlib.crc32(coin.encode()) % 500
+
+
 @dataclass(frozen=True)
 class FeedMarket:
     """One coin on one venue. Quantities in base coin."""
@@ -44,7 +49,7 @@ class FeedMarket:
         """Prices, shape (minutes, STEPS + 1): the open and the price after each step; shared by the venues."""
         moves = self._random("path", shared=True).normal(0.0, 4e-4, self.minutes * STEPS)
         log_price = np.concatenate([[0.0], np.cumsum(moves - 0.002 * np.cumsum(moves) / len(moves))])
-        price = np.round(PRICES[self.coin] * np.exp(log_price), 4)
+        price = np.round(first_price(self.coin) * np.exp(log_price), 4)
         starts = np.arange(self.minutes)[:, None] * STEPS
         steps: Float64Array = price[starts + np.arange(STEPS + 1)[None, :]]
         return steps
@@ -53,14 +58,14 @@ class FeedMarket:
     def volumes(self) -> Float64Array:
         """Volume and taker-buy volume by step, shape (2, minutes, STEPS)."""
         random = self._random("volume")
-        volume = np.round(random.gamma(2.0, 3e5 / PRICES[self.coin], (self.minutes, STEPS)), 3)
+        volume = np.round(random.gamma(2.0, 3e5 / first_price(self.coin), (self.minutes, STEPS)), 3)
         return np.stack([volume, np.round(volume * random.uniform(0.3, 0.7, volume.shape), 3)])
 
     @cached_property
     def levels(self) -> Float64Array:
         """Open interest and account ratio by minute, shape (2, minutes)."""
         random = self._random("levels")
-        open_interest = 2e9 / PRICES[self.coin] * np.exp(np.cumsum(random.normal(0, 3e-4, self.minutes)))
+        open_interest = 2e9 / first_price(self.coin) * np.exp(np.cumsum(random.normal(0, 3e-4, self.minutes)))
         ratio = np.exp(0.3 + np.cumsum(random.normal(0, 1e-3, self.minutes)))
         return np.stack([np.round(open_interest, 3), np.round(ratio, 4)])
 
