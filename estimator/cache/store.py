@@ -16,6 +16,7 @@ import polars as pl
 
 from estimator.cache import codec, prints, tiles
 from estimator.cache.connection import Connection
+from estimator.cache.health import WorkerHealth, of_one_crew
 from estimator.cache.journal import JOURNAL, Journal
 from estimator.cache.memory import Kept, TileMemory
 from estimator.cache.status import MarketStatus, Progress
@@ -29,6 +30,7 @@ PREFIX: Final = "liqheat:v1"
 _STATUSES: Final = f"{PREFIX}:statuses"
 _PROGRESS: Final = f"{PREFIX}:progress"
 _EPOCH: Final = f"{PREFIX}:epoch"
+_HEALTH: Final = f"{PREFIX}:health"
 _CHANNEL: Final = f"{PREFIX}:updates"
 _VIEW: Final = f"{PREFIX}:view:"
 _LOCK: Final = f"{PREFIX}:lock:"
@@ -111,6 +113,14 @@ class Cache:
         with self._connection.translated():
             self._redis.set(_PROGRESS, json.dumps({"done": done, "text": text}), ex=self.ttl_s)
 
+    def put_health(self, health: WorkerHealth) -> None:
+        """Say how a worker is doing, in place of what it said before."""
+        with self._connection.translated():
+            pipe = self._redis.pipeline()
+            pipe.hset(_HEALTH, f"{health.shard}/{health.shards}", health.to_json())
+            pipe.expire(_HEALTH, self.ttl_s)
+            pipe.execute()
+
     def put_columns(self, market_id: str, level: int, grid: LiquidationGrid) -> None:
         """Add closed columns; those already stored are kept as they are, whatever `grid` says.
 
@@ -192,6 +202,12 @@ class Cache:
         with self._connection.translated():
             payload = self._redis.get(_PROGRESS)
         return None if payload is None else _parse_progress(payload)
+
+    def get_health(self) -> list[WorkerHealth]:
+        """Return what each worker last said of itself, by shard; `time_ms` tells whether it still does."""
+        with self._connection.translated():
+            stored = self._redis.hgetall(_HEALTH)
+        return of_one_crew([WorkerHealth.from_json(f"{_HEALTH} {w.decode()}", p) for w, p in stored.items()])
 
     def get_columns(
         self, market_id: str, level: int, start_ms: int, end_ms: int, *, tiers: bool = False

@@ -24,7 +24,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from estimator.cache import Cache, MarketStatus, Progress, codec
+from estimator.cache import (
+    Cache,
+    MarketStatus,
+    Progress,
+    RecorderHealth,
+    Rejected,
+    StreamHealth,
+    VenueHealth,
+    WorkerHealth,
+    codec,
+)
 from estimator.domain import LIQUIDATIONS, TIME, Gap, Liquidation, Origin, Side
 from estimator.errors import CacheError, CacheUnavailable, CorruptEntry, InputError, ParameterError, SettingsError
 from estimator.model.grid import BIN_WIDTH, LEVELS, TIER_NAMES, LiquidationGrid
@@ -43,6 +53,16 @@ STATUS = MarketStatus(
     interval_ms=STEP, first_ms=T0 + STEP, last_ms=T0 + 96 * STEP, provisional_until_ms=T0,
     open_interest_base=1e5, long_short_ratio=None, funding_rate=1e-4,
     gaps=(Gap(T0, T0 + STEP, "candles"),), preset="balanced", progress=1.0, version=3,
+)  # fmt: skip
+
+VENUE = VenueHealth(
+    name="okx", markets=2, problem=None, streams=(StreamHealth("candles", True, T0, 1),),
+    gaps=(Gap(T0 - 5000, T0, "candles"),), errors={"RateLimited": 2},
+    rejected=(Rejected("open_interest", "sudden jump", 3),),
+)  # fmt: skip
+HEALTH = WorkerHealth(
+    time_ms=T0, started_ms=T0 - 60_000, shard=0, shards=1, markets=2, rss_bytes=1 << 28, loop_delay_ms=1.5,
+    venues=(VENUE,), recorder=RecorderHealth(7, 900, T0 - 2000, 10, 1, 0, "disk full", False, 4),
 )  # fmt: skip
 
 
@@ -331,6 +351,24 @@ class CacheContract:
         assert cache.get_progress() == Progress(0.25, "history of BTC")
 
     # prints
+
+    def test_a_worker_says_how_it_is_doing(self, cache: Cache) -> None:
+        assert cache.get_health() == []
+        cache.put_health(HEALTH)
+        later = replace(HEALTH, time_ms=T0 + 3000, recorder=None, venues=())
+        cache.put_health(later)
+        assert cache.get_health() == [later]
+
+    def test_workers_of_an_earlier_number_are_not_told_of(self, cache: Cache) -> None:
+        second = replace(HEALTH, shard=1, shards=2, time_ms=T0 + 3000)
+        for record in (HEALTH, second, replace(HEALTH, shards=2, time_ms=T0 + 2000)):
+            cache.put_health(record)
+        assert [(r.shard, r.shards) for r in cache.get_health()] == [(0, 2), (1, 2)]
+
+    def test_a_damaged_record_of_health_is_named(self, cache: Cache, raw: Any) -> None:
+        raw.hset("liqheat:v1:health", "0/1", b'{"time_ms": 1}')
+        with pytest.raises(CorruptEntry, match="liqheat:v1:health 0/1"):
+            cache.get_health()
 
     def test_prints_are_complete_and_in_order_of_time(self, cache: Cache) -> None:
         cache.put_status(STATUS)
