@@ -15,9 +15,9 @@ Facts that matter here (endpoints and units as Binance documents them):
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Unpack
 
 import polars as pl
 
@@ -56,8 +56,8 @@ from estimator.exchanges.binance_payloads import (
     parse_ratio,
     rule_brackets,
 )
+from estimator.exchanges.connected import ConnectedVenue, Connection
 from estimator.exchanges.edge import (
-    Health,
     MovingCandles,
     Recent,
     between,
@@ -69,7 +69,6 @@ from estimator.exchanges.edge import (
     readable,
 )
 from estimator.exchanges.frames import usd_to_base
-from estimator.exchanges.live import Levels
 from estimator.exchanges.venue import (
     BracketTable,
     Capabilities,
@@ -79,7 +78,7 @@ from estimator.exchanges.venue import (
     OrderBook,
     RateLimit,
 )
-from estimator.exchanges.wire import Patience, Wire, all_pages, merged, together, windows
+from estimator.exchanges.wire import Wire, all_pages, merged, together, windows
 
 CAPABILITIES: Final = Capabilities(
     candles=Depth(MINUTE_MS, None, 499),  # a page of up to 499 rows costs least per row
@@ -112,47 +111,19 @@ _CANDLE_SILENCE_S: Final = 30.0
 _LIQUIDATION_SILENCE_S: Final = 300.0  # of all markets together
 
 
-class Binance:
-    """Binance through ccxt; see `estimator.exchanges.venue.Exchange`.
-
-    Parameters
-    ----------
-    exchange_base : str, optional
-        As in `Wire`.
-    patience : Patience, optional
-    throttle : bool
-        As in `Wire`.
-    clock : callable, optional
-        As in `Wire`.
-    """
+class Binance(ConnectedVenue):
+    """Binance through ccxt; parameters as in `ConnectedVenue`."""
 
     name: str = "binance"
     capabilities: Capabilities = CAPABILITIES
 
-    def __init__(
-        self,
-        *,
-        exchange_base: str | None = None,
-        patience: Patience | None = None,
-        throttle: bool = True,
-        clock: Callable[[], int] | None = None,
-    ) -> None:
-        self.health = Health()
-        self._wires = {
-            contract: Wire(
-                family.client,
-                self.health,
-                exchange_base=exchange_base,
-                concurrent=8,
-                limits=CAPABILITIES.limits,
-                patience=patience,
-                throttle=throttle,
-                clock=clock,
-            )
+    def __init__(self, **connection: Unpack[Connection]) -> None:
+        super().__init__(**connection)
+        self._by_contract = {
+            contract: self._connect(family.client, CAPABILITIES.limits, concurrent=8)
             for contract, family in FAMILIES.items()
         }
         self._listed: dict[ContractType, dict[str, MarketListing]] = {}
-        self._levels = Levels(self.health)
 
     async def fetch_markets(self) -> list[MarketListing]:
         """List the perpetual futures of both families, largest volume first."""
@@ -165,7 +136,7 @@ class Binance:
         return sorted(found, key=lambda listing: -(listing.volume_usd or 0.0))
 
     async def _list(self, family: Family) -> dict[str, MarketListing]:
-        wire = self._wires[family.contract]
+        wire = self._by_contract[family.contract]
         calls = (f"{family.public}Get{what}" for what in ("ExchangeInfo", "Ticker24hr", "FundingInfo"))
         info, tickers, funding = await together([wire.call(call) for call in calls])
         listed = parse_listings(info, tickers, funding, family, self.health)
@@ -228,7 +199,7 @@ class Binance:
         """Turn contracts of so many USD into base coin, at the close of each stamp."""
         first, last = (int(t) for t in contracts["time"].dt.epoch("ms").to_numpy()[[0, -1]])
         payloads = await self._klines(market, "Klines", "5m", PERIOD_MS, first - PERIOD_MS, last + 1)
-        now_ms = self._wires["inverse"].now_ms()
+        now_ms = self._by_contract["inverse"].now_ms()
         candles = plausible_candles(
             pl.concat([parse_candles(p, INVERSE, now_ms) for p in payloads]), now_ms, self.health
         )
@@ -392,11 +363,7 @@ class Binance:
         return found
 
     def _of(self, market: Market) -> tuple[Family, Wire]:
-        return FAMILIES[market.contract], self._wires[market.contract]
-
-    async def close(self) -> None:
-        """Close every connection."""
-        await asyncio.gather(*(wire.close() for wire in self._wires.values()))
+        return FAMILIES[market.contract], self._by_contract[market.contract]
 
 
 def _by_family(markets: Iterable[Market]) -> list[list[Market]]:

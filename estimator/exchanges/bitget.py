@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Any, Final
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any, Final, Unpack
 
 import polars as pl
 
@@ -36,14 +36,13 @@ from estimator.exchanges.bitget_payloads import (
     parse_open_interest_now,
     parse_order_book,
 )
-from estimator.exchanges.edge import Health, between, frame, plausible_candles, plausible_observations
+from estimator.exchanges.connected import ConnectedVenue, Connection
+from estimator.exchanges.edge import between, frame, plausible_candles, plausible_observations
 from estimator.exchanges.listings import Listings, largest_first
-from estimator.exchanges.live import Levels
 from estimator.exchanges.moving import Stream, Tick, follow_candles, follow_prints
 from estimator.exchanges.paging import Page, paged
 from estimator.exchanges.prints import prints_frame
 from estimator.exchanges.venue import BracketTable, Capabilities, FundingRate, MarketListing, OrderBook
-from estimator.exchanges.wire import Patience, Wire
 
 _RECENT_PAGE: Final = 1000 * MINUTE_MS
 _HISTORY_PAGE: Final = 200 * MINUTE_MS
@@ -58,38 +57,16 @@ _SILENCE_S: Final = 60.0
 _PULSE: Final = {"instType": "usdt-futures", "topic": "kline", "symbol": "BTCUSDT", "interval": "1m"}
 
 
-class Bitget:
-    """Bitget over REST and WebSocket; see `estimator.exchanges.venue.Exchange`.
-
-    Parameters
-    ----------
-    exchange_base, patience, throttle, clock : optional
-        As in `Wire`.
-    """
+class Bitget(ConnectedVenue):
+    """Bitget over REST and WebSocket; parameters as in `ConnectedVenue`."""
 
     name: str = NAME
     capabilities: Capabilities = CAPABILITIES
 
-    def __init__(
-        self,
-        *,
-        exchange_base: str | None = None,
-        patience: Patience | None = None,
-        throttle: bool = True,
-        clock: Callable[[], int] | None = None,
-    ) -> None:
-        self.health = Health()
-        self._wire = Wire(
-            "bitget",
-            self.health,
-            exchange_base=exchange_base,
-            limits=CAPABILITIES.limits,
-            patience=patience,
-            throttle=throttle,
-            clock=clock,
-        )
+    def __init__(self, **connection: Unpack[Connection]) -> None:
+        super().__init__(**connection)
+        self._wire = self._connect(NAME, CAPABILITIES.limits)
         self._listings = Listings(NAME, self._load)
-        self._levels = Levels(self.health)
 
     async def fetch_markets(self) -> list[MarketListing]:
         """List the perpetual futures that trade now, largest first."""
@@ -250,7 +227,3 @@ class Bitget:
             return isinstance(arg, dict) and arg.get(key) in values and message.get("event") != "subscribe"
 
         return Stream(name, subscribe, accepts, lambda message: message.get("event") == "error", _SILENCE_S)
-
-    async def close(self) -> None:
-        """Close every connection."""
-        await self._wire.close()

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, Unpack
 
 import polars as pl
 
@@ -42,8 +42,8 @@ from estimator.exchanges.bybit_payloads import (
     parse_opens,
     parse_order_book,
 )
+from estimator.exchanges.connected import ConnectedVenue, Connection
 from estimator.exchanges.edge import (
-    Health,
     MovingCandles,
     Recent,
     between,
@@ -54,7 +54,7 @@ from estimator.exchanges.edge import (
     plausible_observations,
     readable,
 )
-from estimator.exchanges.live import Levels, subscribing
+from estimator.exchanges.live import subscribing
 from estimator.exchanges.venue import (
     BracketTable,
     Capabilities,
@@ -64,7 +64,7 @@ from estimator.exchanges.venue import (
     OrderBook,
     RateLimit,
 )
-from estimator.exchanges.wire import Patience, Wire, all_pages, merged, windows
+from estimator.exchanges.wire import Wire, all_pages, merged, windows
 
 _Read = TypeVar("_Read")
 
@@ -98,44 +98,17 @@ CAPABILITIES: Final = Capabilities(
 )
 
 
-class Bybit:
-    """Bybit's linear and inverse perpetual futures; an `estimator.exchanges.venue.Exchange`.
-
-    Parameters
-    ----------
-    exchange_base : str, optional
-        Address of a server that stands for the venue, as in `Wire`.
-    patience : Patience, optional
-    timeout_s : float
-        Of one request. [s]
-    throttle, clock
-        As in `Wire`.
-    """
+class Bybit(ConnectedVenue):
+    """Bybit's linear and inverse perpetual futures; parameters as in `ConnectedVenue`."""
 
     name = "bybit"
     capabilities = CAPABILITIES
 
-    def __init__(
-        self,
-        *,
-        exchange_base: str | None = None,
-        patience: Patience | None = None,
-        timeout_s: float = 10.0,
-        throttle: bool = True,
-        clock: Callable[[], int] | None = None,
-    ) -> None:
-        self.health = Health()
-        self._levels = Levels(self.health)
-        options: dict[str, Any] = {
-            "exchange_base": exchange_base,
-            "patience": patience,
-            "timeout_s": timeout_s,
-            "throttle": throttle,
-            "clock": clock,
-        }
-        self._wire = Wire("bybit", self.health, concurrent=_LIMIT.concurrent, limits=CAPABILITIES.limits, **options)
+    def __init__(self, **connection: Unpack[Connection]) -> None:
+        super().__init__(**connection)
+        self._wire = self._connect("bybit", CAPABILITIES.limits, concurrent=_LIMIT.concurrent)
         # A client of its own, so that prints and candles do not share a socket: one hung up leaves the other alone.
-        self._prints_wire = Wire("bybit", self.health, **options)
+        self._prints_wire = self._connect("bybit")
 
     async def fetch_markets(self) -> list[MarketListing]:
         """List the perpetual futures that trade now, largest first."""
@@ -333,10 +306,6 @@ class Bybit:
                     continue
                 for item in readable(partial(parse, market), message, self.health) or ():
                     yield item
-
-    async def close(self) -> None:
-        """Close every connection."""
-        await asyncio.gather(self._wire.close(), self._prints_wire.close())
 
 
 def _is_of(topics: frozenset[str], message: Any) -> bool:

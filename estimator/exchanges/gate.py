@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 import polars as pl
 
@@ -19,7 +19,8 @@ from estimator.domain import (
     Market,
     Observation,
 )
-from estimator.exchanges.edge import Health, number, plausible_candles, plausible_observations
+from estimator.exchanges.connected import ConnectedVenue, Connection
+from estimator.exchanges.edge import number, plausible_candles, plausible_observations
 from estimator.exchanges.gate_payloads import (
     CAPABILITIES,
     LIQUIDATION_TOTALS,
@@ -42,12 +43,10 @@ from estimator.exchanges.gate_payloads import (
     parse_ticker,
 )
 from estimator.exchanges.listings import Listings, largest_first
-from estimator.exchanges.live import Levels
 from estimator.exchanges.moving import Stream, Tick, follow_candles, follow_prints
 from estimator.exchanges.paging import paged
 from estimator.exchanges.prints import prints_frame
 from estimator.exchanges.venue import BracketTable, Capabilities, FundingRate, MarketListing, OrderBook
-from estimator.exchanges.wire import Patience, Wire
 
 _SETTLED_IN: Final = ("usdt", "btc")
 _BOOK_LEVELS: Final = 300
@@ -56,38 +55,16 @@ _PULSE_CHANNEL: Final = "futures.candlesticks"
 _PULSE: Final = {"usdt": "BTC_USDT", "btc": "BTC_USD"}  # by settlement
 
 
-class Gate:
-    """Gate over REST and WebSocket; see `estimator.exchanges.venue.Exchange`.
-
-    Parameters
-    ----------
-    exchange_base, patience, throttle, clock : optional
-        As in `Wire`.
-    """
+class Gate(ConnectedVenue):
+    """Gate over REST and WebSocket; parameters as in `ConnectedVenue`."""
 
     name: str = NAME
     capabilities: Capabilities = CAPABILITIES
 
-    def __init__(
-        self,
-        *,
-        exchange_base: str | None = None,
-        patience: Patience | None = None,
-        throttle: bool = True,
-        clock: Callable[[], int] | None = None,
-    ) -> None:
-        self.health = Health()
-        self._wire = Wire(
-            "gate",
-            self.health,
-            exchange_base=exchange_base,
-            limits=CAPABILITIES.limits,
-            patience=patience,
-            throttle=throttle,
-            clock=clock,
-        )
+    def __init__(self, **connection: Unpack[Connection]) -> None:
+        super().__init__(**connection)
+        self._wire = self._connect(NAME, CAPABILITIES.limits)
         self._listings = Listings(NAME, self._load)
-        self._levels = Levels(self.health)
 
     async def fetch_markets(self) -> list[MarketListing]:
         """List the perpetual futures that trade now, largest first."""
@@ -264,10 +241,6 @@ class Gate:
             return message.get("event") == "update" or bool(message.get("error"))
 
         return Stream(name, subscribe, accepts, lambda message: bool(message.get("error")), _SILENCE_S)
-
-    async def close(self) -> None:
-        """Close every connection."""
-        await self._wire.close()
 
 
 def _settle(market: Market) -> str:

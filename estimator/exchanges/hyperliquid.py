@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Any, Final
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any, Final, Unpack
 
 import polars as pl
 
@@ -19,7 +19,8 @@ from estimator.domain import (
     Market,
     Observation,
 )
-from estimator.exchanges.edge import Health, frame, plausible_candles, plausible_observations
+from estimator.exchanges.connected import ConnectedVenue, Connection
+from estimator.exchanges.edge import frame, plausible_candles, plausible_observations
 from estimator.exchanges.hyperliquid_payloads import (
     CANDLES_KEPT,
     CAPABILITIES,
@@ -35,47 +36,23 @@ from estimator.exchanges.hyperliquid_payloads import (
     parse_order_book,
 )
 from estimator.exchanges.listings import Listings, largest_first
-from estimator.exchanges.live import Levels
 from estimator.exchanges.moving import Stream, Tick, follow_candles
 from estimator.exchanges.paging import paged
 from estimator.exchanges.venue import BracketTable, Capabilities, FundingRate, MarketListing, OrderBook
-from estimator.exchanges.wire import Patience, Wire
 
 _FRESH_MS: Final = 2_000
 
 
-class Hyperliquid:
-    """Hyperliquid over REST and WebSocket; see `estimator.exchanges.venue.Exchange`.
-
-    Parameters
-    ----------
-    exchange_base, patience, throttle, clock : optional
-        As in `Wire`.
-    """
+class Hyperliquid(ConnectedVenue):
+    """Hyperliquid over REST and WebSocket; parameters as in `ConnectedVenue`."""
 
     name: str = NAME
     capabilities: Capabilities = CAPABILITIES
 
-    def __init__(
-        self,
-        *,
-        exchange_base: str | None = None,
-        patience: Patience | None = None,
-        throttle: bool = True,
-        clock: Callable[[], int] | None = None,
-    ) -> None:
-        self.health = Health()
-        self._wire = Wire(
-            "hyperliquid",
-            self.health,
-            exchange_base=exchange_base,
-            limits=CAPABILITIES.limits,
-            patience=patience,
-            throttle=throttle,
-            clock=clock,
-        )
+    def __init__(self, **connection: Unpack[Connection]) -> None:
+        super().__init__(**connection)
+        self._wire = self._connect(NAME, CAPABILITIES.limits)
         self._listings = Listings(NAME, self._load)
-        self._levels = Levels(self.health)
         self._asking = asyncio.Lock()
         self._seen: tuple[int, Any] = (0, None)
 
@@ -194,7 +171,3 @@ class Hyperliquid:
         nothing: tuple[tuple[Market, Liquidation], ...] = ()
         for found in nothing:
             yield found
-
-    async def close(self) -> None:
-        """Close every connection."""
-        await self._wire.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 import polars as pl
 
@@ -23,8 +23,8 @@ from estimator.domain import (
     Observation,
 )
 from estimator.errors import UnknownMarket
+from estimator.exchanges.connected import ConnectedVenue, Connection
 from estimator.exchanges.edge import (
-    Health,
     MovingCandles,
     Recent,
     between,
@@ -34,7 +34,7 @@ from estimator.exchanges.edge import (
     plausible_observations,
     readable,
 )
-from estimator.exchanges.live import Levels, subscribing
+from estimator.exchanges.live import subscribing
 from estimator.exchanges.okx_payloads import (
     MARK_CANDLES,
     family,
@@ -62,7 +62,7 @@ from estimator.exchanges.venue import (
     OrderBook,
     RateLimit,
 )
-from estimator.exchanges.wire import Patience, Wire, all_pages, together, windows
+from estimator.exchanges.wire import all_pages, together, windows
 
 _Read = Callable[[int, int], Awaitable[pl.DataFrame]]
 _Schema = dict[str, pl.DataType]
@@ -106,35 +106,15 @@ CAPABILITIES: Final = Capabilities(
 )
 
 
-class Okx:
-    """OKX's linear and inverse perpetual swaps; an `estimator.exchanges.venue.Exchange`.
-
-    Parameters
-    ----------
-    exchange_base : str, optional
-        Address of a server that stands for the venue, as in `Wire`.
-    patience : Patience, optional
-    throttle, clock
-        As in `Wire`.
-    """
+class Okx(ConnectedVenue):
+    """OKX's linear and inverse perpetual swaps; parameters as in `ConnectedVenue`."""
 
     name: str = "okx"
     capabilities: Capabilities = CAPABILITIES
 
-    def __init__(
-        self,
-        *,
-        exchange_base: str | None = None,
-        patience: Patience | None = None,
-        throttle: bool = True,
-        clock: Callable[[], int] | None = None,
-    ) -> None:
-        self.health = Health()
-        # ccxt knows the weights of these endpoints and spaces requests by them.
-        self._wire = Wire(
-            "okx", self.health, exchange_base=exchange_base, patience=patience, throttle=throttle, clock=clock
-        )
-        self._levels = Levels(self.health)
+    def __init__(self, **connection: Unpack[Connection]) -> None:
+        super().__init__(**connection)
+        self._wire = self._connect("okx")  # ccxt knows the weights of these endpoints and spaces requests by them
         self._listing = asyncio.Lock()
         self._sizes: dict[str, float] = {}
 
@@ -335,10 +315,6 @@ class Okx:
         if markets and not listed:
             raise UnknownMarket(f"not listed: {', '.join(market.id for market in markets)}")
         return listed
-
-    async def close(self) -> None:
-        """Close every connection."""
-        await self._wire.close()
 
 
 def _of_channel(*channels: str) -> Callable[[Any], bool]:

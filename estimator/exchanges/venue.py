@@ -67,6 +67,10 @@ class Capabilities:
         Rate limit by group of endpoints.
     notes : tuple of str
         Known faults and oddities, in words.
+    bulk_open_interest, bulk_funding : bool
+        Whether the value now of all markets takes a few requests, not one a market.
+    past_liquidations_ms : int, optional
+        How far back prints can be fetched that are told from those of the stream; None where they cannot. [ms]
     """
 
     candles: Depth
@@ -82,6 +86,9 @@ class Capabilities:
     order_book: bool
     limits: dict[str, RateLimit]
     notes: tuple[str, ...] = ()
+    bulk_open_interest: bool = False
+    bulk_funding: bool = False
+    past_liquidations_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +185,18 @@ class Exchange(Protocol):
         """Return open interest now. [base coin]"""
         ...
 
+    async def fetch_open_interests_now(self, markets: Sequence[Market]) -> dict[str, Observation]:
+        """Return open interest now of many markets, by market id; one without a value that can be is absent.
+
+        [base coin] A few requests where `capabilities.bulk_open_interest`, else one a market within the limits.
+        Raises only where nothing could be asked at all.
+        """
+        ...
+
+    async def fetch_funding_rates_now(self, markets: Sequence[Market]) -> dict[str, FundingRate]:
+        """Return the rates in force, by market id; as `fetch_open_interests_now`, with `capabilities.bulk_funding`."""
+        ...
+
     async def fetch_long_short_ratio(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:
         """Return `LONG_SHORT_RATIO` (accounts); empty where there is none."""
         ...
@@ -196,6 +215,13 @@ class Exchange(Protocol):
 
     async def fetch_order_book(self, market: Market, depth: int) -> OrderBook:
         """Return at least `depth` levels a side where the venue has them."""
+        ...
+
+    async def fetch_liquidations(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:
+        """Return past `LIQUIDATIONS`, of `capabilities.past_liquidations_ms` at most; empty where that is None.
+
+        A print is the same in time, side, price and quantity as in the stream; equal ones come as often as there.
+        """
         ...
 
     def watch_candles(self, markets: Sequence[Market]) -> AsyncIterator[tuple[Market, Candle, bool]]:

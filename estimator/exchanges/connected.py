@@ -1,0 +1,99 @@
+"""What the clients of all venues share: their connections, and asking about many markets."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import TypedDict, TypeVar, Unpack
+
+import polars as pl
+
+from estimator.domain import LIQUIDATIONS, Market, Observation
+from estimator.errors import SourceError
+from estimator.exchanges.edge import Health
+from estimator.exchanges.live import Levels
+from estimator.exchanges.venue import FundingRate, RateLimit
+from estimator.exchanges.wire import Patience, Wire
+
+_Value = TypeVar("_Value")
+
+
+class Connection(TypedDict, total=False):
+    """How a venue is reached; every entry as in `Wire`."""
+
+    exchange_base: str | None
+    patience: Patience | None
+    timeout_s: float
+    throttle: bool
+    clock: Callable[[], int] | None
+
+
+class ConnectedVenue(ABC):
+    """A venue and its connections; see `estimator.exchanges.venue.Exchange`.
+
+    Parameters
+    ----------
+    exchange_base, patience, timeout_s, throttle, clock : optional
+        As in `Wire`.
+    """
+
+    def __init__(self, **connection: Unpack[Connection]) -> None:
+        self.health = Health()
+        self._levels = Levels(self.health)
+        self._connection = connection
+        self._wires: list[Wire] = []
+
+    def _connect(self, exchange_id: str, limits: Mapping[str, RateLimit] | None = None, *, concurrent: int = 4) -> Wire:
+        """Make a connection that `close` closes."""
+        wire = Wire(exchange_id, self.health, limits=limits, concurrent=concurrent, **self._connection)
+        self._wires.append(wire)
+        return wire
+
+    @abstractmethod
+    async def fetch_open_interest_now(self, market: Market) -> Observation:
+        """Return open interest now. [base coin]"""
+
+    @abstractmethod
+    async def fetch_funding_rate_now(self, market: Market) -> FundingRate:
+        """Return the rate in force."""
+
+    async def fetch_open_interests_now(self, markets: Sequence[Market]) -> dict[str, Observation]:
+        """Return open interest now of many markets, by market id. [base coin]"""
+        return await answered(markets, self.fetch_open_interest_now)
+
+    async def fetch_funding_rates_now(self, markets: Sequence[Market]) -> dict[str, FundingRate]:
+        """Return the rates in force of many markets, by market id."""
+        return await answered(markets, self.fetch_funding_rate_now)
+
+    async def fetch_liquidations(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:  # noqa: ARG002
+        """Return an empty frame: the venue has no past prints that are told from those of its stream."""
+        return pl.DataFrame(schema=LIQUIDATIONS)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await asyncio.gather(*(wire.close() for wire in self._wires))
+
+
+async def answered(markets: Iterable[Market], ask: Callable[[Market], Awaitable[_Value]]) -> dict[str, _Value]:
+    """Ask about every market at once; those that fail are absent.
+
+    Raises
+    ------
+    SourceError
+        Where all of them fail: the first failure.
+    """
+    asked = list(markets)
+    answers = await asyncio.gather(*map(ask, asked), return_exceptions=True)
+    found: dict[str, _Value] = {}
+    failures: list[BaseException] = []
+    for market, answer in zip(asked, answers, strict=True):
+        if not isinstance(answer, BaseException):
+            found[market.id] = answer
+        elif isinstance(answer, SourceError):
+            failures.append(answer)
+        else:
+            raise answer
+    if failures and not found:
+        raise failures[0]
+    return found
