@@ -5,10 +5,16 @@ from __future__ import annotations
 import sys
 from typing import Final
 
-from tests.benchmarks import cache, kernel, server, start
+from tests.benchmarks import cache, follow, kernel, server, start
 from tests.benchmarks.report import machine
 
-PARTS: Final = {"kernel": kernel.measure, "cache": cache.measure, "start": start.measure, "server": server.measure}
+PARTS: Final = {
+    "kernel": kernel.measure,
+    "cache": cache.measure,
+    "start": start.measure,
+    "server": server.measure,
+    "follow": follow.measure,
+}
 
 
 def main(names: list[str]) -> int:

@@ -20,7 +20,8 @@ LIMIT_S: Final = 120.0
 CHART: Final = "/api/v1/chart?symbol=BTC&range=24h"
 
 
-def _children(pid: int) -> dict[str, int]:
+def children(pid: int) -> dict[str, int]:
+    """Process ids of what `liqheat run` started, by command."""
     listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return {Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")[-2].decode(): int(child) for child in listed}
 
@@ -68,9 +69,9 @@ def _watch(base: str, run: subprocess.Popen[bytes], began: float) -> Iterator[Re
                 raise TimeoutError(name)
             time.sleep(0.02)
         yield Result(name, time.perf_counter() - began, "s", target=target)
-    children = _children(run.pid)
-    yield Result("memory: worker after the start, nine markets", rss_mb(children["worker"]), "MB", target=400)
-    yield Result("memory: web after a chart", rss_mb(children["web"]), "MB", target=300)
+    started = children(run.pid)
+    yield Result("memory: worker after the start, nine markets", rss_mb(started["worker"]), "MB", target=400)
+    yield Result("memory: web after a chart", rss_mb(started["web"]), "MB", target=300)
 
 
 def _holds(reached: object, base: str) -> bool:
