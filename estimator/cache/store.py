@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 import polars as pl
 
 from estimator.cache import codec, prints, tiles
+from estimator.cache.choice import CHOICE, Choices
 from estimator.cache.connection import Connection
 from estimator.cache.health import WorkerHealth, of_one_crew
 from estimator.cache.journal import JOURNAL, Journal
@@ -22,7 +23,7 @@ from estimator.cache.memory import Kept, TileMemory
 from estimator.cache.status import MarketStatus, Progress
 from estimator.cache.tiles import TILE_COLUMNS, Tile
 from estimator.cache.viewers import SingleFlight, Updates
-from estimator.domain import LIQUIDATIONS, Liquidation
+from estimator.domain import LIQUIDATIONS, Liquidation, Origin
 from estimator.errors import CacheError, CorruptEntry
 from estimator.model.grid import LEVELS, LiquidationGrid
 
@@ -65,7 +66,7 @@ class Cache:
     def __init__(self, url: str, *, ttl_s: int = 259_200, lock_s: float = 15.0) -> None:
         self._connection = Connection(url)
         self._redis = self._connection.sync
-        self.journal = Journal(self._connection)
+        self.journal, self.choices = Journal(self._connection), Choices(self._connection)
         self.ttl_s, self._lock_s = ttl_s, lock_s
         self._memory = TileMemory(_MEMORY_BYTES)
         self._epoch: bytes | None = None
@@ -77,15 +78,22 @@ class Cache:
     # --- worker ---------------------------------------------------------------------------------------------------
 
     def clear_markets(self) -> None:
-        """Drop all but the journal and the streams of prints, and begin a new epoch: for the start of a worker."""
+        """Drop all but journal, choice and streams of prints, and begin a new epoch: for the start of a worker."""
         with self._connection.translated():
             found = self._redis.scan_iter(f"{PREFIX}:*", count=1000)
-            keys = [k for k in found if b":prints:" not in k and not k.startswith(JOURNAL.encode())]
+            kept = (JOURNAL.encode(), CHOICE.encode())
+            keys = [k for k in found if b":prints:" not in k and not k.startswith(kept)]
             for at in range(0, len(keys), 1000):
                 self._redis.unlink(*keys[at : at + 1000])
             # Last, so that no reader can file old tiles under the new epoch.
             self._redis.set(_EPOCH, secrets.token_hex(8), ex=self.ttl_s)
         self._renewed.clear()
+
+    def forget_simulated(self) -> None:
+        """Drop the prints of every simulated market: from now on the source is a real one."""
+        with self._connection.translated():
+            for key in self._redis.scan_iter(f"{PREFIX}:*:prints:{Origin.SIMULATED.value}:*", count=1000):
+                self._redis.unlink(key)
 
     def clear_market(self, market_id: str) -> None:
         """Drop the columns and the series of a market and begin a new epoch: its past is to be told anew."""
