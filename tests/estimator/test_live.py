@@ -34,7 +34,7 @@ from estimator.pipeline import MarketFollower
 from estimator.redis_server import BundledServer
 from estimator.worker import recording
 from tests.estimator.test_pipeline import Stored, assert_same_bits, read
-from tests.venues.feed import Feed, FeedMarket
+from tests.venues.feed import Feed
 from tests.venues.harness import IMPATIENT, NOW
 from tests.venues.server import VenueServer, running
 
@@ -45,21 +45,6 @@ DAYS = 1.0
 BTC = "BTC/USDT:USDT"
 FOR_EVER = 2**42
 KILLS = 4
-
-
-class SteppedMarket(FeedMarket):
-    """Open interest that changes right after each close only: when in a step one asks makes no difference."""
-
-    def open_interest(self, time_ms: int) -> float:
-        return super().open_interest(-(-time_ms // STEP_MS) * STEP_MS)
-
-
-class SteppedFeed(Feed):
-    def market(self, venue: str, coin: str) -> FeedMarket:
-        made = super().market(venue, coin)
-        if not isinstance(made, SteppedMarket):
-            made = self._markets[venue, coin] = SteppedMarket(venue, coin, made.start_ms, made.minutes)
-        return made
 
 
 @dataclass
@@ -139,7 +124,7 @@ def tell(servers: tuple[str, str], folder: Path, story: Callable[..., Awaitable[
     """Tell a story of one or two worlds before the same venues."""
 
     async def told() -> None:
-        async with running(SteppedFeed(NOW, days=2.0, coins=("BTC",))) as server:
+        async with running(Feed(NOW, days=2.0, coins=("BTC",), held=True)) as server:
             made = []
             for at, url in enumerate(servers[:worlds]):
                 with redis.Redis.from_url(url) as raw:

@@ -33,12 +33,18 @@ def first_price(coin: str) -> float:
 
 @dataclass(frozen=True)
 class FeedMarket:
-    """One coin on one venue. Quantities in base coin."""
+    """One coin on one venue. Quantities in base coin.
+
+    Where `held`, what is observed by asking changes only where it makes no difference when one asks: open interest
+    right after the close of each five minutes, ratio and funding never.
+    """
 
     venue: str
     coin: str
     start_ms: int
     minutes: int
+    prints_per_minute: float = PRINTS_PER_MINUTE
+    held: bool = False
 
     def _random(self, what: str, *, shared: bool = False) -> np.random.Generator:
         name = f"{'' if shared else self.venue}/{self.coin}/{what}"
@@ -103,15 +109,15 @@ class FeedMarket:
 
     def open_interest(self, time_ms: int) -> float:
         """Return open interest at a time. [base coin]"""
-        return float(self.levels[0, self.index(time_ms)])
+        return float(self.levels[0, self.index(-(-time_ms // OI_EVERY_MS) * OI_EVERY_MS if self.held else time_ms)])
 
     def long_short_ratio(self, time_ms: int) -> float:
         """Return accounts long per account short."""
-        return float(self.levels[1, self.index(time_ms)])
+        return float(self.levels[1, 0 if self.held else self.index(time_ms)])
 
     def funding_rate(self, time_ms: int) -> float:
         """Return the rate settled at, or forming for, the interval of a time."""
-        interval = time_ms // FUNDING_EVERY_MS
+        interval = 0 if self.held else time_ms // FUNDING_EVERY_MS
         return round(1e-4 * math.sin(interval + zlib.crc32(self.venue.encode()) % 7), 8)
 
     def prints(self, start_ms: int, end_ms: int) -> list[Liquidation]:
@@ -123,7 +129,7 @@ class FeedMarket:
 
     def _prints_of(self, minute: int) -> list[Liquidation]:
         random = np.random.default_rng([zlib.crc32(f"{self.venue}/{self.coin}/prints".encode()), minute])
-        times = np.sort(random.integers(0, MINUTE_MS, random.poisson(PRINTS_PER_MINUTE)))
+        times = np.sort(random.integers(0, MINUTE_MS, random.poisson(self.prints_per_minute)))
         made = []
         for offset in times.tolist():
             time_ms = self.start_ms + minute * MINUTE_MS + offset
@@ -168,11 +174,24 @@ class Feed:
         Where the clock stands; `advance` turns it and tells the listeners what happens.
     days_ahead : float
         How far the clock may be turned.
+    coins : tuple of str
+    prints_per_minute : float
+        Of each market, on average.
+    held : bool
+        As in `FeedMarket`.
     """
 
     def __init__(
-        self, now_ms: int, *, days: float = 2.0, days_ahead: float = 1.0, coins: tuple[str, ...] = ("BTC", "ETH")
+        self,
+        now_ms: int,
+        *,
+        days: float = 2.0,
+        days_ahead: float = 1.0,
+        coins: tuple[str, ...] = ("BTC", "ETH"),
+        prints_per_minute: float = PRINTS_PER_MINUTE,
+        held: bool = False,
     ) -> None:
+        self._kind = (prints_per_minute, held)
         self.now_ms = now_ms
         self.start_ms = (now_ms - int(days * DAY_MS)) // HOUR_MS * HOUR_MS
         self.coins = coins
@@ -187,7 +206,7 @@ class Feed:
             raise KeyError(coin)
         key = (venue, coin)
         if key not in self._markets:
-            self._markets[key] = FeedMarket(venue, coin, self.start_ms, self.minutes)
+            self._markets[key] = FeedMarket(venue, coin, self.start_ms, self.minutes, *self._kind)
         return self._markets[key]
 
     def candle_starts(self, since_ms: int, until_ms: int, *, step_ms: int = MINUTE_MS) -> list[int]:
