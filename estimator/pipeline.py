@@ -128,6 +128,7 @@ class MarketFollower:
     def backfill(self, history: MarketHistory) -> None:
         """Compute the past and publish every level of it."""
         self._interval_ms, self.progress = history.interval_ms, history.progress
+        self._announced = replace(self._announced, funding_interval_ms=history.funding_interval_ms)
         if history.progress < 1.0:
             self._kept = None  # what is to change is not kept
         steps, gaps = build_steps(
@@ -422,6 +423,8 @@ def announced(market: Market, rank: int, source: Source, preset: Preset) -> Mark
         preset=preset,
         progress=0.0,
         version=0,
+        maintenance_margin_rate=market.brackets[0].maintenance_margin_rate,
+        maintenance_fee_rate=market.maintenance_fee_rate,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -45,7 +45,8 @@ def append(client: Any, key: str, prints: Sequence[Liquidation]) -> None:
     if not prints:
         return
     first_ms = min(p.time_ms for p in prints)
-    tail, newest_ms = _range(client, key, f"{first_ms}-0", "+")
+    tail, newest_id = _range(client, key, f"{first_ms}-0", "+")
+    newest_ms = _id_ms(newest_id)
     oldest_ms = _oldest_ms(client, key)
     fresh = [r for r in _without(Counter(tail), map(_record, prints)) if _record_ms(r) >= oldest_ms]
     fresh.sort(key=_record_ms)
@@ -70,8 +71,26 @@ def read(client: Any, key: str, start_ms: int, end_ms: int, limit: int) -> pl.Da
     return frame.sort("time", maintain_order=True)
 
 
-def _range(client: Any, key: str, first: str, last: str) -> tuple[list[bytes], int]:
-    """Return the records between two ids, and the time of the last id (0 without any)."""
+def read_from(client: Any, key: str, start_ms: int) -> tuple[pl.DataFrame, bytes]:
+    """Return the prints since a time, and the id after which `read_after` goes on."""
+    records, last_id = _range(client, key, f"{max(start_ms, 0)}-0", "+")
+    frame = _frame(records).filter(pl.col("time").dt.epoch("ms") >= start_ms)
+    return frame.sort("time", maintain_order=True), last_id
+
+
+def read_after(client: Any, after: Mapping[str, bytes]) -> dict[str, tuple[pl.DataFrame, bytes]]:
+    """Return what streams have got since an id each, in the order in which it came, at most `_PAGE` prints of each."""
+    reply = client.xread(dict(after), count=_PAGE) if after else {}
+    pages = reply.items() if isinstance(reply, dict) else reply
+    found = {}
+    for key, entries in pages:
+        rows = entries[0] if entries and isinstance(entries[0], list) else entries
+        found[key.decode()] = _frame([fields[_FIELD] for _, fields in rows]), rows[-1][0]
+    return found
+
+
+def _range(client: Any, key: str, first: str, last: str) -> tuple[list[bytes], bytes]:
+    """Return the records between two ids, and the last id (``0-0`` without any)."""
     found, last_id = [], b"0-0"
     while True:
         n, page_end, joined = client.eval(_READ_PAGE, 1, key, first, last, _PAGE)
@@ -80,7 +99,7 @@ def _range(client: Any, key: str, first: str, last: str) -> tuple[list[bytes], i
         found.append(joined)
         last_id = page_end or last_id
         if n < _PAGE:
-            return _cut(b"".join(found)), _id_ms(last_id)
+            return _cut(b"".join(found)), last_id
         first = f"({last_id.decode()}"
 
 

@@ -47,6 +47,10 @@ class MarketStatus:
         Share of the backfill done, 0..1.
     version
         Grows with every publish.
+    funding_interval_ms
+        What `funding_rate` is a fraction per; None where the source does not say. [ms]
+    maintenance_margin_rate, maintenance_fee_rate
+        Of the market's first tier, which the levels use: rate, and fee counted in it; None before the market has any.
     """
 
     exchange: str
@@ -70,6 +74,9 @@ class MarketStatus:
     preset: str
     progress: float
     version: int
+    funding_interval_ms: int | None = None
+    maintenance_margin_rate: float | None = None
+    maintenance_fee_rate: float | None = None
 
     @property
     def id(self) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from hashlib import blake2b
 from typing import Any, Final, TypeVar
@@ -255,6 +255,20 @@ class Cache:
             if key is None:
                 return pl.DataFrame(schema=LIQUIDATIONS)
             return prints.read(self._redis, key, start_ms, end_ms, limit)
+
+    def get_liquidations_from(self, status: MarketStatus, start_ms: int) -> tuple[pl.DataFrame, bytes]:
+        """Return every print since a time, and a mark for `get_liquidations_after`."""
+        with self._connection.translated():
+            return prints.read_from(self._redis, _stream_key(status), start_ms)
+
+    def get_liquidations_after(
+        self, statuses: Iterable[MarketStatus], marks: Mapping[str, bytes]
+    ) -> dict[str, tuple[pl.DataFrame, bytes]]:
+        """Return what came since the marks of markets, by market id, with new marks; one call for all of them."""
+        ids = {_stream_key(s): s.id for s in statuses if s.id in marks}
+        with self._connection.translated():
+            news = prints.read_after(self._redis, {key: marks[market_id] for key, market_id in ids.items()})
+        return {ids[key]: new for key, new in news.items()}
 
     # --- web ------------------------------------------------------------------------------------------------------
 

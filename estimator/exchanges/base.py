@@ -35,6 +35,7 @@ class MarketHistory:
     """Everything a source knows of a market up to now, closed candles only; frames as in `estimator.domain`.
 
     `progress` is the share (0..1) of the past that is there; less than 1 where older parts are still being fetched.
+    `funding_interval_ms` is what the funding rate is a fraction per, None where the source does not say.
     """
 
     market: Market
@@ -46,6 +47,7 @@ class MarketHistory:
     liquidations: pl.DataFrame = field(default_factory=_empty(LIQUIDATIONS))
     gaps: tuple[Gap, ...] = ()
     progress: float = 1.0
+    funding_interval_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -274,6 +274,7 @@ def _build_history(market: Market, past: Stretch, venue: int) -> MarketHistory:
         long_short_ratio=pl.DataFrame({"time": _times(end_ms[five]), "long_short_ratio": rows[five, agents.RATIO]}),
         funding_rate=pl.DataFrame({"time": _times(end_ms[paid]), "funding_rate": rows[paid, agents.FUNDING]}),
         liquidations=_build_liquidations(past.prints[past.prints["venue"] == venue]),
+        funding_interval_ms=agents.FUNDING_INTERVAL_MS,
     )
 
 

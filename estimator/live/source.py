@@ -79,6 +79,7 @@ class LiveSource:
         self._loop = asyncio.get_running_loop()
         self._chosen: dict[str, list[Market]] = {}
         self._oldest: dict[str, int] = {}
+        self._funding_ms: dict[str, int | None] = {}
         self._deep: set[str] = set()
         self._failed: dict[str, str] = {}
         self._intake = Intake(self._venues, journal, self._pace, self._clock)
@@ -158,7 +159,7 @@ class LiveSource:
         complete = market.id in self._deep or share >= 1.0
         return MarketHistory(
             market, MINUTE_MS, candles.select(present), interest, ratio, funding, prints,
-            progress=1.0 if complete else min(share, 0.99),
+            progress=1.0 if complete else min(share, 0.99), funding_interval_ms=self._funding_ms.get(market.id),
         )  # fmt: skip
 
     # --- fetching -------------------------------------------------------------------------------------------------
@@ -175,6 +176,7 @@ class LiveSource:
             _LOG.warning("%s does not answer, it is tried again: %s", venue.name, self._failed[venue.name])
             return False
         self._failed.pop(venue.name, None)
+        self._funding_ms |= {one.market.id: one.funding_interval_ms for one in listings}
         index, count = self._shard
         chosen = self._wanted.choose(listings)
         self._chosen[venue.name] = [m for m in chosen if zlib.crc32(m.id.encode()) % count == index]

@@ -424,6 +424,23 @@ class CacheContract:
             cache.add_liquidations(BTC, make_prints([T0] * n))
             assert cache.get_liquidations(BTC, T0, T0).height == n
 
+    def test_a_mark_gives_what_came_since_late_prints_included(self, cache: Cache) -> None:
+        quiet = replace(STATUS, symbol="ETH/USDT:USDT")
+        for status in (STATUS, quiet):
+            cache.put_status(status)
+        cache.add_liquidations(BTC, make_prints([T0, T0 + 5, T0 + 5]))
+        (first, mark), (none, start) = (cache.get_liquidations_from(s, T0 + 1) for s in (STATUS, quiet))
+        assert (first.height, none.height) == (2, 0)
+        marks = {BTC: mark, quiet.id: start}
+        assert cache.get_liquidations_after([STATUS, quiet], marks) == {}
+        cache.add_liquidations(BTC, make_prints([T0 + 2, T0 + 7]))
+        cache.add_liquidations(quiet.id, make_prints([T0 + 3]))
+        news = cache.get_liquidations_after([STATUS, quiet], marks)
+        assert {i: new["time"].dt.epoch("ms").to_list() for i, (new, _) in news.items()} == {
+            BTC: [T0 + 2, T0 + 7], quiet.id: [T0 + 3],
+        }  # fmt: skip
+        assert cache.get_liquidations_after([STATUS, quiet], {i: m for i, (_, m) in news.items()}) == {}
+
     def test_forgotten_prints_can_be_told_anew(self, cache: Cache, raw: Any) -> None:
         cache.put_status(STATUS)
         cache.add_liquidations(BTC, make_prints([T0 + 5]))
