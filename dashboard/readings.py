@@ -43,13 +43,18 @@ def build_readings(frame: ChartFrame, shading: Shading, now: MapNow) -> dict[str
     }  # fmt: skip
 
 
+def source_words(status: MarketStatus) -> str:
+    """Say that a market is made up or old, and what the worker has to add; nothing where it is live and real."""
+    words = [_BANNERS[status.origin]]
+    remark = status.source.partition("; ")[2]  # why it is not live, who stands in for whom
+    if remark and status.origin is not Origin.RECORDED:
+        words.append(f"Shown because {remark}." if status.origin is Origin.SIMULATED else f"NOT THE VENUES: {remark}.")
+    return " ".join(w for w in words if w)
+
+
 def banner(frame: ChartFrame) -> str:
     """Say what nobody may miss: that data is made up or old, why, and what is not in the sums yet."""
-    lead = frame.statuses[0]
-    parts = [_BANNERS[lead.origin]]
-    remark = lead.source.partition("; ")[2]  # what the worker has to add: why it is not live, who stands in for whom
-    if remark and lead.origin is not Origin.RECORDED:
-        parts.append(f"Shown because {remark}." if lead.origin is Origin.SIMULATED else f"NOT THE VENUES: {remark}.")
+    parts = [source_words(frame.statuses[0])]
     if frame.loading:
         parts.append(f"Still being loaded and not in the sums: {', '.join(frame.loading)}.")
     behind = [s for s in frame.statuses if s.progress < 1]
