@@ -216,10 +216,7 @@ class ViewState:
             Naming the parameter, its value and what is accepted. A parameter nobody knows is an error too: a
             misspelled one would otherwise show something else than was asked for.
         """
-        given = _pairs(query)
-        for name in given.keys() - _READERS.keys() - set(also):
-            if not _FOREIGN.fullmatch(name):
-                raise ViewError(name[:40], given[name][:80], "no such parameter; known are " + ", ".join(_READERS))
+        given = read_parameters(query, (*_READERS, *also))
         known = {name: _READERS[name](name, value) for name, value in given.items() if name in _READERS}
         return cls(**{"symbol": default_symbol, **known})  # type: ignore[arg-type]
 
@@ -230,6 +227,21 @@ class ViewState:
             f.name for f in fields(self) if f.name == "symbol" or getattr(self, f.name) != getattr(default, f.name)
         )
         return "&".join(f"{name}={quote(_spell(getattr(self, name)), safe=',')}" for name in shown)
+
+
+def read_parameters(query: str | Mapping[str, str], known: Iterable[str]) -> dict[str, str]:
+    """Read a query string (with or without ``?``) whose parameters must be among the known.
+
+    Raises
+    ------
+    ViewError
+        If it is too long, or a parameter is given twice or not known.
+    """
+    given, names = _pairs(query), list(dict.fromkeys(known))
+    for name in given.keys() - set(names):
+        if not _FOREIGN.fullmatch(name):
+            raise ViewError(name[:40], given[name][:80], "no such parameter; known are " + ", ".join(names))
+    return given
 
 
 def _check_price(price: tuple[float, float] | None) -> None:

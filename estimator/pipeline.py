@@ -395,6 +395,7 @@ class MarketFollower:
             gaps=self._gaps,
             progress=self.progress,
             version=self._version,
+            has_prints=self._has_prints,
         )
         self._cache.put_status(status)
 

@@ -51,6 +51,8 @@ class MarketStatus:
         What `funding_rate` is a fraction per; None where the source does not say. [ms]
     maintenance_margin_rate, maintenance_fee_rate
         Of the market's first tier, which the levels use: rate, and fee counted in it; None before the market has any.
+    has_prints
+        Whether its source has told of any liquidation: without, nothing is known about them.
     """
 
     exchange: str
@@ -77,6 +79,7 @@ class MarketStatus:
     funding_interval_ms: int | None = None
     maintenance_margin_rate: float | None = None
     maintenance_fee_rate: float | None = None
+    has_prints: bool = False
 
     @property
     def id(self) -> str:

@@ -172,6 +172,7 @@ def sample_status(exchange: str, coin: str, rank: int, *, version: int = 1) -> M
         last_ms=LAST_MS, provisional_until_ms=LAST_MS - (COARSE_DAYS - 30) * DAY_MS,
         open_interest_base=float(series["open_interest"][-1]) * SHARES[exchange], long_short_ratio=1.7,
         funding_rate=1.2e-4, gaps=(GAP,) if exchange == "okx" else (), preset="balanced", progress=1.0, version=version,
+        funding_interval_ms=8 * HOUR_MS, maintenance_margin_rate=0.004, maintenance_fee_rate=0.0, has_prints=True,
     )  # fmt: skip
 
 
