@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import email.utils
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -53,12 +54,15 @@ class Patience:
         Scale and top of the exponential back-off, with full jitter. [s]
     obeyed_s : float
         A venue's "wait so long" up to this is waited for; a longer one is raised. [s]
+    silence_s : float
+        No stream that says nothing is waited for longer than this, whatever its venue allows. [s]
     """
 
     attempts: int = 5
     first_s: float = 0.5
     longest_s: float = 30.0
     obeyed_s: float = 60.0
+    silence_s: float = math.inf
 
 
 _answer: ContextVar[Answer | None] = ContextVar("_answer", default=None)
@@ -237,7 +241,7 @@ class Wire:
         RegionBlocked, UnknownMarket
             Where trying again is of no use.
         """
-        failures, seen_ms = 0, self.now_ms()
+        failures, seen_ms, silence_s = 0, self.now_ms(), min(silence_s, self.patience.silence_s)
         while True:
             tap = _Tap(accepts)
             self._taps.append(tap)

@@ -27,8 +27,9 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from estimator.domain import Liquidation, Side
 from tests.venues.faults import Fault, Faults
-from tests.venues.feed import STEP_MS, Event, Feed
+from tests.venues.feed import STEP_MS, CandleTick, Event, Feed, Print
 
 VENUES = ("binance", "bybit", "okx", "gate", "bitget", "hyperliquid")
 Json = Any
@@ -64,7 +65,7 @@ class Session:
     path: str
     subscriptions: set[str] = field(default_factory=set)
     notes: dict[str, Any] = field(default_factory=dict)
-    outgoing: asyncio.Queue[Json] = field(default_factory=asyncio.Queue)
+    outgoing: asyncio.Queue[Json | Print] = field(default_factory=asyncio.Queue)  # a print follows its messages
 
 
 class VenueWire(Protocol):
@@ -99,6 +100,8 @@ class VenueServer:
         Every request so far.
     sessions : list of Session
         The sockets open now.
+    delivered : dict
+        Prints that were sent whole to somebody who had subscribed, by venue, coin and ordinal.
     """
 
     def __init__(self, feed: Feed, wires: dict[str, VenueWire] | None = None) -> None:
@@ -107,6 +110,7 @@ class VenueServer:
         self.faults = {venue: Faults() for venue in self.wires}
         self.calls: list[Call] = []
         self.sessions: list[Session] = []
+        self.delivered: dict[tuple[str, str, int], Liquidation] = {}
         self.base = ""
         self._by_host = {host: wire for wire in self.wires.values() for host in wire.hosts}
         self._sockets: dict[Session, WebSocket] = {}
@@ -156,7 +160,7 @@ class VenueServer:
         session = Session(websocket.path_params["host"], "/" + websocket.path_params["path"])
         self.sessions.append(session)
         self._sockets[session] = websocket
-        sender = asyncio.create_task(_send(websocket, session))
+        sender = asyncio.create_task(self._send(websocket, session))
         with contextlib.suppress(WebSocketDisconnect, RuntimeError):
             while True:
                 for reply in wire.hear(session, _parsed(await websocket.receive_text()), self.feed):
@@ -174,8 +178,19 @@ class VenueServer:
             if wire.venue != event.market.venue or faults.silent:
                 continue
             messages = wire.push(session, event)
-            for message in faults.rewrite(messages) if faults.rewrite else messages:
+            sent = faults.rewrite(messages) if faults.rewrite else messages
+            for message in sent:
                 session.outgoing.put_nowait(message)
+            if isinstance(event, Print) and messages and all(any(m is one for one in sent) for m in messages):
+                session.outgoing.put_nowait(event)
+
+    async def _send(self, websocket: WebSocket, session: Session) -> None:
+        while True:
+            said = await session.outgoing.get()
+            if isinstance(said, Print):
+                self.delivered[said.market.venue, said.market.coin, said.ordinal] = said.liquidation
+            else:
+                await websocket.send_text(said if isinstance(said, str) else json.dumps(said))
 
     async def drop_sockets(self, venue: str) -> None:
         """Cut every socket of a venue."""
@@ -189,6 +204,15 @@ class VenueServer:
         async with asyncio.timeout(timeout_s):
             while self._subscriptions(venue) < count:  # noqa: ASYNC110 - no event of the server says so
                 await asyncio.sleep(0.005)
+
+    def hears(self, venue: str, coin: str, *, prints: bool) -> bool:
+        """Whether somebody would now be told of a candle, or a print, of a coin."""
+        market, now_ms = self.feed.market(venue, coin), self.feed.now_ms
+        candle = CandleTick(market, market.candle(now_ms - 1), closed=False, time_ms=now_ms)
+        price = market.price(now_ms - 1)
+        event = Print(market, Liquidation(now_ms, Side.LONG, price, 1.0, price), 0) if prints else candle
+        wire = self.wires[venue]
+        return any(wire.push(session, event) for session in self.sessions if self._by_host[session.host] is wire)
 
     def _subscriptions(self, venue: str) -> int:
         return sum(len(s.subscriptions) for s in self.sessions if self._by_host[s.host].venue == venue)
@@ -226,12 +250,6 @@ class _Quiet(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-async def _send(websocket: WebSocket, session: Session) -> None:
-    while True:
-        message = await session.outgoing.get()
-        await websocket.send_text(message if isinstance(message, str) else json.dumps(message))
 
 
 async def _cut(said: str) -> AsyncIterator[bytes]:
