@@ -16,6 +16,7 @@ from estimator.domain import BoolArray, Candle, Float32Array, Float64Array, Int6
 from estimator.errors import InputError, ParameterError
 from estimator.model.grid import DIFFUSE, TIER_NAMES, LiquidationGrid, tier_index
 from estimator.model.parameters import Parameters
+from estimator.model.resting import Resting
 from estimator.model.spread import build_kernels
 from estimator.model.step import CLOSE_BIN, FIRST_BIN, N_STEPS, Inputs, Output, Rules, State, run_steps, window_range
 from estimator.model.steps import STEP_MS, Steps, at_risk, build_steps
@@ -35,10 +36,6 @@ class PositionBook:
     parameters : Parameters
         Assumptions; buckets the market does not offer are cut.
 
-    Attributes
-    ----------
-    state : State
-        The arrays of the book, changed in place by `step` and `run`.
     """
 
     def __init__(self, market: Market, parameters: Parameters | None = None) -> None:
@@ -47,7 +44,7 @@ class PositionBook:
         self._kernels = build_kernels(market, self.parameters)
         self._rules = _rules(self.parameters, inverse=market.contract == "inverse")
         n_bucket = len(self.parameters.leverages)
-        self.state = State(
+        self._state: State | Resting = State(
             cells=np.zeros((2, n_bucket, self.parameters.n_bins)),
             scale=np.ones((2, n_bucket)),
             mass=np.zeros((2, n_bucket)),
@@ -55,6 +52,22 @@ class PositionBook:
             ints=np.zeros(3, dtype=np.int64),
             last_contracts=np.zeros(1),
         )
+
+    @property
+    def state(self) -> State:
+        """The arrays of the book, changed in place by `step` and `run`."""
+        if isinstance(self._state, Resting):
+            self._state = self._state.wake()
+        return self._state
+
+    @state.setter
+    def state(self, state: State) -> None:
+        self._state = state
+
+    def rest(self) -> None:
+        """Take little memory until the next step."""
+        if not isinstance(self._state, Resting):
+            self._state = Resting.of(self._state)
 
     @property
     def n_steps(self) -> int:
@@ -200,8 +213,11 @@ class PositionBook:
 
     def copy(self) -> PositionBook:
         """Return an independent book in the same state, for a candle that is still open."""
-        other = copy.copy(self)
-        other.state = State(**{name: array.copy() for name, array in self.state._asdict().items()})
+        other, state = copy.copy(self), self._state
+        if isinstance(state, Resting):
+            other.state = state.wake()
+        else:
+            other.state = State(**{name: array.copy() for name, array in state._asdict().items()})
         return other
 
     def _one_layer(self) -> Int64Array:
