@@ -5,18 +5,15 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from scipy.ndimage import gaussian_filter1d
 
 from dashboard.colours import INK, side_colours, tier_colours
 from dashboard.figures import Figure, Trace, typed
 from dashboard.frame import ChartFrame
 from dashboard.units import price_text, short_usd
 from estimator.domain import Float32Array, Float64Array, Side
-from estimator.model.grid import LiquidationGrid
+from estimator.model.clusters import max_pain
 
 MAX_BARS: Final = 150
-PAIN_SIGMA: Final = 0.0015  # of log price, over which max pain is judged
-PAIN_SHARE: Final = 1.5  # how far above the average of its side a maximum must stand to count as one
 
 
 class MapNow(NamedTuple):
@@ -30,7 +27,7 @@ class MapNow(NamedTuple):
     long_beyond_usd, short_beyond_usd : Float64Array, shape (n_bar,)
         What is liquidated once the price has crossed the bar, coming from the mark; 0 on the other side. [USD]
     long_pain, short_pain : float or None
-        Max pain, see `max_pain`.
+        `estimator.model.clusters.max_pain`.
     """
 
     price_edges: Float64Array
@@ -54,21 +51,6 @@ def read_map(frame: ChartFrame) -> MapNow:
         long_pain=max_pain(frame.now, Side.LONG),
         short_pain=max_pain(frame.now, Side.SHORT),
     )
-
-
-def max_pain(grid: LiquidationGrid, side: Side) -> float | None:
-    """Price at which most of a side would be liquidated per step of price.
-
-    The highest density of the latest column after smoothing over .15 % of price. It is undefined (None) where the side
-    is empty, where the maximum lies on the edge of the window, or where it stands less than half above the average of
-    its side.
-    """
-    usd = gaussian_filter1d(grid.side_usd(side)[-1].astype(np.float64), PAIN_SIGMA / grid.bin_width)
-    held = usd > 0
-    at = int(usd.argmax())
-    if not held.any() or at in (0, len(usd) - 1) or usd[at] < PAIN_SHARE * usd[held].mean():
-        return None
-    return float(np.sqrt(grid.price_edges[at] * grid.price_edges[at + 1]))
 
 
 def build_map(frame: ChartFrame, now: MapNow) -> Figure:

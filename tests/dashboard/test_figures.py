@@ -16,11 +16,10 @@ import pytest
 from dashboard.figures import MAX_BUBBLES, build_chart
 from dashboard.frame import ChartFrame
 from dashboard.lens import shade
-from dashboard.maps import build_map, max_pain, read_map
+from dashboard.maps import build_map, read_map
 from dashboard.readings import build_readings, density_codes
 from dashboard.view import Palette, Panel, Theme
-from estimator.domain import Origin, Side
-from estimator.model.grid import LiquidationGrid
+from estimator.domain import Origin
 
 _NUMPY = {"i1": np.int8, "u1": np.uint8, "f4": np.float32, "f8": np.float64}
 
@@ -142,21 +141,6 @@ def test_the_map_keeps_the_mass_of_the_column(frame: ChartFrame) -> None:
     assert now.long_beyond_usd[0] == pytest.approx(float(shown.long_usd.sum()), rel=2e-3)
     assert (np.diff(now.long_beyond_usd) <= 0).all()
     assert (np.diff(now.short_beyond_usd) >= 0).all()
-
-
-def _column(usd: np.ndarray[Any, Any]) -> LiquidationGrid:
-    row = usd.astype(np.float32)[None]
-    return LiquidationGrid(np.array([0], dtype="datetime64[ms]"), 0, 0.001, row, np.zeros_like(row))
-
-
-def test_max_pain_is_the_densest_price_where_there_is_one() -> None:
-    usd = np.full(200, 1e6)
-    usd[50:54] = 9e6
-    pain = max_pain(_column(usd), Side.LONG)
-    assert pain == pytest.approx(np.exp(0.052), rel=1e-3)
-    assert max_pain(_column(np.full(200, 1e6)), Side.LONG) is None
-    assert max_pain(_column(usd), Side.SHORT) is None
-    assert max_pain(_column(np.arange(200.0) ** 3), Side.LONG) is None
 
 
 def test_a_row_without_data_says_so(frame: ChartFrame) -> None:
