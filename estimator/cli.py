@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from types import FrameType
@@ -41,13 +42,20 @@ def worker(
     try:
         cache = Cache(settings.redis_url, ttl_s=int(settings.cache_ttl_hours * 3600))
         with progress_bar() as report:
-            asyncio.run(work(settings, cache, report, _shard(shard)))
+            asyncio.run(_work_and_begin_again(work(settings, cache, report, _shard(shard))))
     except (InputError, ParameterError, SettingsError) as error:
         fail(str(error), code=HOPELESS)
     except SourceError as error:
         fail(str(error), code=HOPELESS if settings.source == "recorded" else 1)
     except LiqheatError as error:
         fail(str(error))
+
+
+async def _work_and_begin_again(work: Coroutine[None, None, None]) -> NoReturn:
+    """Work; where that ends, be replaced by a new process with the same command, leaving no thread behind."""
+    await work
+    console.show_cursor()
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - the command we are
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -31,10 +31,22 @@ class Settings(BaseSettings):
         default=Path("data"), description="Folder of the bundled server's append-only file and of the history."
     )
     source: Literal["simulated", "recorded", "live", "auto"] = Field(
-        default="simulated",
+        default="auto",
         description="Where market data comes from; auto is live where a venue answers, else simulated.",
     )
-    venues: str = Field(default="binance,bybit,okx", description="Venues that --source live follows.")
+    probe_s: float = Field(
+        default=4.0, gt=0, description="How long --source auto waits for an answer of the venues, in seconds."
+    )
+    probe_every_s: float = Field(
+        default=30.0,
+        gt=0,
+        description="How often auto asks the venues again while it shows the simulated market, in seconds.",
+    )
+    allow_switch: bool = Field(
+        default=True,
+        description="Whether visitors may switch from the simulated market to live data once venues answer again.",
+    )
+    venues: str = Field(default="binance,bybit,okx", description="Venues that --source live and auto follow.")
     markets: str = Field(
         default="BTC,ETH,SOL",
         description="Coins or symbols to follow on each venue, or e.g. 'top 100' for the largest by open interest.",
@@ -69,4 +81,8 @@ class Settings(BaseSettings):
     public_url: str | None = Field(
         default=None,
         description="Address of the site as others see it, for embed snippets; empty takes it from the request.",
+    )
+    metrics_token: str | None = Field(
+        default=None,
+        description="Bearer token that /metrics asks for; empty serves it to this machine alone.",
     )

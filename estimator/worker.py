@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Final
 
+from estimator.auto import Auto
 from estimator.cache import Cache
 from estimator.domain import DAY_MS, ContractType, Market
 from estimator.errors import HistoryError, SettingsError
@@ -21,9 +22,11 @@ from estimator.exchanges.simulated import SimulatedSource
 from estimator.follow import Report, Shard, follow
 from estimator.history import History, Published, Recorder
 from estimator.live import LiveSource, make_venues
+from estimator.probe import in_words
 from estimator.settings import Settings
 
 _LOG: Final = logging.getLogger(__name__)
+_PATIENCE_S: Final = 1.0  # a venue that is there answers sooner
 
 
 def build_source(settings: Settings) -> Source:
@@ -56,6 +59,9 @@ def archived_markets(symbols: str) -> list[Market]:
 async def work(settings: Settings, cache: Cache, report: Report, shard: Shard = (0, 1)) -> None:
     """Run the worker the settings ask for, for ever.
 
+    With ``auto`` it returns where a user asks for live data while the simulated market is shown: the caller then begins
+    again in a new process, because threads of this one may still compute what is simulated.
+
     Raises
     ------
     SettingsError
@@ -64,19 +70,79 @@ async def work(settings: Settings, cache: Cache, report: Report, shard: Shard = 
     """
     if settings.source in ("simulated", "recorded"):
         return await follow(build_source(settings), cache, settings.preset, report)
+    if settings.source == "live":
+        await _follow_live(settings, cache, report, shard)
+        return None
+    return await _follow_either(settings, cache, report, shard)
+
+
+async def _follow_either(settings: Settings, cache: Cache, report: Report, shard: Shard) -> None:
+    """Follow the venues where one answers, else the simulated market; see `estimator.auto`."""
+    auto = Auto(settings, cache.choices, shard)
+    simulated = SimulatedSource(settings.seed, days=settings.days)
+    stands = await auto.is_chosen()
+    problems: dict[str, str] = {}
+    if not stands:
+        # First of all: nothing that another run simulated may be on show while venues are asked.
+        await asyncio.to_thread(cache.clear_markets)
+        await asyncio.to_thread(cache.forget_simulated)
+        cache.put_progress(0.0, f"asking {settings.venues}")
+        report(0.0, f"asking {settings.venues}")
+        problems = await _ask_ahead(auto, simulated)
+    if not problems:
+        problems = await _follow_live(settings, cache, report, shard, auto, must_answer=not stands)
+    simulated.description += f"; no venue answers ({in_words(problems)})"
+    following = asyncio.ensure_future(follow(simulated, cache, settings.preset, report))
+    asking = asyncio.ensure_future(auto.until_asked(problems))
+    try:
+        done, _ = await asyncio.wait((following, asking), return_when=asyncio.FIRST_COMPLETED)
+        for ended in done:
+            ended.result()
+    finally:
+        following.cancel()
+        asking.cancel()
+
+
+async def _ask_ahead(auto: Auto, simulated: SimulatedSource) -> dict[str, str]:
+    """Ask the venues; where they let one wait, simulate meanwhile what may have to be shown, without showing it."""
+    asking = asyncio.ensure_future(auto.ask())
+    try:
+        await asyncio.wait((asking,), timeout=_PATIENCE_S)
+        if not asking.done():
+            first = simulated.markets()[0]
+            threading.Thread(target=simulated.history, args=(first, lambda _done, _text: None), daemon=True).start()
+        return await asking
+    finally:
+        asking.cancel()
+
+
+async def _follow_live(
+    settings: Settings,
+    cache: Cache,
+    report: Report,
+    shard: Shard,
+    auto: Auto | None = None,
+    *,
+    must_answer: bool = False,
+) -> dict[str, str]:
+    """Follow the venues for ever; or return what every one of them said where one must answer and none does."""
     history = History(history_root(settings), retention_days=settings.retention_days)
+    beside: list[asyncio.Task[None]] = []
     with recording(cache, history, shard) as published:
         async with live(settings, cache, history, shard) as source:
-            if settings.source == "live" or len(await asyncio.to_thread(source.markets)):
-                keeping = asyncio.ensure_future(_keep_house(history, settings.compact_hours, shard))
-                try:
-                    return await follow(source, cache, settings.preset, report, published, shard=shard)
-                finally:
-                    keeping.cancel()
-            reason = source.failures
-    simulated = SimulatedSource(settings.seed, days=settings.days)
-    simulated.description += f"; no venue answers ({reason})"
-    return await follow(simulated, cache, settings.preset, report)
+            if must_answer:
+                await asyncio.to_thread(source.markets)
+                if not source.answers:
+                    return source.problems
+            beside.append(asyncio.ensure_future(_keep_house(history, settings.compact_hours, shard)))
+            if auto is not None:
+                beside.append(asyncio.ensure_future(auto.keep_live()))
+            try:
+                await follow(source, cache, settings.preset, report, published, shard=shard)
+            finally:
+                for task in beside:
+                    task.cancel()
+    return {}
 
 
 @contextlib.asynccontextmanager

@@ -19,7 +19,7 @@ import polars as pl
 
 from estimator.cache.journal import Journal
 from estimator.domain import DAY_MS, MINUTE_MS, Market, Origin
-from estimator.errors import HistoryUnavailable, SourceError
+from estimator.errors import BadPayload, HistoryUnavailable, RateLimited, RegionBlocked, SourceError
 from estimator.exchanges.base import MarketHistory, MarketUpdate, Progress
 from estimator.exchanges.venue import Exchange
 from estimator.history import TABLES, History, TableName, with_market
@@ -30,6 +30,13 @@ _LOG: Final = logging.getLogger(__name__)
 _FIVE_MINUTES_MS: Final = 5 * MINUTE_MS
 _KEPT_MS: Final = 400 * DAY_MS  # no level of the cache reaches further back
 _T = TypeVar("_T")
+# What a venue that does not list its markets is said to do, first match wins.
+_WORDS: Final = (
+    (RegionBlocked, "does not serve this region"),
+    (RateLimited, "asks for a pause"),
+    (BadPayload, "answers something that it does not document"),
+    (Exception, "does not answer"),
+)
 
 
 class LiveSource:
@@ -85,9 +92,14 @@ class LiveSource:
         self._intake = Intake(self._venues, journal, self._pace, self._clock)
 
     @property
-    def failures(self) -> str:
-        """What the venues that did not answer said."""
-        return "; ".join(f"{name}: {text}" for name, text in self._failed.items())
+    def problems(self) -> dict[str, str]:
+        """What the venues that did not answer said, by name."""
+        return dict(self._failed)
+
+    @property
+    def answers(self) -> bool:
+        """Whether any venue has listed its markets."""
+        return bool(self._chosen)
 
     # --- called from threads --------------------------------------------------------------------------------------
 
@@ -172,8 +184,9 @@ class LiveSource:
         try:
             listings = await asyncio.wait_for(venue.fetch_markets(), self._pace.listing_s)
         except (SourceError, TimeoutError) as error:
-            self._failed[venue.name] = str(error) or "no answer in time"
-            _LOG.warning("%s does not answer, it is tried again: %s", venue.name, self._failed[venue.name])
+            self._failed[venue.name] = next(words for kind, words in _WORDS if isinstance(error, kind))
+            said = str(error) or f"nothing within {self._pace.listing_s:g} s"
+            _LOG.warning("%s %s, it is tried again: %s", venue.name, self._failed[venue.name], said)
             return False
         self._failed.pop(venue.name, None)
         self._funding_ms |= {one.market.id: one.funding_interval_ms for one in listings}

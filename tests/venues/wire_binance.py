@@ -23,6 +23,7 @@ class BinanceWire:
 
     def __init__(self) -> None:
         self._routes: dict[str, Callable[[_Asked], Json]] = {
+            "/v1/time": lambda asked: {"serverTime": asked.feed.now_ms},
             "/v1/exchangeInfo": _exchange_info,
             "/v1/ticker/24hr": _tickers,
             "/v1/fundingInfo": lambda _asked: [],

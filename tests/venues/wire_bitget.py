@@ -25,6 +25,7 @@ class BitgetWire:
     def __init__(self) -> None:
         mix = "/api/v2/mix/market/"
         self._routes: dict[str, Callable[[_Asked], Json]] = {
+            "/api/v2/public/time": lambda asked: {"serverTime": str(asked.feed.now_ms)},
             f"{mix}contracts": lambda asked: [_contract(name) for name in asked.names],
             f"{mix}tickers": lambda asked: [_ticker(asked, name) for name in asked.names],
             f"{mix}candles": lambda asked: _candles(asked, 1000, RECENT_MS),

@@ -19,6 +19,7 @@ class BybitWire:
 
     def answer(self, call: Call, feed: Feed) -> Json:
         answers = {
+            "/v5/market/time": lambda _call, feed: {"timeSecond": str(feed.now_ms // 1000)},
             "/v5/market/instruments-info": self._instruments,
             "/v5/market/tickers": self._tickers,
             "/v5/market/kline": self._kline,

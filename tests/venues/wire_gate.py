@@ -35,6 +35,8 @@ class GateWire:
 
     def answer(self, call: Call, feed: Feed) -> Json:
         """Answer as Gate does; KeyError for an unknown path."""
+        if call.path == "/api/v4/spot/time":
+            return {"server_time": feed.now_ms}
         settle, _, what = call.path.removeprefix("/api/v4/futures/").partition("/")
         return self._routes[what](_Asked(call, feed, settle))
 

@@ -23,6 +23,7 @@ class HyperliquidWire:
 
     def __init__(self) -> None:
         self._routes: dict[str, Callable[[Row, Feed], Json]] = {
+            "exchangeStatus": lambda _body, feed: {"time": feed.now_ms, "specialStatuses": None},
             "metaAndAssetCtxs": _meta_and_contexts,
             "candleSnapshot": _candle_snapshot,
             "fundingHistory": _funding_history,

@@ -25,6 +25,7 @@ class OkxWire:
 
     def answer(self, call: Call, feed: Feed) -> Json:
         answers = {
+            "public/time": lambda _call, feed: [{"ts": str(feed.now_ms)}],
             "public/instruments": self._instruments,
             "market/tickers": self._tickers,
             "public/open-interest": self._open_interest_now,
