@@ -116,7 +116,6 @@ class MarketFollower:
         self._priced: tuple[Observation, float] | None = None  # open interest of the last step and its price
         self.progress = 1.0  # share of the past that is there
         self._kept = published
-        self._published_ms: dict[int, int] = {}  # last column of each level that history has
         self._today = pl.DataFrame()  # step rows of the coarsest level's interval that is not complete
         self._gaps: tuple[Gap, ...] = ()
         self._first_ms = self._last_ms = 0
@@ -293,7 +292,6 @@ class MarketFollower:
             return 0, None
         for level, grid in self._kept.columns(self._book, self._last_ms).items():
             self._cache.put_columns(self.market.id, level, grid)
-            self._published_ms[level] = int(grid.time[-1].astype("datetime64[ms]").astype(np.int64))
         for time_ms, state in self._kept.books(self.market.id, self._last_ms):
             try:
                 self._book.copy().restore(state)
@@ -306,9 +304,7 @@ class MarketFollower:
         """Publish columns, and keep those that history does not have."""
         self._cache.put_columns(self.market.id, level, grid)
         if self._kept is not None:
-            new = grid.time > np.datetime64(self._published_ms.get(level, 0), "ms")
-            if new.any():
-                self._kept.add(level, grid.pick(new), self._book)
+            self._kept.add(level, grid, self._book)
 
     def _keep_book(self, close_ms: int) -> None:
         if self._kept is not None and close_ms % DAY_MS == 0:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
+from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 import polars as pl
 
-from estimator.domain import DAY_MS, TIME
+from estimator.domain import DAY_MS, TIME, BoolArray, Int64Array
 from estimator.errors import HistoryError
 from estimator.history.columns import columns_frame, columns_grid
 from estimator.history.store import History
@@ -18,45 +20,80 @@ from estimator.model.book import FORMAT, PositionBook
 from estimator.model.grid import LEVELS, LiquidationGrid
 
 _LOG: Final = logging.getLogger(__name__)
-_MOST: Final = 20_000  # frames that wait; all of them can be computed again
+_MOST_BYTES: Final = 128 << 20  # of what waits; all of it can be computed again
 _BOOK_DAYS: Final = 4
+_REMEMBERED: Final = 512  # times of columns a market still needs once it follows live, by width of bins
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedStatus:
+    """How the writing of what was published is doing.
+
+    Parameters
+    ----------
+    waiting : int
+        Batches of columns and saved books not yet in history.
+    error : str or None
+        Why the last attempt failed; None while all is well.
+    """
+
+    waiting: int = 0
+    error: str | None = None
 
 
 class Published:
     """Published columns and daily book states, written in batches.
 
     Nothing of it is irreplaceable: what a killed process had not yet written, the next one computes again from the
-    observations, bit for bit, and writes then.
+    observations, bit for bit, and writes then. So does the next one with what had to be let go because history could
+    not be written for too long.
 
     Parameters
     ----------
     history : History
     interval_s : float
         A batch is written this often. [s]
+    most_bytes : int
+        Beyond this the oldest of what waits is let go. [bytes]
     """
 
-    def __init__(self, history: History, *, interval_s: float = 10.0) -> None:
-        self._history, self._interval_s = history, interval_s
-        self._waiting: deque[tuple[TableName, pl.DataFrame]] = deque(maxlen=_MOST)
+    def __init__(self, history: History, *, interval_s: float = 10.0, most_bytes: int = _MOST_BYTES) -> None:
+        self._history, self._interval_s, self._most_bytes = history, interval_s, most_bytes
+        self._waiting: deque[tuple[TableName, pl.DataFrame]] = deque()
+        self._bytes = 0
+        self._known: dict[tuple[str, int], Int64Array] = {}  # by market and width of bins: times that need no writing
+        self._lock = threading.Lock()
+        self._error: str | None = None
+
+    @property
+    def status(self) -> PublishedStatus:
+        """How it is doing; may be read from any thread."""
+        return PublishedStatus(len(self._waiting), self._error)
 
     def add(self, level: int, grid: LiquidationGrid, book: PositionBook) -> None:
-        """Take closed columns of a level, to be written soon."""
-        version = book.parameters.version
-        frame = columns_frame(book.market.id, level, grid, parameters=version, book_format=FORMAT)
-        self._waiting.append(("columns", frame))
+        """Take closed columns of a level, to be written soon, as far as history does not have them."""
+        times = grid.time.astype("datetime64[ms]").astype(np.int64)
+        new = self._new((book.market.id, LEVELS[level].price_factor), times)
+        if new.any():
+            version = book.parameters.version
+            self._wait(
+                "columns",
+                columns_frame(book.market.id, level, grid.pick(new), parameters_version=version, book_format=FORMAT),
+            )
 
     def add_book(self, book: PositionBook, close_ms: int) -> None:
         """Take the state of a book at the close of a step, to be written soon."""
         time = pl.Series("time", [close_ms], dtype=pl.Int64).cast(TIME)
         state = pl.Series("state", [book.save()], dtype=pl.Binary)
-        self._waiting.append(("books", with_market(book.market.id, pl.DataFrame([time, state]))))
+        self._wait("books", with_market(book.market.id, pl.DataFrame([time, state])))
 
     def columns(self, book: PositionBook, now_ms: int) -> dict[int, LiquidationGrid]:
         """Return, by level, the columns that were published with the parameters and the format of `book`."""
         kept: dict[int, LiquidationGrid] = {}
         for level, spec in enumerate(LEVELS):
             rows = self._history.read("columns", book.market.id, now_ms - spec.keep_ms + 1, now_ms + 1, level=level)
-            same = (pl.col("parameters") == book.parameters.version) & (pl.col("book_format") == FORMAT)
+            self._new((book.market.id, spec.price_factor), rows["time"].dt.epoch("ms").to_numpy())
+            same = (pl.col("parameters_version") == book.parameters.version) & (pl.col("book_format") == FORMAT)
             grid = columns_grid(rows.filter(same), tiers=True)
             if grid is not None:
                 kept[level] = grid
@@ -75,12 +112,49 @@ class Published:
 
     def flush(self) -> None:
         """Write what waits, one commit for each table."""
-        batch = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        with self._lock:
+            batch, self._waiting, self._bytes = self._waiting, deque(), 0
+        errors = []
         for table in ("columns", "books"):
             frames = [frame for name, frame in batch if name == table]
             try:
                 if frames:
                     self._history.append(table, pl.concat(frames))
             except HistoryError as error:
-                _LOG.warning("published %s wait: %s", table, error)
-                self._waiting.extendleft((table, frame) for frame in reversed(frames))
+                errors.append(str(error))
+                self._put_back([(table, frame) for frame in frames])
+        self._note("; ".join(errors) or None)
+
+    def _note(self, error: str | None) -> None:
+        if error is not None and error != self._error:
+            _LOG.warning("published columns wait: %s", error)
+        self._error = error
+
+    def _new(self, key: tuple[str, int], times: Int64Array) -> BoolArray:
+        """Which of rising times are not known to be in history or on the way there; from now on they are."""
+        with self._lock:
+            known = self._known.get(key, times[:0])
+            new = np.isin(times, known, invert=True)
+            if new.any():
+                follows = len(times) == 1 and (not len(known) or times[0] > known[-1])
+                before = known[-_REMEMBERED:] if follows else known
+                self._known[key] = np.union1d(before, times)
+        return new
+
+    def _wait(self, table: TableName, frame: pl.DataFrame) -> None:
+        with self._lock:
+            self._waiting.append((table, frame))
+            self._bytes += int(frame.estimated_size())
+            self._let_go()
+
+    def _put_back(self, frames: list[tuple[TableName, pl.DataFrame]]) -> None:
+        with self._lock:
+            self._waiting.extendleft(reversed(frames))
+            self._bytes += sum(int(frame.estimated_size()) for _, frame in frames)
+            self._let_go()
+
+    def _let_go(self) -> None:
+        while self._bytes > self._most_bytes and self._waiting:
+            table, frame = self._waiting.popleft()
+            self._bytes -= int(frame.estimated_size())
+            _LOG.error("%d %s are let go, the next start computes them again: %s", frame.height, table, self._error)

@@ -1,9 +1,9 @@
 """`History`: Delta tables on a disk or in an object store, written once and read by anyone.
 
-Each table is a Delta table ``<root>/<name>``, partitioned by ``date`` (the UTC day of ``time``), that plain Polars,
-DuckDB or Spark open as it stands. A row is told by its key (`estimator.history.tables`); **the first row of a key
-wins**, in every table: what was once stored, and perhaps shown, is never rewritten, and adding rows again changes
-nothing.
+Each table is a Delta table ``<root>/<name>``, partitioned by ``date`` (the UTC day of ``time``; published columns also
+by how fine they are), that plain Polars, DuckDB or Spark open as it stands. A row is told by its key
+(`estimator.history.tables`); **the first row of a key wins**, in every table: what was once stored, and perhaps shown,
+is never rewritten, and adding rows again changes nothing.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ import polars as pl
 from deltalake import CommitProperties, DeltaTable, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
-from estimator.domain import TIME
+from estimator.domain import MINUTE_MS, TIME
 from estimator.errors import HistoryUnavailable, ParameterError
-from estimator.history.tables import TABLE_NAMES, TABLES, TableName, prepare, split_market_id
+from estimator.history.tables import SPACINGS, TABLE_NAMES, TABLES, TableName, prepare, split_market_id
+from estimator.model.grid import LEVELS
 
 _ROW_GROUP: Final = 8192  # small enough that the statistics of a group single out a market in a compacted day
 _FILE_BYTES: Final = 64 << 20  # delta-rs splits a day it rewrites into files of about 100 MB
@@ -43,9 +44,9 @@ _LOOK_BACK: Final = (2, 14, 180)  # days in which the latest row is looked for b
 
 @dataclass(frozen=True, slots=True)
 class Compacted:
-    """What `History.compact` did to one table: days rewritten, files before and after, files deleted for good."""
+    """What `History.compact` did to one table: partitions rewritten, files before and after, files deleted for good."""
 
-    days: int
+    partitions: int
     files_before: int
     files_after: int
     vacuumed: int
@@ -61,6 +62,9 @@ class History:
         delta-rs takes from the environment.
     retention_days : int, optional
         `retain` drops days older than this; None keeps everything.
+    columns_days : dict, optional
+        By spacing in minutes, one of `SPACINGS`: `retain` drops columns that are only on this spacing, no coarser one,
+        after so many days. Those absent are kept.
 
     Notes
     -----
@@ -68,12 +72,17 @@ class History:
     when the store cannot be reached or written, and `ParameterError` for an unknown table or malformed market id.
     """
 
-    def __init__(self, root: str | Path, *, retention_days: int | None = None) -> None:
+    def __init__(
+        self, root: str | Path, *, retention_days: int | None = None, columns_days: Mapping[int, int] | None = None
+    ) -> None:
         if retention_days is not None and retention_days < 1:
             raise ParameterError("retention_days", retention_days, "a number of days >= 1, or None")
+        for minutes, days in (columns_days or {}).items():
+            if minutes not in SPACINGS or days < 1:
+                raise ParameterError("columns_days", {minutes: days}, f"days >= 1 for minutes out of {SPACINGS}")
         text = str(root)
         self.root = text.rstrip("/") if "://" in text else str(Path(text).resolve())
-        self._retention_days = retention_days
+        self._retention_days, self._columns_days = retention_days, dict(columns_days or {})
         self._locks = {name: threading.Lock() for name in TABLE_NAMES}
         self._opened = threading.local()  # a DeltaTable is a snapshot: one per thread, none changes under its reader
 
@@ -115,7 +124,7 @@ class History:
         Parameters
         ----------
         level : int, optional
-            Of table ``columns``: rows of this level only.
+            Of table ``columns``: those that this level shows.
         """
         spec = TABLES[_known(table)]
         names = [*spec.required, *spec.optional]
@@ -126,7 +135,7 @@ class History:
                 return pl.DataFrame(schema={n: spec.schema[n] for n in names})
             here = (pl.col("exchange") == exchange) & (pl.col("symbol") == symbol)
             if level is not None:
-                here &= pl.col("level") == level
+                here &= _of_level(level)
             rows = pl.scan_delta(store).filter(_between(start_ms, end_ms - 1) & here).select(names).collect()
         return rows.select(pl.col(n).cast(spec.schema[n]) for n in names).sort("time", maintain_order=True)
 
@@ -145,7 +154,7 @@ class History:
         exchange, symbol = split_market_id(market_id)
         here = (pl.col("exchange") == exchange) & (pl.col("symbol") == symbol)
         if level is not None:
-            here &= pl.col("level") == level
+            here &= _of_level(level)
         with self._translated(table):
             store = self._open(_known(table))
             days = [] if store is None else _days(store)
@@ -162,7 +171,7 @@ class History:
         return None
 
     def compact(self, *, grace_hours: int = 24) -> dict[str, Compacted]:
-        """Rewrite days of many files as one file sorted by market; delete what nobody needs any more.
+        """Rewrite partitions of many files as one file sorted by market; delete what nobody needs any more.
 
         Readers and writers go on meanwhile. Files that were replaced, and those a killed process left behind, are
         deleted once they are older than `grace_hours`: a reader or writer may need them for that long. Appending slows
@@ -182,7 +191,9 @@ class History:
         return done
 
     def retain(self, now_ms: int) -> int:
-        """Drop days older than the retention and superseded book states; return how many days over all tables.
+        """Drop what is older than the retention, and superseded book states; return how many partitions went.
+
+        Whole partitions go, so nothing is rewritten.
 
         Parameters
         ----------
@@ -193,21 +204,21 @@ class History:
         for table in TABLE_NAMES:
             with self._translated(table):
                 store = self._open(table)
-                days = [] if store is None else _days(store)
-                first = self._first_kept(table, days, now_ms)
-                old = [d for d in days if first is not None and d < first]
-                if store is not None and old:
-                    store.delete(f"date < '{first}'")
-                    dropped += len(old)
+                if store is not None:
+                    dropped += sum(_drop(store, *limit) for limit in self._limits(table, store, now_ms))
         return dropped
 
-    def _first_kept(self, table: TableName, days: list[date], now_ms: int) -> date | None:
-        limits = []
+    def _limits(self, table: TableName, store: DeltaTable, now_ms: int) -> list[tuple[date, int | None]]:
+        """Days before which partitions go: all of them, or those of columns of one spacing."""
+        limits: list[tuple[date, int | None]] = []
+        today, days = _day(now_ms), _days(store)
         if self._retention_days is not None:
-            limits.append(_day(now_ms) - timedelta(days=self._retention_days))
+            limits.append((today - timedelta(days=self._retention_days), None))
         if table == "books" and days:
-            limits.append(days[0] - timedelta(days=_BOOK_DAYS))
-        return max(limits, default=None)
+            limits.append((days[0] - timedelta(days=_BOOK_DAYS), None))
+        if table == "columns":
+            limits += [(today - timedelta(days=kept), minutes) for minutes, kept in self._columns_days.items()]
+        return limits
 
     def _open(self, table: TableName) -> DeltaTable | None:
         """Return the table as it is now; None if nothing was ever stored in it."""
@@ -216,7 +227,7 @@ class History:
             if table in opened:
                 opened[table].update_incremental()
             else:
-                opened[table] = DeltaTable(f"{self.root}/{table}")
+                opened[table] = self._known_form(table, DeltaTable(f"{self.root}/{table}"))
         except TableNotFoundError:
             return None
         except BaseException:
@@ -224,15 +235,20 @@ class History:
             raise
         return opened[table]
 
+    def _known_form(self, table: TableName, store: DeltaTable) -> DeltaTable:
+        if store.metadata().partition_columns != list(TABLES[table].partitions):
+            raise OSError("its form is that of another version of this program: move the folder aside")
+        return store
+
     def _create(self, table: TableName) -> DeltaTable | None:
         """Make and return the table; None if another process was first."""
-        schema = {**TABLES[table].schema, "date": pl.Date()}
+        spec = TABLES[table]
         try:
             write_deltalake(
                 f"{self.root}/{table}",
-                pl.DataFrame(schema=schema),
+                pl.DataFrame(schema={**spec.schema, **spec.partitions}),
                 mode="ignore",
-                partition_by=["date"],
+                partition_by=list(spec.partitions),
                 configuration=_CONFIGURATION,
                 commit_properties=_ALONE,
             )
@@ -279,6 +295,23 @@ def _between(first_ms: int, last_ms: int) -> pl.Expr:
     return days & pl.col("time").is_between(first, last)
 
 
+def _of_level(level: int) -> pl.Expr:
+    """Columns that a level shows; whole partitions of finer ones are left out."""
+    spec = LEVELS[level]
+    coarse = pl.col("every") >= min(spec.interval_ms // MINUTE_MS, SPACINGS[-1])
+    whole = pl.col("time").dt.epoch("ms") % spec.interval_ms == 0
+    return coarse & whole & (pl.col("price_factor") == spec.price_factor)
+
+
+def _drop(store: DeltaTable, first: date, every: int | None) -> int:
+    """Drop partitions of days before `first`; return how many there were."""
+    parts = [p for p in store.partitions() if every is None or int(p["every"]) == every]
+    old = [p for p in parts if date.fromisoformat(str(p["date"])) < first]
+    if old:
+        store.delete(f"date < '{first}'" + ("" if every is None else f" and every = {every}"))
+    return len(old)
+
+
 def _days(store: DeltaTable) -> list[date]:
     """Days that have rows, the newest first."""
     return sorted({date.fromisoformat(str(p["date"])) for p in store.partitions()}, reverse=True)
@@ -314,8 +347,9 @@ def _reaches(store: DeltaTable, first_ms: int, last_ms: int) -> bool:
 def _compact(store: DeltaTable, grace_hours: int) -> Compacted:
     before = _files(store)
     crowded = before.filter(pl.col("len") > 1 + pl.col("bytes") // _FILE_BYTES)
-    for day in crowded["date"]:
-        store.optimize.z_order(["symbol"], partition_filters=[("date", "=", str(day))], writer_properties=_WRITER)
+    for part in crowded.drop("len", "bytes").iter_rows(named=True):
+        filters = [(name, "=", str(value)) for name, value in part.items()]
+        store.optimize.z_order(["symbol"], partition_filters=filters, writer_properties=_WRITER)
     vacuumed = store.vacuum(grace_hours, dry_run=False, enforce_retention_duration=False, full=True)
     store.create_checkpoint()
     store.cleanup_metadata()
@@ -323,7 +357,8 @@ def _compact(store: DeltaTable, grace_hours: int) -> Compacted:
 
 
 def _files(store: DeltaTable) -> pl.DataFrame:
-    """Days, how many files each has and their size, the oldest first."""
+    """Partitions, how many files each has and their size, the oldest first."""
     actions = pl.DataFrame(store.get_add_actions(flatten=True))
+    names = store.metadata().partition_columns
     size = pl.col("size_bytes").sum().alias("bytes")
-    return actions.group_by(pl.col("partition.date").alias("date")).agg(pl.len(), size).sort("date")
+    return actions.group_by(pl.col(f"partition.{n}").alias(n) for n in names).agg(pl.len(), size).sort(names)

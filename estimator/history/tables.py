@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 
 import polars as pl
@@ -15,6 +15,7 @@ from estimator.domain import (
     FUNDING_RATE,
     LIQUIDATIONS,
     LONG_SHORT_RATIO,
+    MINUTE_MS,
     OPEN_INTEREST,
     TIME,
 )
@@ -26,15 +27,18 @@ TABLE_NAMES: Final[tuple[TableName, ...]] = get_args(TableName)
 MARKET: Final[dict[str, pl.DataType]] = {"exchange": pl.String(), "symbol": pl.String()}
 COLUMNS: Final[dict[str, pl.DataType]] = {
     "time": TIME,  # when the column closed
-    "level": pl.Int16(),  # index into estimator.model.grid.LEVELS
+    "price_factor": pl.Int16(),  # bins of the lattice merged into one
     "first_bin": pl.Int32(),  # lattice index of the lowest stored bin
     "n_price": pl.Int32(),  # stored bins; outside of them the density is zero
-    "bin_width": pl.Float64(),  # of the lattice, in log price
+    "bin_width": pl.Float64(),  # of these bins, in log price
     "total": pl.Binary(),  # densities, see estimator.history.columns
-    "parameters": pl.String(),  # version of the parameters of the book
+    "parameters_version": pl.String(),  # of the parameters of the book
     "book_format": pl.Int16(),
 }
 COLUMNS_OPTIONAL: Final[dict[str, pl.DataType]] = {"tiers": pl.List(pl.String()), "tier": pl.Binary()}
+# Minutes. A column belongs to the longest of these that ends where it closed; its partition tells which, so that fine
+# columns can be dropped without a rewrite of the others.
+SPACINGS: Final = (5, 15, 30, 60)
 BOOKS: Final[dict[str, pl.DataType]] = {
     "time": TIME,  # close of the last step in it
     "state": pl.Binary(),  # PositionBook.save()
@@ -43,7 +47,7 @@ BOOKS: Final[dict[str, pl.DataType]] = {
 
 @dataclass(frozen=True, slots=True)
 class TableSpec:
-    """Columns of a table next to the market, and those that tell its rows apart.
+    """Columns of a table next to the market, those that tell its rows apart, and those it is partitioned by.
 
     Every table also has `exchange`, `symbol` and the partition column `date`, the UTC day of `time`.
     """
@@ -51,10 +55,11 @@ class TableSpec:
     required: Mapping[str, pl.DataType]
     optional: Mapping[str, pl.DataType]
     key: tuple[str, ...] = ("exchange", "symbol", "time")
+    partitions: Mapping[str, pl.DataType] = field(default_factory=lambda: {"date": pl.Date()})
 
     @property
     def schema(self) -> dict[str, pl.DataType]:
-        """Every stored column but `date`, in order."""
+        """Every stored column but the partitions, in order."""
         return {**MARKET, **self.required, **self.optional}
 
 
@@ -66,7 +71,12 @@ TABLES: Final[Mapping[TableName, TableSpec]] = {
     "long_short_ratio": TableSpec(LONG_SHORT_RATIO, {}),
     "funding": TableSpec(FUNDING_RATE, {}),
     "liquidations": TableSpec({**LIQUIDATIONS, "print_id": pl.String()}, {}, _PRINT_KEY),
-    "columns": TableSpec(COLUMNS, COLUMNS_OPTIONAL, ("exchange", "symbol", "time", "level")),
+    "columns": TableSpec(
+        COLUMNS,
+        COLUMNS_OPTIONAL,
+        ("exchange", "symbol", "time", "price_factor"),
+        {"date": pl.Date(), "every": pl.Int32()},
+    ),
     "books": TableSpec(BOOKS, {}),
 }
 
@@ -92,7 +102,7 @@ def with_market(market_id: str, frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def prepare(table: TableName, frame: pl.DataFrame) -> pl.DataFrame:
-    """Bring rows into the form a table stores: its columns and types, its `date`, each key once (the first).
+    """Bring rows into the form a table stores: its columns, types and partitions, each key once (the first).
 
     Raises
     ------
@@ -111,8 +121,15 @@ def prepare(table: TableName, frame: pl.DataFrame) -> pl.DataFrame:
     optional = [n for n, dtype in spec.optional.items() if dtype == pl.Float64]
     rows = rows.with_columns(pl.col(optional).fill_nan(None)) if optional else rows
     _check_values(table, {**MARKET, **spec.required}, rows)
-    rows = rows.with_columns(date=pl.col("time").dt.date())
+    parts = {"date": pl.col("time").dt.date(), "every": spacing_of(pl.col("time"))}
+    rows = rows.with_columns(parts[name].cast(dtype).alias(name) for name, dtype in spec.partitions.items())
     return rows.unique(spec.key, keep="first", maintain_order=True).sort("exchange", "symbol", "time")
+
+
+def spacing_of(time: pl.Expr) -> pl.Expr:
+    """Longest of `SPACINGS` that divides a time. [min]"""
+    fits = (pl.when(time.dt.epoch("ms") % (m * MINUTE_MS) == 0).then(m) for m in reversed(SPACINGS))
+    return pl.coalesce(*fits, pl.lit(SPACINGS[0]))
 
 
 def _check_columns(table: str, wanted: Iterable[str], frame: pl.DataFrame) -> None:

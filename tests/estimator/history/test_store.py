@@ -15,11 +15,14 @@ import pytest
 from deltalake import DeltaTable
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
 
-from estimator.cache.tiles import make_tile
+from estimator.cache.tiles import Tile, make_tile
 from estimator.domain import CANDLES, CANDLES_OPTIONAL, DAY_MS, FUNDING_RATE, LIQUIDATIONS, MINUTE_MS, TIME
 from estimator.errors import CorruptHistory, HistoryUnavailable, InputError, ParameterError
 from estimator.history import TABLE_NAMES, History, TableName, columns_frame, columns_grid, with_market
+from estimator.history.columns import _pack, _unpack
 from estimator.model.grid import BIN_WIDTH, LEVELS, TIER_NAMES, LiquidationGrid
 from tests.estimator.history.writing import append_open_interest
 
@@ -71,7 +74,7 @@ def make_grid(n: int = 6, *, level: int = 0, tiers: bool = True, seed: int = 1) 
 
 
 def columns(market_id: str, grid: LiquidationGrid, *, level: int = 0) -> pl.DataFrame:
-    return columns_frame(market_id, level, grid, parameters="balanced-1", book_format=1)
+    return columns_frame(market_id, level, grid, parameters_version="balanced-1", book_format=1)
 
 
 def read_all(history: History, table: TableName, market_id: str) -> pl.DataFrame:
@@ -293,8 +296,8 @@ def test_replaced_and_abandoned_files_are_deleted_after_the_grace(history: Histo
 def test_a_compact_table_is_left_as_it_is(history: History) -> None:
     for i in range(3):
         history.append("candles", candles(BTC, i, 1))
-    assert history.compact()["candles"].days == 1
-    assert history.compact()["candles"].days == 0
+    assert history.compact()["candles"].partitions == 1
+    assert history.compact()["candles"].partitions == 0
 
 
 def test_retention_drops_whole_days_and_nothing_younger(tmp_path: Path) -> None:
@@ -340,10 +343,53 @@ def test_columns_come_back_as_they_were_published(history: History, *, tiers: bo
         np.testing.assert_allclose(got.tier_usd("short", name), expected, rtol=2**-10)
 
 
-def test_columns_of_each_level_are_kept_apart(history: History) -> None:
-    history.append("columns", pl.concat([columns(BTC, make_grid()), columns(BTC, make_grid(3, level=1), level=1)]))
-    assert history.read("columns", BTC, T0, T0 + 99 * DAY_MS, level=1).height == 3
-    assert history.last_time("columns", BTC, level=0) == T0 + 6 * LEVELS[0].interval_ms
+def test_a_level_shows_the_columns_of_its_bins_that_close_with_its_intervals(history: History) -> None:
+    history.append("columns", pl.concat([columns(BTC, make_grid(30)), columns(BTC, make_grid(3, level=3), level=3)]))
+    for level, n in ((0, 30), (1, 10), (2, 5), (3, 3), (4, 1), (5, 0)):
+        rows = history.read("columns", BTC, T0, T0 + 99 * DAY_MS, level=level)
+        assert rows["time"].dt.epoch("ms").to_list() == [T0 + LEVELS[level].interval_ms * i for i in range(1, n + 1)]
+        assert set(rows["price_factor"]) <= {LEVELS[level].price_factor}
+        assert history.last_time("columns", BTC, level=level) == (T0 + LEVELS[level].interval_ms * n if n else None)
+
+
+def test_fine_columns_go_after_their_days_without_a_rewrite_and_hourly_ones_stay(tmp_path: Path) -> None:
+    history = History(tmp_path, columns_days={5: 2, 15: 3, 30: 4})
+    for day in range(6):
+        grid = make_grid(288)
+        later = columns(BTC, grid).with_columns(pl.col("time") + pl.duration(days=day, minutes=-5))
+        history.append("columns", later)
+    files = {p for p in Path(history.root).glob("columns/**/*.parquet") if "_delta_log" not in p.parts}
+    assert history.retain(T0 + 5 * DAY_MS) == 3 + 2 + 1
+    rows = read_all(history, "columns", BTC).group_by(pl.col("time").dt.date()).len().sort("time")
+    assert rows["len"].to_list() == [24, 48, 96, 288, 288, 288]
+    assert {p for p in Path(history.root).glob("columns/**/*.parquet") if "_delta_log" not in p.parts} == files
+    assert history.read("columns", BTC, T0, T0 + DAY_MS)["time"].dt.minute().unique().to_list() == [0]
+    assert history.retain(T0 + 5 * DAY_MS) == 0
+
+
+@pytest.mark.parametrize("days", [{7: 3}, {5: 0}])
+def test_a_retention_of_columns_that_cannot_be_is_refused(days: dict[int, int]) -> None:
+    with pytest.raises(ParameterError, match="columns_days"):
+        History("x", columns_days=days)
+
+
+@given(hnp.arrays(np.uint16, st.tuples(st.just(len(TIER_NAMES)), st.just(2), st.integers(1, 40))))
+def test_packing_densities_loses_no_bit(bits: NDArray[np.uint16]) -> None:
+    bits = bits.reshape(2 * len(TIER_NAMES), -1)
+    tile = Tile(np.array([T0]), 7, np.arange(len(bits), dtype=np.int16)[None], bits.view(np.float16)[None])
+    packed = _pack(tile, 0, slice(None))
+    got = _unpack({"n_price": bits.shape[1], "time": T0, "time_ms": T0, "first_bin": 7}, packed, TIER_NAMES)
+    np.testing.assert_array_equal(got.mantissa.view(np.uint16)[0], bits)
+    np.testing.assert_array_equal(got.exponent, tile.exponent)
+
+
+def test_a_table_of_another_form_is_left_alone(tmp_path: Path) -> None:
+    pl.DataFrame({"date": [date(2026, 1, 1)], "level": [0]}).write_delta(
+        str(tmp_path / "columns"), delta_write_options={"partition_by": ["date"]}
+    )
+    with pytest.raises(HistoryUnavailable, match="move the folder aside"):
+        History(tmp_path).append("columns", columns(BTC, make_grid()))
+    assert DeltaTable(str(tmp_path / "columns")).version() == 0
 
 
 def test_a_column_once_stored_never_repaints(history: History) -> None:
