@@ -6,18 +6,12 @@ import bisect
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import fields, replace
-from itertools import pairwise
+from dataclasses import replace
 from typing import Final
-
-import numpy as np
-import polars as pl
 
 from estimator.cache import Cache, MarketStatus
 from estimator.domain import (
-    DAY_MS,
     MINUTE_MS,
-    TIME,
     Candle,
     Float64Array,
     Gap,
@@ -27,51 +21,20 @@ from estimator.domain import (
     Origin,
     Side,
 )
-from estimator.errors import ParameterError
 from estimator.exchanges.base import MarketHistory, MarketUpdate, Source
 from estimator.history import Published
 from estimator.model.book import PositionBook
-from estimator.model.grid import LEVELS, LiquidationGrid
+from estimator.model.grid import LiquidationGrid
 from estimator.model.parameters import Parameters, Preset
-from estimator.model.series import build_series, coarsen_series, level_mask
-from estimator.model.steps import STEP_MS, Steps, build_steps, contracts_of
+from estimator.model.series import build_series
+from estimator.model.steps import STEP_MS, build_steps, contracts_of
+from estimator.observed import Known, candles_of, liquidations_of, observations_of, since
+from estimator.publishing import Publisher
 
 PUBLISH_S: Final = 1.0  # a market's open candle is shown at most this often
-_CHUNK: Final = 400  # columns with tiers held at once during a backfill
-_WARM_UP: Final = 200  # rows of series kept before the first column, for indicators
+TELL_S: Final = 0.25  # and its price, where somebody looks
 _MAX_GAPS: Final = 200
 _CLOSES: Final = 64  # candles whose close may still be the price of an observation
-
-
-class _Known:
-    """Observations of one quantity in the order in which they became known.
-
-    What became known after the close of a step is for the next one, though it may have arrived before.
-    """
-
-    def __init__(self) -> None:
-        self._seen: list[Observation] = []
-
-    def add(self, seen: Observation) -> None:
-        """Take an observation in; of two for one time the first counts, as in history."""
-        at = bisect.bisect_left(self._seen, seen.time_ms, key=lambda s: s.time_ms)
-        if at == len(self._seen) or self._seen[at].time_ms != seen.time_ms:
-            self._seen.insert(at, seen)
-
-    def at(self, time_ms: int) -> Observation | None:
-        """Return the last one known at a time."""
-        return next((s for s in reversed(self._seen) if s.time_ms <= time_ms), None)
-
-    def forget(self, time_ms: int) -> None:
-        """Drop what was superseded by a time."""
-        held = self.at(time_ms)
-        if held is not None:
-            self._seen = [s for s in self._seen if s.time_ms >= held.time_ms]
-
-    @property
-    def latest(self) -> float | None:
-        """The newest value."""
-        return self._seen[-1].value if self._seen else None
 
 
 class MarketFollower:
@@ -89,6 +52,15 @@ class MarketFollower:
         Mix of effective leverages.
     published : Published, optional
         Where columns and book states are kept once the past is complete; what it holds is shown as it was.
+
+    Attributes
+    ----------
+    pace : float
+        The open candle is shown at most once in `PUBLISH_S` times this.
+    watched : bool
+        Whether somebody looks: the price is told every `TELL_S` then.
+    progress : float
+        Share of the past that is there.
     """
 
     def __init__(
@@ -101,35 +73,35 @@ class MarketFollower:
         published: Published | None = None,
     ) -> None:
         self.market = market
-        self.pace = 1.0  # the open candle is shown at most once in `PUBLISH_S` times this
+        self.pace, self.watched, self.progress = 1.0, False, 1.0
         self._cache, self._origin = cache, source.origin
         self._announced = announced(market, rank, source, preset)
         self._parameters = Parameters.preset(preset)
         self._book = PositionBook(market, self._parameters)
+        self._publisher = Publisher(self._book, cache, published)
         self._step_ms = STEP_MS
         self._interval_ms = MINUTE_MS
         self._open: list[Candle] = []  # closed sub-candles of the step that is still open
+        self._moving: Candle | None = None  # and the one that has not closed
         self._prints: list[Liquidation] = []  # and its liquidations
         self._has_prints = False
-        self._interest, self._ratio, self._funding = _Known(), _Known(), _Known()
+        self._interest, self._ratio, self._funding = Known(), Known(), Known()
         self._closes: deque[tuple[int, float]] = deque(maxlen=_CLOSES)  # ends and closes of the latest candles
         self._priced: tuple[Observation, float] | None = None  # open interest of the last step and its price
-        self.progress = 1.0  # share of the past that is there
-        self._kept = published
-        self._today = pl.DataFrame()  # step rows of the coarsest level's interval that is not complete
         self._gaps: tuple[Gap, ...] = ()
         self._first_ms = self._last_ms = 0
         self._next_ms = 0  # start of the candle to come
         self._as_of_ms, self._mark = 0, 0.0
         self._version = int(time.time() * 1000)
-        self._published = 0.0
+        self._shown_s = self._told_s = 0.0  # when the open candle was last shown, and the price told
+        self._news = False  # something has come since
 
     def backfill(self, history: MarketHistory) -> None:
         """Compute the past and publish every level of it."""
         self._interval_ms, self.progress = history.interval_ms, history.progress
         self._announced = replace(self._announced, funding_interval_ms=history.funding_interval_ms)
         if history.progress < 1.0:
-            self._kept = None  # what is to change is not kept
+            self._publisher.keep_nothing()
         steps, gaps = build_steps(
             self.market,
             history.candles,
@@ -138,10 +110,10 @@ class MarketFollower:
             long_short_ratio=history.long_short_ratio if self._parameters.ratio_lean else None,
         )
         self._gaps = tuple(sorted({*gaps, *history.gaps}, key=lambda g: g.start_ms))[-_MAX_GAPS:]
-        self._step_ms = max(STEP_MS, history.interval_ms)
+        self._step_ms = self._publisher.step_ms = max(STEP_MS, history.interval_ms)
         self._first_ms, self._last_ms = int(steps.close_ms[0]), int(steps.close_ms[-1])
         self._has_prints = not history.liquidations.is_empty()
-        swept = self._publish_columns(steps)
+        swept = self._publisher.past(steps)
         rows = build_series(
             steps,
             swept,
@@ -152,8 +124,9 @@ class MarketFollower:
             history.funding_rate,
             history.liquidations,
         )
-        self._publish_series(rows)
-        self._remember(history, rows)
+        self._publisher.past_series(rows, self._last_ms)
+        self._remember(history)
+        self._book.rest()
         self._publish_status()
         if self._origin is not Origin.LIVE:  # told anew by every run: what an earlier one said is not this market's
             self._cache.forget_liquidations(self.market.id)
@@ -165,16 +138,24 @@ class MarketFollower:
         if self._open and candle.time_ms // self._step_ms > self._open[0].time_ms // self._step_ms:
             self._close_step()  # the rest of its candles never came: it closes with what was known by then
         self._observe(update)
-        still_open = None
+        self._news = True
         if candle.time_ms >= self._next_ms:
+            self._moving = None if update.candle_closed else candle
             if update.candle_closed:
                 self._take(candle)
-            else:
-                still_open = candle
+        if self._last_ms > last_ms:
+            self._show_open()
+        else:
+            self.show()
+
+    def show(self) -> None:
+        """Show what has come, where that is due."""
         now = time.monotonic()
-        if self._last_ms > last_ms or now - self._published >= PUBLISH_S * self.pace:
-            self._published = now
-            self._publish_open(still_open)
+        if self._news and now - self._shown_s >= PUBLISH_S * self.pace:
+            self._show_open()
+        elif self._news and self.watched and now - self._told_s >= TELL_S:
+            self._told_s = now
+            self._tell()
 
     def _observe(self, update: MarketUpdate) -> None:
         if update.liquidations:
@@ -210,17 +191,10 @@ class MarketFollower:
             known.forget(close_ms)
         self._open.clear()
         self._prints = [p for p in self._prints if p.time_ms >= close_ms]
-        self._today = pl.concat([self._today, row])
-        for level, spec in enumerate(LEVELS):
-            if close_ms % spec.interval_ms == 0:
-                self._put_columns(level, grid.coarsen(spec.price_factor))
-            interval_ms = max(spec.interval_ms, self._step_ms)
-            # All intervals that ended since the last step: their own last step may be missing.
-            self._put_series(level, self._today, *(t // interval_ms * interval_ms for t in (self._last_ms, close_ms)))
+        self._publisher.step(grid, row, self._last_ms, close_ms)
+        self._book.rest()
         self._last_ms = close_ms
-        self._keep_book(close_ms)
         self._skip_to(close_ms)
-        self._today = self._today.filter(_from(close_ms // LEVELS[-1].interval_ms * LEVELS[-1].interval_ms))
 
     def _skip_to(self, time_ms: int) -> None:
         """Wait no longer for candles that start before `time_ms`; those that never came are a gap."""
@@ -231,25 +205,25 @@ class MarketFollower:
             self._gaps = (*kept, gap)[-_MAX_GAPS:]
             self._next_ms = time_ms
 
-    def _publish_open(self, candle: Candle | None) -> None:
+    def _show_open(self) -> None:
         """Show the step that is still open as a provisional column."""
-        candles = [*self._open, candle] if candle is not None else self._open
+        self._shown_s = self._told_s = time.monotonic()
+        candles = self._open if self._moving is None else [*self._open, self._moving]
         if candles:
             close_ms = (candles[0].time_ms // self._step_ms + 1) * self._step_ms
-            book = self._book.copy()
-            grid, swept = self._step(book, candles, close_ms)
-            self._cache.put_live(self.market.id, grid, self._row(candles, swept, close_ms))
+            grid, swept = self._step(self._book.copy(), candles, close_ms)
+            self._publisher.open_step(grid, self._row(candles, swept, close_ms), close_ms)
         else:
-            self._cache.drop_live(self.market.id)
+            self._publisher.no_open_step()
         self._publish_status()
 
     def _step(
         self, book: PositionBook, candles: Sequence[Candle], close_ms: int
     ) -> tuple[LiquidationGrid, Float64Array]:
         """Advance a book with what was known at the close."""
-        priced, ratio = self._price(close_ms), self._ratio.at(close_ms)
+        priced, ratio = self._price(close_ms), self._ratio.value_at(close_ms)
         contracts = 0.0 if priced is None else contracts_of(self.market, priced[0].value, priced[1])
-        return book.step(candles, contracts, close_ms=close_ms, long_short_ratio=None if ratio is None else ratio.value)
+        return book.step(candles, contracts, close_ms=close_ms, long_short_ratio=ratio)
 
     def _price(self, close_ms: int) -> tuple[Observation, float] | None:
         """Return the open interest known at a close, and the price when it was observed."""
@@ -259,75 +233,10 @@ class MarketFollower:
         before = [close for end_ms, close in self._closes if end_ms <= seen.time_ms]
         return seen, before[-1] if before else self._mark
 
-    def _publish_columns(self, steps: Steps) -> Float64Array:
-        """Run the book over the past in chunks, so that memory stays bounded; return predicted liquidations."""
-        saved_ms, state = self._show_kept()
-        wanted = [level_mask(steps.close_ms, s.interval_ms, s.keep_ms, self._last_ms) for s in LEVELS]
-        emit = np.logical_or.reduce(wanted)
-        resumed, midnight = (
-            int(np.searchsorted(steps.close_ms, ms, side="right"))
-            for ms in (saved_ms, self._last_ms // DAY_MS * DAY_MS)
-        )
-        edges = sorted({0, resumed, midnight, *np.flatnonzero(emit)[_CHUNK::_CHUNK].tolist(), len(steps)})
-        swept = [np.empty((0, 2))]
-        for begin, end in pairwise(edges):
-            if begin == resumed and state is not None:
-                self._book.restore(state)
-            part = steps.part(begin, end)
-            grid, predicted = self._book.run(part, tiers=True, emit=emit[begin:end])
-            swept.append(predicted)
-            shown = part.close_ms[emit[begin:end]]
-            for level, mask in enumerate(wanted):
-                rows = np.isin(shown, part.close_ms[mask[begin:end]])
-                if rows.any():
-                    self._put_columns(level, grid.pick(rows).coarsen(LEVELS[level].price_factor))
-            self._keep_book(int(steps.close_ms[end - 1]))
-        if resumed == len(steps) and state is not None:
-            self._book.restore(state)
-        return np.concatenate(swept)
-
-    def _show_kept(self) -> tuple[int, bytes | None]:
-        """Publish the columns that history kept; return the newest saved state that fits, and its time."""
-        if self._kept is None:
-            return 0, None
-        for level, grid in self._kept.columns(self._book, self._last_ms).items():
-            self._cache.put_columns(self.market.id, level, grid)
-        for time_ms, state in self._kept.books(self.market.id, self._last_ms):
-            try:
-                self._book.copy().restore(state)
-            except ParameterError:
-                continue  # of other parameters: the past is computed anew
-            return time_ms, state
-        return 0, None
-
-    def _put_columns(self, level: int, grid: LiquidationGrid) -> None:
-        """Publish columns, and keep those that history does not have."""
-        self._cache.put_columns(self.market.id, level, grid)
-        if self._kept is not None:
-            self._kept.add(level, grid, self._book)
-
-    def _keep_book(self, close_ms: int) -> None:
-        if self._kept is not None and close_ms % DAY_MS == 0:
-            self._kept.add_book(self._book, close_ms)
-
-    def _publish_series(self, rows: pl.DataFrame) -> None:
-        for level, spec in enumerate(LEVELS):
-            interval_ms = max(spec.interval_ms, self._step_ms)
-            keep_ms = self._last_ms - spec.keep_ms - _WARM_UP * interval_ms
-            self._put_series(level, rows, *(t // interval_ms * interval_ms for t in (keep_ms, self._last_ms)))
-
-    def _put_series(self, level: int, rows: pl.DataFrame, start_ms: int, end_ms: int) -> None:
-        """Publish the whole intervals of a level that `rows` have between two of its boundaries."""
-        inside = rows.filter(_from(start_ms), ~_from(end_ms))
-        if not inside.is_empty():
-            merged = coarsen_series(inside, max(LEVELS[level].interval_ms, self._step_ms))
-            self._cache.put_series(self.market.id, level, merged)
-
-    def _remember(self, history: MarketHistory, rows: pl.DataFrame) -> None:
+    def _remember(self, history: MarketHistory) -> None:
         """Keep what the live part continues from."""
-        self._today = rows.filter(_from(self._last_ms // LEVELS[-1].interval_ms * LEVELS[-1].interval_ms))
-        self._open = candles_of(history.candles.filter(_from(self._last_ms)))
-        self._prints = liquidations_of(history.liquidations.filter(_from(self._last_ms)))
+        self._open = candles_of(history.candles.filter(since(self._last_ms)))
+        self._prints = liquidations_of(history.liquidations.filter(since(self._last_ms)))
         ends = history.candles["time"].to_physical() + history.interval_ms
         closes = list(zip(ends.to_list(), history.candles["close"].to_list(), strict=True))
         self._closes.extend(closes)
@@ -338,7 +247,7 @@ class MarketFollower:
             (self._ratio, history.long_short_ratio),
             (self._funding, history.funding_rate),
         ):
-            for seen in _observations(frame, self._last_ms):
+            for seen in observations_of(frame, self._last_ms):
                 known.add(seen)
         held = self._interest.at(self._last_ms)
         if held is not None:
@@ -346,32 +255,35 @@ class MarketFollower:
             first = bisect.bisect_right(closes, self._first_ms - self._step_ms, key=lambda c: c[0])
             self._priced = held, float(closes[at - 1 if at else first][1])
 
-    def _row(self, candles: Sequence[Candle], swept: Float64Array, close_ms: int) -> pl.DataFrame:
+    def _row(self, candles: Sequence[Candle], swept: Float64Array, close_ms: int) -> dict[str, float | None]:
         """One row of the series for a step of these candles."""
         realised: dict[Side, float | None] = {Side.LONG: None, Side.SHORT: None}
         if self._has_prints:
             inside = [p for p in self._prints if close_ms - self._step_ms <= p.time_ms < close_ms]
             realised = {side: sum(p.notional_usd for p in inside if p.side is side) for side in Side}
-        values: dict[str, float | None] = {
+        return {
             "open": candles[0].open,
             "high": max(c.high for c in candles),
             "low": min(c.low for c in candles),
             "close": candles[-1].close,
-            "open_interest": _value(self._interest.at(close_ms)),
-            "long_short_ratio": _value(self._ratio.at(close_ms)),
-            "funding_rate": _value(self._funding.at(close_ms)),
+            "open_interest": self._interest.value_at(close_ms),
+            "long_short_ratio": self._ratio.value_at(close_ms),
+            "funding_rate": self._funding.value_at(close_ms),
             "volume": sum(c.volume for c in candles),
             "long_liquidated_usd": realised[Side.LONG],
             "short_liquidated_usd": realised[Side.SHORT],
             "predicted_long_usd": float(swept[0, 0]),
             "predicted_short_usd": float(swept[0, 1]),
         }
-        time_ = pl.Series("time", [close_ms - self._step_ms], dtype=pl.Int64).cast(TIME)
-        return pl.DataFrame([time_, *(pl.Series(n, [v], dtype=pl.Float64) for n, v in values.items())])
 
     def _publish_status(self) -> None:
         self._version += 1
+        self._news = False
         self.renew()
+        self._tell()
+
+    def _tell(self) -> None:
+        """Tell the pages the price; the version names what the cache holds."""
         message = {"version": self._version, "as_of_ms": self._as_of_ms, "mark_price": self._mark}
         self._cache.publish(self.market.id, message)
 
@@ -423,34 +335,3 @@ def announced(market: Market, rank: int, source: Source, preset: Preset) -> Mark
         maintenance_margin_rate=market.brackets[0].maintenance_margin_rate,
         maintenance_fee_rate=market.maintenance_fee_rate,
     )
-
-
-def candles_of(frame: pl.DataFrame) -> list[Candle]:
-    """Turn rows of a candle frame into `Candle` values."""
-    columns = frame.select(
-        pl.col("time").dt.epoch("ms").alias("time_ms"),
-        pl.col(f.name for f in fields(Candle)[1:] if f.name in frame.columns),
-    )
-    return [Candle(**row) for row in columns.iter_rows(named=True)]
-
-
-def liquidations_of(frame: pl.DataFrame) -> list[Liquidation]:
-    """Turn rows of a liquidation frame into `Liquidation` values."""
-    columns = frame.select(pl.col("time").dt.epoch("ms"), "side", "price", "quantity_base", "notional_usd")
-    return [Liquidation(t, Side(side), *rest) for t, side, *rest in columns.iter_rows()]
-
-
-def _from(time_ms: int) -> pl.Expr:
-    """Rows whose time is not earlier."""
-    return pl.col("time").dt.epoch("ms") >= time_ms
-
-
-def _observations(frame: pl.DataFrame, since_ms: int) -> list[Observation]:
-    """Observations later than a time, and the last one before."""
-    times = frame["time"].to_physical().to_list()
-    at = max(bisect.bisect_right(times, since_ms) - 1, 0)
-    return [Observation(t, float(v)) for t, v in zip(times[at:], frame[frame.columns[1]][at:], strict=True)]
-
-
-def _value(seen: Observation | None) -> float | None:
-    return None if seen is None else seen.value

@@ -17,6 +17,7 @@ SUMMED: Final = (
     "predicted_short_usd",
 )
 LAST: Final = ("close", "open_interest", "long_short_ratio", "funding_rate")
+SERIES: Final = ("open", "high", "low", *LAST, *SUMMED)
 
 
 def build_series(
@@ -75,8 +76,7 @@ def build_series(
         rows = rows.join(total, on="start", how="left", maintain_order="left")
         if not liquidations.is_empty():
             rows = rows.with_columns(pl.col(name).fill_null(0.0))
-    names = ("open", "high", "low", *LAST, *SUMMED)
-    return rows.select(pl.col("start").cast(TIME).alias("time"), *(pl.col(n).cast(pl.Float64) for n in names))
+    return rows.select(pl.col("start").cast(TIME).alias("time"), *(pl.col(n).cast(pl.Float64) for n in SERIES))
 
 
 def coarsen_series(rows: pl.DataFrame, interval_ms: int) -> pl.DataFrame:

@@ -30,7 +30,8 @@ from estimator.follow import follow
 from estimator.model.grid import LEVELS, TIER_NAMES, fit_bins
 from estimator.model.series import level_mask
 from estimator.model.steps import STEP_MS, build_steps
-from estimator.pipeline import MarketFollower, candles_of, liquidations_of
+from estimator.observed import candles_of, liquidations_of
+from estimator.pipeline import MarketFollower
 from estimator.redis_server import BundledServer
 
 MARKET_DATA = Path(os.environ.get("LIQHEAT_MARKET_DATA", Path(__file__).parents[3] / "shared" / "market"))
