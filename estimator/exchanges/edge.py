@@ -13,6 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
+from weakref import WeakSet
 
 import numpy as np
 import polars as pl
@@ -28,6 +29,13 @@ _SETTLED: Final = 3  # rows that agree with each other are a new level, not a sl
 _KEPT_GAPS: Final = 1000
 _LAST_MS: Final = 253_402_300_799_999.0  # the end of year 9999
 _Read = TypeVar("_Read")
+
+
+class Line:
+    """One subscription of a stream, for as long as somebody reads it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
 
 
 @dataclass(slots=True)
@@ -46,6 +54,8 @@ class Health:
         Stretches in which a stream was not connected, latest last.
     last_message_ms : dict
         By stream. [ms]
+    unheard : set of Line
+        Subscriptions on which nothing came since they were made, or lost.
     """
 
     rejected: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -53,6 +63,7 @@ class Health:
     reconnects: Counter[str] = field(default_factory=Counter)
     gaps: deque[Gap] = field(default_factory=lambda: deque(maxlen=_KEPT_GAPS))
     last_message_ms: dict[str, int] = field(default_factory=dict)
+    unheard: WeakSet[Line] = field(default_factory=WeakSet)
 
     def reject(self, what: str, reason: str, count: int = 1, example: object = None) -> None:
         """Count values left out; the first of its kind is logged."""

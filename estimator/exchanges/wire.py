@@ -33,7 +33,7 @@ from estimator.errors import (
     UnknownMarket,
     VenueDown,
 )
-from estimator.exchanges.edge import Health
+from estimator.exchanges.edge import Health, Line
 from estimator.exchanges.translate import Answer, translated
 from estimator.exchanges.venue import RateLimit
 
@@ -242,6 +242,8 @@ class Wire:
             Where trying again is of no use.
         """
         failures, seen_ms, silence_s = 0, self.now_ms(), min(silence_s, self.patience.silence_s)
+        line = Line(name)
+        self.health.unheard.add(line)
         while True:
             tap = _Tap(accepts)
             self._taps.append(tap)
@@ -252,6 +254,7 @@ class Wire:
                         self.health.gaps.append(Gap(seen_ms, self.now_ms(), name))
                     failures, seen_ms = 0, self.now_ms()
                     self.health.last_message_ms[name] = seen_ms
+                    self.health.unheard.discard(line)
                     yield message
             except (RegionBlocked, UnknownMarket):
                 raise
@@ -259,6 +262,7 @@ class Wire:
                 failures += 1
                 self._noted(error)
                 self.health.reconnects[name] += 1
+                self.health.unheard.add(line)
                 _LOG.info("%s %s: %s; connecting again", self.client.id, name, error)
             finally:
                 self._taps.remove(tap)
