@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Any, Final, Literal, Unpack
 
 import polars as pl
@@ -34,7 +35,7 @@ from estimator.domain import (
     Market,
     Observation,
 )
-from estimator.errors import SourceError, UnknownMarket
+from estimator.errors import SourceError
 from estimator.exchanges.binance_payloads import (
     FAMILIES,
     INVERSE,
@@ -45,18 +46,20 @@ from estimator.exchanges.binance_payloads import (
     native_id,
     parse_candles,
     parse_funding,
+    parse_funding_rate_now,
     parse_kline_message,
     parse_liquidation_message,
     parse_listings,
-    parse_mark,
     parse_mark_candles,
+    parse_mark_price,
+    parse_marks,
     parse_open_interest,
     parse_open_interest_now,
     parse_order_book,
     parse_ratio,
     rule_brackets,
 )
-from estimator.exchanges.connected import ConnectedVenue, Connection
+from estimator.exchanges.connected import ConnectedVenue, Connection, each
 from estimator.exchanges.edge import (
     MovingCandles,
     Recent,
@@ -69,6 +72,7 @@ from estimator.exchanges.edge import (
     readable,
 )
 from estimator.exchanges.frames import usd_to_base
+from estimator.exchanges.listings import Listings
 from estimator.exchanges.venue import (
     BracketTable,
     Capabilities,
@@ -92,6 +96,7 @@ CAPABILITIES: Final = Capabilities(
     liquidation_price_kind="fill",
     brackets="rule",
     order_book=True,
+    bulk_funding=True,
     limits={
         "fapiData": RateLimit(1000, 300),
         "dapiData": RateLimit(1000, 300),
@@ -106,6 +111,7 @@ CAPABILITIES: Final = Capabilities(
     ),
 )
 
+_STREAMS: Final = 200  # of one socket
 _BOOK_DEPTHS: Final = (5, 10, 20, 50, 100, 500, 1000)
 _CANDLE_SILENCE_S: Final = 30.0
 _LIQUIDATION_SILENCE_S: Final = 300.0  # of all markets together
@@ -123,37 +129,36 @@ class Binance(ConnectedVenue):
             contract: self._connect(family.client, CAPABILITIES.limits, concurrent=8)
             for contract, family in FAMILIES.items()
         }
-        self._listed: dict[ContractType, dict[str, MarketListing]] = {}
+        self._listings = {
+            contract: Listings(f"binance ({contract})", partial(self._list, family))
+            for contract, family in FAMILIES.items()
+        }
 
     async def fetch_markets(self) -> list[MarketListing]:
         """List the perpetual futures of both families, largest volume first."""
-        answers = await asyncio.gather(*map(self._list, FAMILIES.values()), return_exceptions=True)
-        found = [listing for answer in answers if not isinstance(answer, BaseException) for listing in answer.values()]
+        answers = await asyncio.gather(*map(self._relist, FAMILIES), return_exceptions=True)
+        found = [listing for answer in answers if not isinstance(answer, BaseException) for listing in answer]
         for answer in answers:
             # One family out of service does not take the other with it.
             if isinstance(answer, BaseException) and (not found or not isinstance(answer, SourceError)):
                 raise answer
         return sorted(found, key=lambda listing: -(listing.volume_usd or 0.0))
 
-    async def _list(self, family: Family) -> dict[str, MarketListing]:
-        wire = self._by_contract[family.contract]
-        calls = (f"{family.public}Get{what}" for what in ("ExchangeInfo", "Ticker24hr", "FundingInfo"))
-        info, tickers, funding = await together([wire.call(call) for call in calls])
-        listed = parse_listings(info, tickers, funding, family, self.health)
-        wire.client.set_markets([wire.client.parse_market(raw) for _, raw in listed])
-        self._listed[family.contract] = {listing.native_id: listing for listing, _ in listed}
-        return self._listed[family.contract]
+    async def _relist(self, contract: ContractType) -> list[MarketListing]:
+        found = await self._list(FAMILIES[contract])
+        self._listings[contract].keep(found)
+        return found
 
-    async def _listing(self, market: Market) -> MarketListing | None:
-        """Return what the venue lists under a market, from the last list or a first one."""
-        known = self._listed.get(market.contract) or await self._list(FAMILIES[market.contract])
-        return known.get(native_id(market))
+    async def _list(self, family: Family) -> list[MarketListing]:
+        calls = (f"{family.public}Get{what}" for what in ("ExchangeInfo", "Ticker24hr", "FundingInfo"))
+        info, tickers, funding = await together([self._by_contract[family.contract].call(call) for call in calls])
+        return parse_listings(info, tickers, funding, family, self.health)
+
+    async def _listing(self, market: Market) -> MarketListing:
+        return await self._listings[market.contract].of(market)
 
     async def _contract_size(self, market: Market) -> float:
-        if market.contract == "linear":
-            return 1.0
-        listing = await self._listing(market)
-        return listing.contract_size if listing is not None else (100.0 if market.base == "BTC" else 10.0)
+        return 1.0 if market.contract == "linear" else (await self._listing(market)).contract_size
 
     async def fetch_candles(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:
         """Return closed 1m candles with taker-buy volume."""
@@ -218,7 +223,7 @@ class Binance(ConnectedVenue):
         symbol = {"symbol": native_id(market)}
         seen = parse_open_interest_now(await wire.call(f"{family.public}GetOpenInterest", symbol), family)
         if family is INVERSE:
-            mark, _ = parse_mark(await wire.call(f"{family.public}GetPremiumIndex", symbol), family)
+            mark = parse_mark_price(await self._marks(family, symbol=native_id(market)), native_id(market), family)
             seen = Observation(seen.time_ms, seen.value * await self._contract_size(market) / mark)
         return self._levels.accept(market.id, seen, wire.now_ms(), f"{family.public}GetOpenInterest")
 
@@ -272,10 +277,24 @@ class Binance(ConnectedVenue):
 
     async def fetch_funding_rate_now(self, market: Market) -> FundingRate:
         """Return the rate that is forming."""
-        family, wire = self._of(market)
-        _, rate = parse_mark(await wire.call(f"{family.public}GetPremiumIndex", {"symbol": native_id(market)}), family)
         listing = await self._listing(market)
-        return FundingRate(rate.time_ms, rate.rate, listing.funding_interval_ms if listing is not None else None)
+        marks = await self._marks(FAMILIES[market.contract], symbol=listing.native_id)
+        return self._rate(listing, marks)
+
+    async def fetch_funding_rates_now(self, markets: Sequence[Market]) -> dict[str, FundingRate]:
+        """Return the rates that are forming of many markets, by market id."""
+        contracts = sorted({market.contract for market in markets})
+        await together([self._listings[contract].load() for contract in contracts])
+        told = await together([self._marks(FAMILIES[contract]) for contract in contracts])
+        marks = dict(zip(contracts, told, strict=True))
+        return each(markets, lambda m: self._rate(self._listings[m.contract].known(m), marks[m.contract]))
+
+    def _rate(self, listing: MarketListing, marks: dict[str, Any]) -> FundingRate:
+        return parse_funding_rate_now(marks, listing, FAMILIES[listing.market.contract])
+
+    async def _marks(self, family: Family, **asked: str) -> dict[str, Any]:
+        payload = await self._by_contract[family.contract].call(f"{family.public}GetPremiumIndex", asked)
+        return parse_marks(payload, family)
 
     async def fetch_brackets(self, market: Market) -> BracketTable:
         """Return tiers by rule."""
@@ -299,11 +318,10 @@ class Binance(ConnectedVenue):
         self, markets: Sequence[Market], order: MovingCandles
     ) -> AsyncIterator[tuple[Market, Candle, bool]]:
         family, wire = self._of(markets[0])
-        by_id = await self._followed(markets)
-        pairs = [[wire.client.safe_symbol(native, None, None, "swap"), "1m"] for native in by_id]
+        by_id = await self._listings[family.contract].by_native_id(markets, self.health)
         messages = wire.stream(
             "candles" + family.suffix,
-            lambda: wire.client.watch_ohlcv_for_symbols(pairs),
+            lambda: _subscribed(wire, family, "kline", [f"{native.lower()}@kline_1m" for native in by_id]),
             lambda message: isinstance(message, dict) and message.get("e") == "kline",
             silence_s=_CANDLE_SILENCE_S,
         )
@@ -325,12 +343,12 @@ class Binance(ConnectedVenue):
 
     async def _watch_liquidations(self, markets: Sequence[Market]) -> AsyncIterator[tuple[Market, Liquidation]]:
         family, wire = self._of(markets[0])
-        by_id = await self._followed(markets)
+        by_id = await self._listings[family.contract].by_native_id(markets, self.health)
         sizes = {} if family is LINEAR else {native: await self._contract_size(m) for native, m in by_id.items()}
         recent = Recent()
         messages = wire.stream(
             "liquidations" + family.suffix,
-            lambda: wire.client.watch_liquidations_for_symbols([]),
+            lambda: _subscribed(wire, family, "forceOrder", ["!forceOrder@arr"]),
             lambda message: isinstance(message, dict) and message.get("e") == "forceOrder",
             silence_s=_LIQUIDATION_SILENCE_S,
         )
@@ -346,22 +364,6 @@ class Binance(ConnectedVenue):
                     continue
                 yield market, read[1]
 
-    async def _followed(self, markets: Sequence[Market]) -> dict[str, Market]:
-        """Return the markets that are listed by native name; the client knows them afterwards.
-
-        Raises
-        ------
-        UnknownMarket
-            If none is: one that is delisted does not stop the others.
-        """
-        await self._listing(markets[0])
-        listed = self._listed[markets[0].contract]
-        found = {native_id(market): market for market in markets if native_id(market) in listed}
-        self.health.reject("subscriptions", "refused by the venue", len(markets) - len(found))
-        if not found:
-            raise UnknownMarket(f"not listed: {', '.join(market.id for market in markets)}")
-        return found
-
     def _of(self, market: Market) -> tuple[Family, Wire]:
         return FAMILIES[market.contract], self._by_contract[market.contract]
 
@@ -371,3 +373,17 @@ def _by_family(markets: Iterable[Market]) -> list[list[Market]]:
     for market in markets:
         groups.setdefault(market.contract, []).append(market)
     return list(groups.values())
+
+
+async def _subscribed(wire: Wire, family: Family, channel: str, streams: list[str]) -> None:
+    """Subscribe to streams, so many on a socket; returns only by raising, for no message reaches ccxt."""
+    parts = [streams[i : i + _STREAMS] for i in range(0, len(streams), _STREAMS)]
+    await asyncio.gather(*(_socket(wire, family, f"{channel} {n}", channel, part) for n, part in enumerate(parts)))
+
+
+async def _socket(wire: Wire, family: Family, name: str, channel: str, streams: list[str]) -> None:
+    client = wire.client
+    base = client.get_ws_url(family.contract, client.get_future_ws_category(channel))
+    url = f"{base}/{client.stream(family.contract, name, len(streams))}"
+    request = {"method": "SUBSCRIBE", "params": streams, "id": client.request_id(url)}
+    await client.watch_multiple(url, [name], request, [name], {"id": request["id"]})

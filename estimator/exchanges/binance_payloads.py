@@ -28,11 +28,12 @@ from estimator.domain import (
     Observation,
     Side,
 )
-from estimator.errors import BadPayload, ParameterError
+from estimator.errors import BadPayload, ParameterError, UnknownMarket
 from estimator.exchanges.edge import (
     Health,
     frame,
     get,
+    keyed,
     number,
     number_or_none,
     rows,
@@ -101,10 +102,8 @@ def rule_brackets(base: str, contract: ContractType) -> BracketTable:
     return BracketTable(brackets_from_max_leverage([(0.0, known.get(base, _OTHER_MAX_LEVERAGE))]), RULE)
 
 
-def parse_listings(
-    info: Any, tickers: Any, funding: Any, family: Family, health: Health
-) -> list[tuple[MarketListing, Any]]:
-    """Read the perpetuals that trade now, each with its raw description.
+def parse_listings(info: Any, tickers: Any, funding: Any, family: Family, health: Health) -> list[MarketListing]:
+    """Read the perpetuals that trade now.
 
     Parameters
     ----------
@@ -129,7 +128,7 @@ def parse_listings(
             continue
         volume = volumes.get(native, 0.0) * (size if family.contract == "inverse" else 1.0)
         interval = int(hours.get(native, _DEFAULT_FUNDING_HOURS) * HOUR_MS)
-        found.append((MarketListing(market, native, size, source, None, volume, interval), raw))
+        found.append(MarketListing(market, native, size, source, None, volume, interval))
     return found
 
 
@@ -212,12 +211,28 @@ def parse_open_interest_now(payload: Any, family: Family) -> Observation:
     return Observation(int(number(payload, "time", endpoint)), number(payload, "openInterest", endpoint))
 
 
-def parse_mark(payload: Any, family: Family) -> tuple[float, FundingRate]:
-    """Read the mark price and the funding rate that is forming (its interval is not in the payload)."""
+def parse_marks(payload: Any, family: Family) -> dict[str, Any]:
+    """Read what `premiumIndex` tells of one market or of all, by native name."""
     endpoint = f"{family.public}GetPremiumIndex"
-    row = get(payload, [0], endpoint) if isinstance(payload, list) else payload
-    rate = FundingRate(int(number(row, "time", endpoint)), number(row, "lastFundingRate", endpoint), None)
-    return number(row, "markPrice", endpoint), rate
+    return keyed(payload if isinstance(payload, list) else [payload], [], "symbol", endpoint)
+
+
+def parse_mark_price(marks: Mapping[str, Any], native: str, family: Family) -> float:
+    """Read a mark price. [quote]"""
+    return number(_mark(marks, native, family), "markPrice", f"{family.public}GetPremiumIndex")
+
+
+def parse_funding_rate_now(marks: Mapping[str, Any], listing: MarketListing, family: Family) -> FundingRate:
+    """Read the funding rate that is forming; its interval is that of the listing."""
+    endpoint, row = f"{family.public}GetPremiumIndex", _mark(marks, listing.native_id, family)
+    rate = number(row, "lastFundingRate", endpoint)
+    return FundingRate(int(number(row, "time", endpoint)), rate, listing.funding_interval_ms)
+
+
+def _mark(marks: Mapping[str, Any], native: str, family: Family) -> Any:
+    if native not in marks:
+        raise UnknownMarket(f"{family.public}GetPremiumIndex: nothing on {native}")
+    return marks[native]
 
 
 def parse_order_book(payload: Any, family: Family, contract_size: float) -> OrderBook:

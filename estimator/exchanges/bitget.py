@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from typing import Any, Final, Unpack
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar, Unpack
 
 import polars as pl
 
@@ -35,14 +35,20 @@ from estimator.exchanges.bitget_payloads import (
     parse_markets,
     parse_open_interest_now,
     parse_order_book,
+    parse_tickers,
+    read_funding_rate,
+    read_open_interest,
 )
-from estimator.exchanges.connected import ConnectedVenue, Connection
+from estimator.exchanges.connected import ConnectedVenue, Connection, each
 from estimator.exchanges.edge import between, frame, plausible_candles, plausible_observations
 from estimator.exchanges.listings import Listings, largest_first
 from estimator.exchanges.moving import Stream, Tick, follow_candles, follow_prints
 from estimator.exchanges.paging import Page, paged
 from estimator.exchanges.prints import prints_frame
 from estimator.exchanges.venue import BracketTable, Capabilities, FundingRate, MarketListing, OrderBook
+from estimator.exchanges.wire import together
+
+_Value = TypeVar("_Value")
 
 _RECENT_PAGE: Final = 1000 * MINUTE_MS
 _HISTORY_PAGE: Final = 200 * MINUTE_MS
@@ -85,7 +91,7 @@ class Bitget(ConnectedVenue):
 
     async def _ask(self, endpoint: str, market: Market, **asked: Any) -> Any:
         listing = await self._listings.of(market)
-        product = PRODUCTS[market.symbol.rpartition(":")[2]]
+        product = _product(market)
         return await self._wire.call(endpoint, {"symbol": listing.native_id, "productType": product, **asked})
 
     async def fetch_candles(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:
@@ -143,6 +149,29 @@ class Bitget(ConnectedVenue):
         seen = parse_open_interest_now(payload, listing.native_id)
         return self._levels.accept(market.id, seen, self._wire.now_ms(), "open-interest")
 
+    async def fetch_open_interests_now(self, markets: Sequence[Market]) -> dict[str, Observation]:
+        """Return open interest now of many markets, by market id. [base coin]"""
+
+        def read(listing: MarketListing, tickers: Mapping[str, Any]) -> Observation:
+            seen = read_open_interest(tickers, listing)
+            return self._levels.accept(listing.market.id, seen, self._wire.now_ms(), "tickers")
+
+        return await self._of_tickers(markets, read)
+
+    async def fetch_funding_rates_now(self, markets: Sequence[Market]) -> dict[str, FundingRate]:
+        """Return the rates in force of many markets, by market id."""
+        return await self._of_tickers(markets, lambda listing, tickers: read_funding_rate(tickers, listing))
+
+    async def _of_tickers(
+        self, markets: Sequence[Market], read: Callable[[MarketListing, Mapping[str, Any]], _Value]
+    ) -> dict[str, _Value]:
+        """Read about many markets out of the tickers of whole product types."""
+        await self._listings.load()
+        products = sorted({_product(market) for market in markets})
+        asked = [self._wire.call("publicMixGetV2MixMarketTickers", {"productType": one}) for one in products]
+        tickers = dict(zip(products, map(parse_tickers, await together(asked)), strict=True))
+        return each(markets, lambda market: read(self._listings.known(market), tickers[_product(market)]))
+
     async def fetch_long_short_ratio(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:
         """Return the latest rows of accounts long per account short, as far as they lie in the stretch asked for."""
         payload = await self._ask("publicMixGetV2MixMarketAccountLongShort", market, period="5m")
@@ -174,7 +203,7 @@ class Bitget(ConnectedVenue):
     async def fetch_liquidations(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:
         """Return forced liquidations of the last three days at most, sampled like the stream."""
         listing = await self._listings.of(market)
-        asked = {"category": PRODUCTS[market.symbol.rpartition(":")[2]], "symbol": listing.native_id}
+        asked = {"category": _product(market), "symbol": listing.native_id}
         prints: list[Liquidation] = []
         cursor = ""
         for _ in range(_PRINT_PAGES):
@@ -196,7 +225,7 @@ class Bitget(ConnectedVenue):
         """Yield the moving 1m candle."""
         named = await self._listings.by_native_id(markets, self.health)
         topics = [
-            {"instType": PRODUCTS[market.symbol.rpartition(":")[2]], "channel": "candle1m", "instId": native_id}
+            {"instType": _product(market), "channel": "candle1m", "instId": native_id}
             for native_id, market in named.items()
         ]
         stream = self._stream("candles", topics, "channel", {"candle1m"}, unified_account=False)
@@ -206,7 +235,7 @@ class Bitget(ConnectedVenue):
     async def watch_liquidations(self, markets: Sequence[Market]) -> AsyncGenerator[tuple[Market, Liquidation], None]:
         """Yield forced liquidations."""
         named = await self._listings.by_native_id(markets, self.health)
-        products = sorted({PRODUCTS[market.symbol.rpartition(":")[2]] for market in named.values()})
+        products = sorted({_product(market) for market in named.values()})
         topics = [{"instType": product.lower(), "topic": "liquidation"} for product in products]
         stream = self._stream(
             "liquidations", [*topics, _PULSE], "topic", {"liquidation", "kline"}, unified_account=True
@@ -227,3 +256,7 @@ class Bitget(ConnectedVenue):
             return isinstance(arg, dict) and arg.get(key) in values and message.get("event") != "subscribe"
 
         return Stream(name, subscribe, accepts, lambda message: message.get("event") == "error", _SILENCE_S)
+
+
+def _product(market: Market) -> str:
+    return PRODUCTS[market.symbol.rpartition(":")[2]]

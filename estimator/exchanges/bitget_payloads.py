@@ -26,8 +26,8 @@ from estimator.domain import (
     Observation,
     Side,
 )
-from estimator.errors import BadPayload
-from estimator.exchanges.edge import Health, frame, get, number, number_or_none, rows, text
+from estimator.errors import BadPayload, UnknownMarket
+from estimator.exchanges.edge import Health, frame, get, keyed, number, number_or_none, rows, text
 from estimator.exchanges.listings import bracket_table, listed
 from estimator.exchanges.stamps import interval_ms, stamp
 from estimator.exchanges.venue import (
@@ -59,6 +59,8 @@ CAPABILITIES: Final = Capabilities(
     liquidation_price_kind=None,
     brackets="public",
     order_book=True,
+    bulk_open_interest=True,
+    bulk_funding=True,
     limits={
         "publicMixGetV2MixMarketAccountLongShort": RateLimit(1, 1.0),
         "publicUtaGetV3MarketLiquidations": RateLimit(5, 1.0),
@@ -78,8 +80,7 @@ CAPABILITIES: Final = Capabilities(
 
 def parse_markets(contracts: Any, tickers: Any, settle: str, health: Health) -> list[MarketListing]:
     """Read `/v2/mix/market/contracts` and `/tickers` of a product type: perpetual futures that trade."""
-    what = "tickers"
-    by_name = {text(row, "symbol", what): row for row in rows(tickers, ["data"], what)}
+    by_name = parse_tickers(tickers)
     return listed(rows(contracts, ["data"], "contracts"), lambda row: _listing(row, by_name, settle), health)
 
 
@@ -122,6 +123,30 @@ def parse_open_interest_now(payload: Any, native_id: str) -> Observation:
         if text(row, "symbol", what) == native_id:
             return Observation(stamp(get(payload, ["data"], what), "ts", what), number(row, "size", what))
     raise BadPayload(what, "data.openInterestList", f"no row of {native_id}")
+
+
+def parse_tickers(payload: Any) -> dict[str, Any]:
+    """Read `/tickers` of a product type, by market."""
+    return keyed(payload, ["data"], "symbol", "tickers")
+
+
+def read_open_interest(tickers: Mapping[str, Any], listing: MarketListing) -> Observation:
+    """Read open interest out of tickers. [base coin]"""
+    row = _ticker(tickers, listing)
+    return Observation(stamp(row, "ts", "tickers"), number(row, "holdingAmount", "tickers"))
+
+
+def read_funding_rate(tickers: Mapping[str, Any], listing: MarketListing) -> FundingRate:
+    """Read the rate in force out of tickers."""
+    row = _ticker(tickers, listing)
+    rate = number(row, "fundingRate", "tickers")
+    return FundingRate(stamp(row, "ts", "tickers"), rate, listing.funding_interval_ms)
+
+
+def _ticker(tickers: Mapping[str, Any], listing: MarketListing) -> Any:
+    if listing.native_id not in tickers:
+        raise UnknownMarket(f"{NAME} has no ticker of {listing.native_id}")
+    return tickers[listing.native_id]
 
 
 def parse_long_short_ratio(payload: Any) -> pl.DataFrame:

@@ -41,8 +41,9 @@ from estimator.exchanges.bybit_payloads import (
     parse_open_interest_now,
     parse_opens,
     parse_order_book,
+    parse_tickers,
 )
-from estimator.exchanges.connected import ConnectedVenue, Connection
+from estimator.exchanges.connected import ConnectedVenue, Connection, each
 from estimator.exchanges.edge import (
     MovingCandles,
     Recent,
@@ -64,7 +65,7 @@ from estimator.exchanges.venue import (
     OrderBook,
     RateLimit,
 )
-from estimator.exchanges.wire import Wire, all_pages, merged, windows
+from estimator.exchanges.wire import Wire, all_pages, merged, together, windows
 
 _Read = TypeVar("_Read")
 
@@ -87,6 +88,8 @@ CAPABILITIES: Final = Capabilities(
     liquidation_price_kind="bankruptcy",
     brackets="public",
     order_book=True,
+    bulk_open_interest=True,
+    bulk_funding=True,
     limits={"publicGetV5Market": _LIMIT},
     notes=(
         "Open interest on the wire counts both sides; singleOpenInterest is used, else the half.",
@@ -203,9 +206,27 @@ class Bybit(ConnectedVenue):
 
     async def fetch_open_interest_now(self, market: Market) -> Observation:
         """Return open interest now, of one side. [base coin]"""
-        payload = await self._call("publicGetV5MarketTickers", market)
-        seen = parse_open_interest_now(payload, market.contract)
+        return self._held(market, parse_tickers(await self._call("publicGetV5MarketTickers", market)))
+
+    def _held(self, market: Market, tickers: tuple[int, dict[str, Any]]) -> Observation:
+        seen = parse_open_interest_now(tickers, market)
         return self._levels.accept(market.id, seen, self._wire.now_ms(), "publicGetV5MarketTickers")
+
+    async def fetch_open_interests_now(self, markets: Sequence[Market]) -> dict[str, Observation]:
+        """Return open interest now of many markets, by market id. [base coin]"""
+        tickers = await self._tickers(markets)
+        return each(markets, lambda market: self._held(market, tickers[market.contract]))
+
+    async def fetch_funding_rates_now(self, markets: Sequence[Market]) -> dict[str, FundingRate]:
+        """Return the rates in force of many markets, by market id."""
+        tickers = await self._tickers(markets)
+        return each(markets, lambda market: parse_funding_rate_now(tickers[market.contract], market))
+
+    async def _tickers(self, markets: Sequence[Market]) -> dict[str, tuple[int, dict[str, Any]]]:
+        """Tickers of whole contract types."""
+        kinds = sorted({market.contract for market in markets})
+        asked = [self._wire.call("publicGetV5MarketTickers", {"category": kind}) for kind in kinds]
+        return dict(zip(kinds, map(parse_tickers, await together(asked)), strict=True))
 
     async def fetch_long_short_ratio(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:
         """Return accounts long per account short, every five minutes."""
@@ -236,7 +257,7 @@ class Bybit(ConnectedVenue):
 
     async def fetch_funding_rate_now(self, market: Market) -> FundingRate:
         """Return the rate in force."""
-        return parse_funding_rate_now(await self._call("publicGetV5MarketTickers", market))
+        return parse_funding_rate_now(parse_tickers(await self._call("publicGetV5MarketTickers", market)), market)
 
     async def fetch_brackets(self, market: Market) -> BracketTable:
         """Return the risk limits of a market."""

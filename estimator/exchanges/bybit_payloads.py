@@ -7,7 +7,7 @@ bankruptcy price.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -32,7 +32,7 @@ from estimator.domain import (
     Side,
 )
 from estimator.errors import BadPayload, ParameterError, UnknownMarket
-from estimator.exchanges.edge import Health, frame, get, number, number_or_none, rows, text
+from estimator.exchanges.edge import Health, frame, get, keyed, number, number_or_none, rows, text
 from estimator.exchanges.venue import FundingRate, MarketListing, OrderBook
 from estimator.model.margin import brackets_from_max_leverage, maintenance_amounts
 
@@ -62,7 +62,7 @@ def parse_markets(instruments: Any, tickers: Any, contract: ContractType, health
     ------
     BadPayload
     """
-    now = {text(row, "symbol", "tickers"): row for row in rows(tickers, ["result", "list"], "tickers")}
+    now = keyed(tickers, ["result", "list"], "symbol", "tickers")
     listings, drift = [], None
     for row in rows(instruments, ["result", "list"], "instruments-info"):
         try:
@@ -211,35 +211,48 @@ def parse_funding_rate(payload: Any) -> pl.DataFrame:
     )
 
 
-def parse_open_interest_now(payload: Any, contract: ContractType) -> Observation:
-    """Read open interest of one side out of a ticker. [base coin]
+def parse_tickers(payload: Any) -> tuple[int, dict[str, Any]]:
+    """Read tickers: their time, and each by the venue's name of its market. [ms]
 
     Raises
     ------
     BadPayload
     """
-    row = get(payload, ["result", "list", 0], "tickers")
-    value = _one_sided(row, "tickers")
-    price = number(row, "markPrice", "tickers") if contract == "inverse" else 1.0
+    return int(number(payload, "time", "tickers")), keyed(payload, ["result", "list"], "symbol", "tickers")
+
+
+def parse_open_interest_now(tickers: tuple[int, Mapping[str, Any]], market: Market) -> Observation:
+    """Read open interest of one side out of tickers. [base coin]
+
+    Raises
+    ------
+    BadPayload, UnknownMarket
+    """
+    row = _ticker(tickers, market)
+    price = number(row, "markPrice", "tickers") if market.contract == "inverse" else 1.0
     if price <= 0:
         raise BadPayload("tickers", "markPrice", f"not above 0 (got {price})")
-    return Observation(int(number(payload, "time", "tickers")), value / price)
+    return Observation(tickers[0], _one_sided(row, "tickers") / price)
 
 
-def parse_funding_rate_now(payload: Any) -> FundingRate:
-    """Read the rate in force out of a ticker.
+def parse_funding_rate_now(tickers: tuple[int, Mapping[str, Any]], market: Market) -> FundingRate:
+    """Read the rate in force out of tickers.
 
     Raises
     ------
-    BadPayload
+    BadPayload, UnknownMarket
     """
-    row = get(payload, ["result", "list", 0], "tickers")
+    row = _ticker(tickers, market)
     hours = number_or_none(row, "fundingIntervalHour", "tickers")
-    return FundingRate(
-        int(number(payload, "time", "tickers")),
-        number(row, "fundingRate", "tickers"),
-        None if hours is None else round(hours * HOUR_MS),
-    )
+    interval_ms = None if hours is None else round(hours * HOUR_MS)
+    return FundingRate(tickers[0], number(row, "fundingRate", "tickers"), interval_ms)
+
+
+def _ticker(tickers: tuple[int, Mapping[str, Any]], market: Market) -> Any:
+    row = tickers[1].get(native_id(market))
+    if row is None:
+        raise UnknownMarket(f"tickers: nothing on {market.id}")
+    return row
 
 
 def parse_brackets(payload: Any, symbol: str) -> tuple[LeverageBracket, ...]:

@@ -85,15 +85,37 @@ async def answered(markets: Iterable[Market], ask: Callable[[Market], Awaitable[
     """
     asked = list(markets)
     answers = await asyncio.gather(*map(ask, asked), return_exceptions=True)
+    return _found(zip(asked, answers, strict=True))
+
+
+def each(markets: Iterable[Market], read: Callable[[Market], _Value]) -> dict[str, _Value]:
+    """Read about every market out of one answer; those of which nothing can be read are absent.
+
+    Raises
+    ------
+    SourceError
+        Where that is so for all of them: the first failure.
+    """
+
+    def tried(market: Market) -> _Value | BaseException:
+        try:
+            return read(market)
+        except SourceError as error:
+            return error
+
+    return _found((market, tried(market)) for market in markets)
+
+
+def _found(outcomes: Iterable[tuple[Market, _Value | BaseException]]) -> dict[str, _Value]:
     found: dict[str, _Value] = {}
-    failures: list[BaseException] = []
-    for market, answer in zip(asked, answers, strict=True):
-        if not isinstance(answer, BaseException):
-            found[market.id] = answer
-        elif isinstance(answer, SourceError):
-            failures.append(answer)
+    failures: list[SourceError] = []
+    for market, outcome in outcomes:
+        if isinstance(outcome, SourceError):
+            failures.append(outcome)
+        elif isinstance(outcome, BaseException):
+            raise outcome
         else:
-            raise answer
+            found[market.id] = outcome
     if failures and not found:
         raise failures[0]
     return found

@@ -106,6 +106,17 @@ def rows(payload: Any, path: Sequence[str | int], endpoint: str) -> list[Any]:
     return found
 
 
+def keyed(payload: Any, path: Sequence[str | int], key: str, endpoint: str) -> dict[str, Any]:
+    """Follow a path to a list of rows and name each by the text of a field.
+
+    Raises
+    ------
+    BadPayload
+        If there is no list, or a row without the field.
+    """
+    return {text(row, key, endpoint): row for row in rows(payload, path, endpoint)}
+
+
 def number(row: Any, key: str | int, endpoint: str) -> float:
     """Read a number, given as such or as text.
 

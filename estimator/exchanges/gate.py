@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Any, Final, Unpack
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar, Unpack
 
 import polars as pl
 
@@ -19,19 +19,19 @@ from estimator.domain import (
     Market,
     Observation,
 )
-from estimator.exchanges.connected import ConnectedVenue, Connection
-from estimator.exchanges.edge import number, plausible_candles, plausible_observations
+from estimator.exchanges.connected import ConnectedVenue, Connection, each
+from estimator.exchanges.edge import plausible_candles, plausible_observations
 from estimator.exchanges.gate_payloads import (
     CAPABILITIES,
     LIQUIDATION_TOTALS,
     MARK,
     NAME,
     STATS_MS,
-    base_quantity,
     parse_brackets,
     parse_candle_message,
     parse_candles,
     parse_funding_rate,
+    parse_funding_rate_now,
     parse_liquidation_message,
     parse_liquidation_totals,
     parse_liquidations,
@@ -39,14 +39,18 @@ from estimator.exchanges.gate_payloads import (
     parse_mark_candles,
     parse_markets,
     parse_open_interest,
+    parse_open_interest_now,
     parse_order_book,
-    parse_ticker,
+    parse_tickers,
 )
 from estimator.exchanges.listings import Listings, largest_first
 from estimator.exchanges.moving import Stream, Tick, follow_candles, follow_prints
 from estimator.exchanges.paging import paged
 from estimator.exchanges.prints import prints_frame
 from estimator.exchanges.venue import BracketTable, Capabilities, FundingRate, MarketListing, OrderBook
+from estimator.exchanges.wire import together
+
+_Value = TypeVar("_Value")
 
 _SETTLED_IN: Final = ("usdt", "btc")
 _BOOK_LEVELS: Final = 300
@@ -149,10 +153,15 @@ class Gate(ConnectedVenue):
     async def fetch_open_interest_now(self, market: Market) -> Observation:
         """Return open interest now. [base coin]"""
         listing = await self._listings.of(market)
-        row = await self._ticker(listing)
-        held, mark = number(row, "total_size", "tickers"), number(row, "mark_price", "tickers")
-        seen = Observation(self._wire.now_ms(), base_quantity(held, mark, listing))
-        return self._levels.accept(market.id, seen, seen.time_ms, "tickers")
+        return self._held(listing, await self._tickers(_settle(market), contract=listing.native_id))
+
+    async def fetch_open_interests_now(self, markets: Sequence[Market]) -> dict[str, Observation]:
+        """Return open interest now of many markets, by market id. [base coin]"""
+        return await self._of_tickers(markets, self._held)
+
+    def _held(self, listing: MarketListing, tickers: Mapping[str, Any]) -> Observation:
+        seen = parse_open_interest_now(tickers, listing, self._wire.now_ms())
+        return self._levels.accept(listing.market.id, seen, seen.time_ms, "tickers")
 
     async def fetch_funding_rate(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:
         """Return settled funding rates."""
@@ -169,12 +178,26 @@ class Gate(ConnectedVenue):
     async def fetch_funding_rate_now(self, market: Market) -> FundingRate:
         """Return the rate in force."""
         listing = await self._listings.of(market)
-        rate = number(await self._ticker(listing), "funding_rate", "tickers")
-        return FundingRate(self._wire.now_ms(), rate, listing.funding_interval_ms)
+        return self._rate(listing, await self._tickers(_settle(market), contract=listing.native_id))
 
-    async def _ticker(self, listing: MarketListing) -> Any:
-        asked = {"settle": _settle(listing.market), "contract": listing.native_id}
-        return parse_ticker(await self._wire.call("publicFuturesGetSettleTickers", asked), listing.native_id)
+    async def fetch_funding_rates_now(self, markets: Sequence[Market]) -> dict[str, FundingRate]:
+        """Return the rates in force of many markets, by market id."""
+        return await self._of_tickers(markets, self._rate)
+
+    def _rate(self, listing: MarketListing, tickers: Mapping[str, Any]) -> FundingRate:
+        return parse_funding_rate_now(tickers, listing, self._wire.now_ms())
+
+    async def _of_tickers(
+        self, markets: Sequence[Market], read: Callable[[MarketListing, Mapping[str, Any]], _Value]
+    ) -> dict[str, _Value]:
+        """Read about many markets out of the tickers of everything that is settled in the same coins."""
+        await self._listings.load()
+        coins = sorted({_settle(market) for market in markets})
+        tickers = dict(zip(coins, await together([self._tickers(coin) for coin in coins]), strict=True))
+        return each(markets, lambda market: read(self._listings.known(market), tickers[_settle(market)]))
+
+    async def _tickers(self, settle: str, **asked: str) -> dict[str, Any]:
+        return parse_tickers(await self._wire.call("publicFuturesGetSettleTickers", {"settle": settle, **asked}))
 
     async def fetch_brackets(self, market: Market) -> BracketTable:
         """Return the public risk limit tiers."""

@@ -27,12 +27,14 @@ from estimator.domain import (
     LeverageBracket,
     Liquidation,
     Market,
+    Observation,
     Side,
 )
 from estimator.errors import BadPayload, UnknownMarket
 from estimator.exchanges.edge import (
     Health,
     frame,
+    keyed,
     number,
     number_or_none,
     rows,
@@ -45,6 +47,7 @@ from estimator.exchanges.venue import (
     BracketTable,
     Capabilities,
     Depth,
+    FundingRate,
     MarketListing,
     OrderBook,
     RateLimit,
@@ -76,6 +79,8 @@ CAPABILITIES: Final = Capabilities(
     liquidation_price_kind="order_limit",
     brackets="public",
     order_book=True,
+    bulk_open_interest=True,
+    bulk_funding=True,
     limits={"publicFuturesGet": RateLimit(200, 10.0)},
     notes=(
         "Candles go back 10000 minutes, whatever is asked for.",
@@ -91,7 +96,7 @@ CAPABILITIES: Final = Capabilities(
 
 def parse_markets(contracts: Any, tickers: Any, settle: str, health: Health) -> list[MarketListing]:
     """Read `/futures/{settle}/contracts` and `/tickers`: contracts that trade, their first tier as bracket."""
-    by_name = {text(row, "contract", "tickers"): row for row in rows(tickers, [], "tickers")}
+    by_name = parse_tickers(tickers)
     return listed(rows(contracts, [], "contracts"), lambda row: _listing(row, by_name, settle), health)
 
 
@@ -204,12 +209,28 @@ def parse_liquidations(payload: Any, listing: MarketListing) -> list[Liquidation
     ]
 
 
-def parse_ticker(payload: Any, native_id: str) -> Any:
-    """Pick the row of a contract from `/tickers`."""
-    for row in rows(payload, [], "tickers"):
-        if text(row, "contract", "tickers") == native_id:
-            return row
-    raise UnknownMarket(f"{NAME} has no ticker of {native_id}")
+def parse_tickers(payload: Any) -> dict[str, Any]:
+    """Read `/tickers`, by contract."""
+    return keyed(payload, [], "contract", "tickers")
+
+
+def parse_open_interest_now(tickers: Mapping[str, Any], listing: MarketListing, now_ms: int) -> Observation:
+    """Read open interest out of tickers. [base coin]"""
+    row = _ticker(tickers, listing)
+    held, mark = number(row, "total_size", "tickers"), number(row, "mark_price", "tickers")
+    return Observation(now_ms, base_quantity(held, mark, listing))
+
+
+def parse_funding_rate_now(tickers: Mapping[str, Any], listing: MarketListing, now_ms: int) -> FundingRate:
+    """Read the rate in force out of tickers."""
+    rate = number(_ticker(tickers, listing), "funding_rate", "tickers")
+    return FundingRate(now_ms, rate, listing.funding_interval_ms)
+
+
+def _ticker(tickers: Mapping[str, Any], listing: MarketListing) -> Any:
+    if listing.native_id not in tickers:
+        raise UnknownMarket(f"{NAME} has no ticker of {listing.native_id}")
+    return tickers[listing.native_id]
 
 
 def parse_order_book(payload: Any, listing: MarketListing) -> OrderBook:

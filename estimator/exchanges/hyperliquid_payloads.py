@@ -55,6 +55,8 @@ CAPABILITIES: Final = Capabilities(
     liquidation_price_kind=None,
     brackets="public",
     order_book=True,
+    bulk_open_interest=True,
+    bulk_funding=True,
     limits={"publicPostInfo": RateLimit(60, 60.0)},
     notes=(
         "Only the latest 5000 candles are kept; an older start gets those.",

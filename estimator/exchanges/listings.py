@@ -47,9 +47,29 @@ class Listings:
         SourceError
             Where the venue cannot be asked.
         """
+        await self.load()
+        return self.known(market)
+
+    async def load(self) -> None:
+        """Ask the venue unless its markets are known.
+
+        Raises
+        ------
+        SourceError
+            Where the venue cannot be asked.
+        """
         async with self._loading:
             if not self._by_symbol:
                 self.keep(await self._load())
+
+    def known(self, market: Market) -> MarketListing:
+        """Return the listing of a market, as loaded.
+
+        Raises
+        ------
+        UnknownMarket
+            Where the venue does not list it (any more).
+        """
         listing = self._by_symbol.get(market.symbol)
         if listing is None:
             raise UnknownMarket(f"{self._venue} does not list {market.symbol}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, Final, Unpack
@@ -22,8 +21,7 @@ from estimator.domain import (
     Market,
     Observation,
 )
-from estimator.errors import UnknownMarket
-from estimator.exchanges.connected import ConnectedVenue, Connection
+from estimator.exchanges.connected import ConnectedVenue, Connection, each
 from estimator.exchanges.edge import (
     MovingCandles,
     Recent,
@@ -34,12 +32,14 @@ from estimator.exchanges.edge import (
     plausible_observations,
     readable,
 )
+from estimator.exchanges.listings import Listings, largest_first
 from estimator.exchanges.live import subscribing
 from estimator.exchanges.okx_payloads import (
     MARK_CANDLES,
     family,
     native_id,
     parse_brackets,
+    parse_by_name,
     parse_candle_message,
     parse_candles,
     parse_funding_rate,
@@ -88,6 +88,8 @@ CAPABILITIES: Final = Capabilities(
     liquidation_price_kind="bankruptcy",
     brackets="public",
     order_book=True,
+    bulk_open_interest=True,
+    bulk_funding=True,
     limits={
         "publicGetMarketCandles": RateLimit(40, 2.0),
         "publicGetMarketHistory": RateLimit(20, 2.0),
@@ -115,25 +117,22 @@ class Okx(ConnectedVenue):
     def __init__(self, **connection: Unpack[Connection]) -> None:
         super().__init__(**connection)
         self._wire = self._connect("okx")  # ccxt knows the weights of these endpoints and spaces requests by them
-        self._listing = asyncio.Lock()
-        self._sizes: dict[str, float] = {}
+        self._listings = Listings("okx", self._load)
 
     async def fetch_markets(self) -> list[MarketListing]:
         """List the perpetual futures that trade now, largest first."""
+        found = await self._load()
+        self._listings.keep(found)
+        return found
+
+    async def _load(self) -> list[MarketListing]:
         swaps = {"instType": "SWAP"}
         calls = ("publicGetPublicInstruments", "publicGetMarketTickers", "publicGetPublicOpenInterest")
         instruments, tickers, held = await together([self._wire.call(call, swaps) for call in calls])
-        listings = parse_markets(instruments, tickers, held, self.health)
-        self._sizes = {one.market.id: one.contract_size for one in listings}
-        return sorted(listings, key=lambda one: -(one.open_interest_usd or 0.0))
+        return largest_first(parse_markets(instruments, tickers, held, self.health))
 
     async def _contract_size(self, market: Market) -> float:
-        async with self._listing:
-            if not self._sizes:
-                await self.fetch_markets()
-        if market.id not in self._sizes:
-            raise UnknownMarket(f"{market.id}: not listed")
-        return self._sizes[market.id]
+        return (await self._listings.of(market)).contract_size
 
     async def _pages(self, read: _Read, since_ms: int, until_ms: int, page_ms: int, schema: _Schema) -> pl.DataFrame:
         """Fetch pages of a series; `read` gets the first time of a page and its end."""
@@ -206,9 +205,20 @@ class Okx(ConnectedVenue):
 
     async def fetch_open_interest_now(self, market: Market) -> Observation:
         """Return open interest now. [base coin]"""
-        endpoint = "publicGetPublicOpenInterest"
-        payload = await self._wire.call(endpoint, {"instType": "SWAP", "instId": native_id(market)})
-        return self._levels.accept(market.id, parse_open_interest_now(payload), self._wire.now_ms(), endpoint)
+        return self._held(market, await self._interest(instId=native_id(market)))
+
+    async def fetch_open_interests_now(self, markets: Sequence[Market]) -> dict[str, Observation]:
+        """Return open interest now of many markets, by market id. [base coin]"""
+        held = await self._interest()
+        return each(markets, lambda market: self._held(market, held))
+
+    async def _interest(self, **asked: str) -> dict[str, Any]:
+        payload = await self._wire.call("publicGetPublicOpenInterest", {"instType": "SWAP", **asked})
+        return parse_by_name(payload, "open-interest")
+
+    def _held(self, market: Market, held: dict[str, Any]) -> Observation:
+        seen = parse_open_interest_now(held, market)
+        return self._levels.accept(market.id, seen, self._wire.now_ms(), "publicGetPublicOpenInterest")
 
     async def fetch_long_short_ratio(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:
         """Return accounts long per account short in the instrument, as deep as open interest."""
@@ -233,8 +243,16 @@ class Okx(ConnectedVenue):
 
     async def fetch_funding_rate_now(self, market: Market) -> FundingRate:
         """Return the rate in force."""
-        payload = await self._wire.call("publicGetPublicFundingRate", {"instId": native_id(market)})
-        return parse_funding_rate_now(payload)
+        return parse_funding_rate_now(await self._rates(native_id(market)), market)
+
+    async def fetch_funding_rates_now(self, markets: Sequence[Market]) -> dict[str, FundingRate]:
+        """Return the rates in force of many markets, by market id."""
+        rates = await self._rates("ANY")
+        return each(markets, lambda market: parse_funding_rate_now(rates, market))
+
+    async def _rates(self, name: str) -> dict[str, Any]:
+        payload = await self._wire.call("publicGetPublicFundingRate", {"instId": name})
+        return parse_by_name(payload, "funding-rate")
 
     async def fetch_brackets(self, market: Market) -> BracketTable:
         """Return the position tiers of a market, in notional at the mark price now."""
@@ -282,7 +300,8 @@ class Okx(ConnectedVenue):
     async def watch_liquidations(self, markets: Sequence[Market]) -> AsyncGenerator[tuple[Market, Liquidation], None]:
         """Yield the forced liquidations the venue shows."""
         seen, client = Recent(), self._wire.client
-        listed = await self._with_sizes(markets)
+        named = await self._listings.by_native_id(markets, self.health)
+        listed = {name: (market, await self._contract_size(market)) for name, market in named.items()}
 
         async def subscribe() -> None:
             prints = {"channel": "liquidation-orders", "instType": "SWAP"}
@@ -303,18 +322,6 @@ class Okx(ConnectedVenue):
                         self.health.reject("liquidations", "message sent twice", example=one)
                     elif plausible_liquidation(one, self._wire.now_ms(), self.health):
                         yield market, one
-
-    async def _with_sizes(self, markets: Sequence[Market]) -> dict[str, tuple[Market, float]]:
-        """Markets with their contract sizes by the venue's name; one that is gone does not stop the others."""
-        listed: dict[str, tuple[Market, float]] = {}
-        for market in markets:
-            try:
-                listed[native_id(market)] = market, await self._contract_size(market)
-            except UnknownMarket:
-                self.health.reject("subscriptions", "not listed", example=market.id)
-        if markets and not listed:
-            raise UnknownMarket(f"not listed: {', '.join(market.id for market in markets)}")
-        return listed
 
 
 def _of_channel(*channels: str) -> Callable[[Any], bool]:

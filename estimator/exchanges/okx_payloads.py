@@ -7,7 +7,7 @@ bankruptcy price.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -30,7 +30,7 @@ from estimator.domain import (
     Side,
 )
 from estimator.errors import BadPayload, ParameterError, UnknownMarket
-from estimator.exchanges.edge import Health, frame, get, number, number_or_none, rows, text
+from estimator.exchanges.edge import Health, frame, get, keyed, number, number_or_none, rows, text
 from estimator.exchanges.venue import FundingRate, MarketListing, OrderBook
 from estimator.model.margin import brackets_from_max_leverage
 
@@ -64,8 +64,8 @@ def parse_markets(instruments: Any, tickers: Any, open_interest: Any, health: He
     ------
     BadPayload
     """
-    ticks = {text(row, "instId", "tickers"): row for row in rows(tickers, ["data"], "tickers")}
-    held = {text(row, "instId", "open-interest"): row for row in rows(open_interest, ["data"], "open-interest")}
+    ticks = parse_by_name(tickers, "tickers")
+    held = parse_by_name(open_interest, "open-interest")
     listings, drift = [], None
     for row in rows(instruments, ["data"], "instruments"):
         try:
@@ -188,14 +188,24 @@ def parse_funding_rate(payload: Any) -> pl.DataFrame:
     )
 
 
-def parse_funding_rate_now(payload: Any) -> FundingRate:
-    """Read the rate in force and its interval.
+def parse_by_name(payload: Any, endpoint: str) -> dict[str, Any]:
+    """Read rows by the venue's name of their market.
 
     Raises
     ------
     BadPayload
     """
-    row = get(payload, ["data", 0], "funding-rate")
+    return keyed(payload, ["data"], "instId", endpoint)
+
+
+def parse_funding_rate_now(rates: Mapping[str, Any], market: Market) -> FundingRate:
+    """Read the rate in force and its interval.
+
+    Raises
+    ------
+    BadPayload, UnknownMarket
+    """
+    row = _of(rates, market, "funding-rate")
     due, after = number(row, "fundingTime", "funding-rate"), number_or_none(row, "nextFundingTime", "funding-rate")
     return FundingRate(
         int(number(row, "ts", "funding-rate")),
@@ -204,14 +214,21 @@ def parse_funding_rate_now(payload: Any) -> FundingRate:
     )
 
 
-def parse_open_interest_now(payload: Any) -> Observation:
+def _of(found: Mapping[str, Any], market: Market, endpoint: str) -> Any:
+    row = found.get(native_id(market))
+    if row is None:
+        raise UnknownMarket(f"{endpoint}: nothing on {market.id}")
+    return row
+
+
+def parse_open_interest_now(held: Mapping[str, Any], market: Market) -> Observation:
     """Read open interest. [base coin]
 
     Raises
     ------
-    BadPayload
+    BadPayload, UnknownMarket
     """
-    row = get(payload, ["data", 0], "open-interest")
+    row = _of(held, market, "open-interest")
     return Observation(int(number(row, "ts", "open-interest")), number(row, "oiCcy", "open-interest"))
 
 

@@ -169,9 +169,16 @@ def _open_interest(asked: _Asked) -> Json:
 
 
 def _premium_index(asked: _Asked) -> Json:
-    market, now = asked.market, asked.feed.now_ms
-    row = {
-        "symbol": asked.name,
+    if not asked.name:
+        return [_premium(asked.feed, coin, inverse=asked.inverse) for coin in asked.feed.coins]
+    row = _premium(asked.feed, asked.market.coin, inverse=asked.inverse)
+    return [row] if asked.inverse else row
+
+
+def _premium(feed: Feed, coin: str, *, inverse: bool) -> Row:
+    market, now = feed.market(LINEAR_VENUE, coin), feed.now_ms
+    return {
+        "symbol": _name(coin, inverse=inverse),
         "markPrice": _text(market.price(now)),
         "indexPrice": _text(market.price(now)),
         "lastFundingRate": _text(market.funding_rate(now)),
@@ -179,7 +186,6 @@ def _premium_index(asked: _Asked) -> Json:
         "nextFundingTime": (now // FUNDING_EVERY_MS + 1) * FUNDING_EVERY_MS,
         "time": now,
     }
-    return [row] if asked.inverse else row
 
 
 def _funding_rate(asked: _Asked) -> Json:

@@ -132,7 +132,8 @@ def _contract(name: str) -> Row:
 def _ticker(asked: _Asked, name: str) -> Row:
     market, now = asked.feed.market(BitgetWire.venue, _coin(name)), asked.feed.now_ms
     held, price = market.open_interest(now), market.price(now)
-    return {"symbol": name, "lastPr": repr(price), "holdingAmount": repr(held), "usdtVolume": "1000000", "ts": str(now)}
+    said = {"symbol": name, "lastPr": repr(price), "holdingAmount": repr(held), "usdtVolume": "1000000"}
+    return said | {"fundingRate": f"{market.funding_rate(now):.8f}", "ts": str(now)}
 
 
 def _values(candle: Candle) -> list[str]:

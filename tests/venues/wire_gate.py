@@ -9,7 +9,7 @@ from estimator.domain import HOUR_MS, MINUTE_MS, Candle, Side
 from tests.venues.feed import FUNDING_EVERY_MS, CandleTick, Event, Feed, FeedMarket, Print
 from tests.venues.server import Call, Json, RefusedError, Session
 
-QUANTO = {"BTC": 0.0001, "ETH": 0.001}  # base coin per contract
+QUANTO = {"BTC": 0.0001, "ETH": 0.001}  # base coin per contract; others 1
 STATS_MS = 5 * MINUTE_MS
 CANDLES_KEPT = 10_000
 Row = dict[str, Any]
@@ -94,7 +94,7 @@ def _names(feed: Feed, settle: str) -> list[str]:
 
 
 def _contracts(base: float, price: float, name: str) -> float:
-    return base / QUANTO[name.partition("_")[0]] if name.endswith("USDT") else base * price
+    return base / QUANTO.get(name.partition("_")[0], 1.0) if name.endswith("USDT") else base * price
 
 
 def _text(value: float) -> str:
@@ -111,7 +111,7 @@ def _contract(asked: _Asked, name: str) -> Row:
     return {
         "name": name,
         "type": "inverse" if inverse else "direct",
-        "quanto_multiplier": "0" if inverse else str(QUANTO[market.coin]),
+        "quanto_multiplier": "0" if inverse else str(QUANTO.get(market.coin, 1.0)),
         "mark_price": _text(market.price(asked.feed.now_ms)),
         "maintenance_rate": "0.004",
         "leverage_min": "1",

@@ -58,7 +58,7 @@ def _market(feed: Feed, coin: str) -> FeedMarket:
 
 def _meta_and_contexts(_: Row, feed: Feed) -> Json:
     universe: list[Row] = [
-        {"name": coin, "szDecimals": 5, "maxLeverage": 40 - 15 * i, "marginTableId": 56 if i == 0 else 25}
+        {"name": coin, "szDecimals": 5, "maxLeverage": max(40 - 15 * i, 3), "marginTableId": 56 if i == 0 else 25}
         for i, coin in enumerate(feed.coins)
     ]
     gone = {"name": "GONE", "szDecimals": 1, "maxLeverage": 5, "marginTableId": 5, "isDelisted": True}

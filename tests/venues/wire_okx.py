@@ -68,7 +68,7 @@ class OkxWire:
         ]
 
     def _open_interest_now(self, call: Call, feed: Feed) -> Json:
-        names = [f"{coin}-{quote}-SWAP" for coin in feed.coins for quote in ("USDT", "USD")]
+        names = _names(feed)
         if "instId" in call.query:
             self._market(call, feed)
             names = [call.query["instId"]]
@@ -105,17 +105,22 @@ class OkxWire:
         return [[str(t), repr(market.long_short_ratio(t))] for t in _statistics(call, feed)]
 
     def _funding_now(self, call: Call, feed: Feed) -> Json:
-        market, due = self._market(call, feed), (feed.now_ms // FUNDING_EVERY_MS + 1) * FUNDING_EVERY_MS
+        due = (feed.now_ms // FUNDING_EVERY_MS + 1) * FUNDING_EVERY_MS
+        names = _names(feed)
+        if call.query["instId"] != "ANY":
+            self._market(call, feed)
+            names = [call.query["instId"]]
         return [
             {
-                "instId": call.query["instId"],
+                "instId": name,
                 "instType": "SWAP",
-                "fundingRate": str(market.funding_rate(feed.now_ms)),
+                "fundingRate": str(feed.market("okx", name.split("-", 1)[0]).funding_rate(feed.now_ms)),
                 "fundingTime": str(due),
                 "nextFundingRate": "",
                 "nextFundingTime": str(due + FUNDING_EVERY_MS),
                 "ts": str(feed.now_ms),
             }
+            for name in names
         ]
 
     def _funding(self, call: Call, feed: Feed) -> Json:
@@ -205,6 +210,10 @@ def _print_of(session: Session, event: Any, name: str) -> list[Json]:
     }
     row = {"details": [detail], "instFamily": name.removesuffix("-SWAP"), "instId": name, "instType": "SWAP"}
     return [{"arg": {"channel": "liquidation-orders", "instType": "SWAP"}, "data": [row]}]
+
+
+def _names(feed: Feed) -> list[str]:
+    return [f"{coin}-{quote}-SWAP" for coin in feed.coins for quote in ("USDT", "USD")]
 
 
 def _listed(name: str, feed: Feed) -> FeedMarket | None:

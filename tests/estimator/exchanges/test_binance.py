@@ -39,11 +39,13 @@ from estimator.exchanges.binance_payloads import (
     PERIOD_MS,
     parse_candles,
     parse_funding,
+    parse_funding_rate_now,
     parse_kline_message,
     parse_liquidation_message,
     parse_listings,
-    parse_mark,
     parse_mark_candles,
+    parse_mark_price,
+    parse_marks,
     parse_open_interest,
     parse_open_interest_now,
     parse_order_book,
@@ -51,7 +53,7 @@ from estimator.exchanges.binance_payloads import (
     rule_brackets,
 )
 from estimator.exchanges.edge import Health
-from estimator.exchanges.venue import Exchange
+from estimator.exchanges.venue import Exchange, MarketListing
 from estimator.exchanges.wire import Patience
 from tests.venues.contract import IMPATIENT, VenueContract, until
 from tests.venues.feed import Feed, FeedMarket
@@ -65,6 +67,7 @@ NOW = 1_760_000_100_000  # a whole minute, 08:55 UTC
 AFTER_GOLDEN = 1_760_000_200_000
 LINEAR_BTC = Market("binance", "BTC/USDT:USDT", "linear", rule_brackets("BTC", "linear").brackets)
 INVERSE_BTC = Market("binance", "BTC/USD:BTC", "inverse", rule_brackets("BTC", "inverse").brackets)
+INVERSE_LISTED = MarketListing(INVERSE_BTC, "BTCUSD_PERP", 100.0, "rule", funding_interval_ms=8 * HOUR_MS)
 BOTH = pytest.mark.parametrize("market", [LINEAR_BTC, INVERSE_BTC], ids=["usdm", "coinm"])
 _Item = TypeVar("_Item")
 
@@ -123,8 +126,10 @@ def test_funding_is_a_fraction_of_either_sign() -> None:
 def test_values_of_now() -> None:
     now = parse_open_interest_now(golden("fapi_openInterest"), LINEAR)
     assert now == Observation(1_589_437_530_011, 10659.509)
-    mark, funding = parse_mark(golden("dapi_premiumIndex"), INVERSE)
-    assert (mark, funding.rate, funding.time_ms) == (11029.69574559, 0.00071003, 1_596_094_042_000)
+    marks = parse_marks(golden("dapi_premiumIndex"), INVERSE)
+    funding = parse_funding_rate_now(marks, INVERSE_LISTED, INVERSE)
+    assert (funding.rate, funding.time_ms, funding.interval_ms) == (0.00071003, 1_596_094_042_000, 8 * HOUR_MS)
+    assert parse_mark_price(marks, "BTCUSD_PERP", INVERSE) == 11029.69574559
 
 
 def test_the_book_is_in_base_coin_and_never_crossed() -> None:
@@ -141,7 +146,7 @@ def test_the_book_is_in_base_coin_and_never_crossed() -> None:
 def test_listings_are_the_perpetuals_that_trade_with_names_we_can_write() -> None:
     health = Health()
     info, tickers, funding = golden("fapi_exchangeInfo"), golden("fapi_ticker24hr"), golden("fapi_fundingInfo")
-    bitcoin, shiba = (listing for listing, _ in parse_listings(info, tickers, funding, LINEAR, health))
+    bitcoin, shiba = parse_listings(info, tickers, funding, LINEAR, health)
     assert bitcoin.market.symbol == "BTC/USDT:USDT"
     assert (bitcoin.native_id, bitcoin.volume_usd, bitcoin.funding_interval_ms) == ("BTCUSDT", 64e6, 8 * HOUR_MS)
     assert (shiba.market.symbol, shiba.funding_interval_ms) == ("1000SHIB/USDT:USDT", 4 * HOUR_MS)
@@ -199,7 +204,7 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     "fapi_globalLongShortAccountRatio": lambda p: parse_ratio(p, "ratio"),
     "fapi_fundingRate": lambda p: parse_funding(p, LINEAR),
     "fapi_openInterest": lambda p: parse_open_interest_now(p, LINEAR),
-    "dapi_premiumIndex": lambda p: parse_mark(p, INVERSE),
+    "dapi_premiumIndex": lambda p: parse_funding_rate_now(parse_marks(p, INVERSE), INVERSE_LISTED, INVERSE),
     "fapi_depth": lambda p: parse_order_book(p, INVERSE, 100.0),
     "dapi_forceOrder": lambda p: parse_liquidation_message(p, {"BTCUSD_PERP": 100.0}),
     "dapi_kline": lambda p: parse_kline_message(p, INVERSE),
@@ -223,7 +228,7 @@ def test_an_answer_of_any_shape_is_read_or_refused(name: str) -> None:
             for key in (0, *place)[:-1]:
                 at = at[key]
             at[(0, *place)[-1]] = copy.copy(junk)
-            with contextlib.suppress(BadPayload):
+            with contextlib.suppress(BadPayload, UnknownMarket):
                 PARSERS[name](payload[0])
 
 

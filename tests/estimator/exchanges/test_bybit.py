@@ -28,6 +28,8 @@ needs_fixtures = pytest.mark.skipif(
     not FIXTURES.exists(), reason="no recorded payloads; set LIQHEAT_MARKET_DATA to the folder of the market data"
 )
 BRACKETS = (LeverageBracket(0.0, 100.0, 0.005),)
+BTCUSDT = Market("bybit", "BTC/USDT:USDT", "linear", BRACKETS)
+BTCUSD = Market("bybit", "BTC/USD:BTC", "inverse", BRACKETS)
 
 
 def golden(name: str) -> Any:
@@ -121,10 +123,12 @@ def test_inverse_open_interest_becomes_base_coin_at_its_own_price_or_is_left_out
 
 
 def test_a_ticker_tells_open_interest_and_funding_now() -> None:
-    ticker = golden("tickers_inverse")
-    assert payloads.parse_open_interest_now(ticker, "inverse").value == pytest.approx(373_504_107 / 2 / 16_596)
-    assert payloads.parse_funding_rate_now(ticker) == FundingRate(1_672_376_496_682, -0.001034, None)
-    assert payloads.parse_funding_rate_now(golden("tickers_linear")).interval_ms == 8 * HOUR_MS
+    inverse, linear = (payloads.parse_tickers(golden(f"tickers_{kind}")) for kind in ("inverse", "linear"))
+    assert payloads.parse_open_interest_now(inverse, BTCUSD).value == pytest.approx(373_504_107 / 2 / 16_596)
+    assert payloads.parse_funding_rate_now(inverse, BTCUSD) == FundingRate(1_672_376_496_682, -0.001034, None)
+    assert payloads.parse_funding_rate_now(linear, BTCUSDT).interval_ms == 8 * HOUR_MS
+    with pytest.raises(UnknownMarket):
+        payloads.parse_open_interest_now(linear, BTCUSD)
 
 
 def test_the_ratio_counts_accounts_and_a_missing_side_is_no_ratio() -> None:

@@ -136,9 +136,11 @@ def test_funding_is_what_was_paid_where_the_venue_says_so() -> None:
 
 
 def test_funding_now_carries_its_interval() -> None:
-    assert payloads.parse_funding_rate_now(golden("funding_rate")) == FundingRate(
-        1_700_724_675_402, 0.0001875391284828, 8 * HOUR_MS
-    )
+    rates = payloads.parse_by_name(golden("funding_rate"), "funding-rate")
+    rate = payloads.parse_funding_rate_now(rates, INVERSE)
+    assert rate == FundingRate(1_700_724_675_402, 0.0001875391284828, 8 * HOUR_MS)
+    with pytest.raises(UnknownMarket):
+        payloads.parse_funding_rate_now(rates, LINEAR)
 
 
 def test_a_tier_holds_for_the_whole_position_so_nothing_is_deducted() -> None:
