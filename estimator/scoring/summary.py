@@ -1,0 +1,127 @@
+"""From scored things to a report: means, intervals, and what is gained over each baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+
+from estimator.domain import DAY_MS, Float64Array
+from estimator.evaluation import metrics
+from estimator.evaluation.units import Scored
+
+TOTALS: Final = "totals"
+Report = dict[str, Any]  # as written to JSON: kind -> {"n": {...}, "models": {model: {metric: [value, low, high]}}}
+
+
+def summarise(scored: Sequence[Scored]) -> Report:
+    """Put what was scored together by kind of truth and by model.
+
+    Returns
+    -------
+    dict
+        ``{kind: {"n": counts, "models": {model: {metric: [value, low, high] or a number}}}}``; ``gain`` of a model is
+        the difference of bits to every other, paired.
+    """
+    kinds = list(dict.fromkeys(s.kind for s in scored))
+    return {kind: _kind(kind, [s for s in scored if s.kind == kind]) for kind in kinds}
+
+
+def _kind(kind: str, scored: list[Scored]) -> Report:
+    models = list(dict.fromkeys(s.model for s in scored))
+    by_model = {m: [s for s in scored if s.model == m] for m in models}
+    if kind == TOTALS:
+        return {"n": _counts(by_model[models[0]]), "models": {m: _totals(s) for m, s in by_model.items()}}
+    found = {m: _cells(s) for m, s in by_model.items()}
+    for name, gains in _gains(by_model).items():
+        found[name]["gain"] = gains
+    return {"n": _counts(by_model[models[0]]), "models": found}
+
+
+def _counts(scored: list[Scored]) -> dict[str, Any]:
+    items = pl.concat([s.items for s in scored])
+    weights = items.group_by("block").agg(pl.col("weight").sum())["weight"].to_numpy()
+    return {
+        "items": items.height,
+        "units": sum(s.units.height for s in scored),
+        "blocks": len(weights),
+        "effective blocks": round(float(weights.sum() ** 2 / max((weights**2).sum(), 1e-300)), 1),
+        "sources": [s.source for s in scored],
+    }
+
+
+def _cells(scored: list[Scored]) -> dict[str, Any]:
+    items = pl.concat([s.items for s in scored])
+    units = pl.concat([s.units.with_columns(pl.lit(s.source).alias("source")) for s in scored])
+    cells = pl.concat([s.cells for s in scored])
+    bits, weight, block = (items[c].to_numpy() for c in ("bits", "weight", "block"))
+    relative, observed, counted = (cells[c].to_numpy() for c in ("relative", "observed", "weight"))
+    groups = metrics.deciles(relative, observed, counted)
+    return {
+        "bits": metrics.mean_interval(bits, weight, block),
+        "bits by source": {s.source: _round(np.average(s.items["bits"], weights=s.items["weight"])) for s in scored},
+        "capture": _unit_mean(units, "capture", units["observed"].to_numpy()),
+        "spearman": _unit_mean(units, "spearman"),
+        "wasserstein": _unit_mean(units, "wasserstein", units["observed"].to_numpy()),
+        "ks": _round(metrics.ks_distance(items["rank"].to_numpy(), weight)),
+        "calibration slope": _round(metrics.calibration_slope(groups)),
+        "deciles": [[_round(g.predicted), _round(g.observed)] for g in groups],
+        **_sides(units),
+    }
+
+
+def _unit_mean(units: pl.DataFrame, column: str, weight: Float64Array | None = None) -> metrics.Interval:
+    value = units[column].to_numpy()
+    return metrics.mean_interval(
+        value, np.ones(len(value)) if weight is None else weight, units["time_ms"].to_numpy() // DAY_MS
+    )
+
+
+def _sides(units: pl.DataFrame) -> dict[str, Any]:
+    """Error of the ratio of long to short mass in log2 units, and how often the heavier side is right."""
+    keys = ("source", "time_ms")
+    both = (
+        units.filter(pl.col("long"))
+        .join(units.filter(~pl.col("long")), on=keys, suffix="_short")
+        .filter(pl.min_horizontal("observed", "observed_short", "predicted", "predicted_short") > 0)
+    )
+    if both.is_empty():
+        return {}
+    predicted = np.log2((both["predicted"] / both["predicted_short"]).to_numpy())
+    observed = np.log2((both["observed"] / both["observed_short"]).to_numpy())
+    day = both["time_ms"].to_numpy() // DAY_MS
+    one = np.ones(len(day))
+    return {
+        "side error": metrics.mean_interval(np.abs(predicted - observed), one, day),
+        "side accuracy": metrics.mean_interval((predicted > 0) == (observed > 0), one, day),
+    }
+
+
+def _totals(scored: list[Scored]) -> dict[str, Any]:
+    units = pl.concat([s.units for s in scored])
+    found: dict[str, Any] = {}
+    for name, side in (("long", units.filter(pl.col("long"))), ("short", units.filter(~pl.col("long")))):
+        controls = side.select(c for c in side.columns if c.startswith("control_")).to_numpy()
+        predicted, observed = side["predicted"].to_numpy(), side["observed"].to_numpy()
+        left = metrics.residual(predicted, controls), metrics.residual(observed, controls)
+        groups = metrics.deciles(predicted, observed)
+        found[f"partial rank, {name}"] = metrics.correlation_interval(*left, side["time_ms"].to_numpy() // DAY_MS)
+        found[f"calibration slope, {name}"] = _round(metrics.calibration_slope(groups))
+        found[f"deciles, {name}"] = [[_round(g.predicted), _round(g.observed)] for g in groups]
+    return found
+
+
+def _gains(by_model: dict[str, list[Scored]]) -> dict[str, dict[str, metrics.Interval]]:
+    """Bits of each model over each other, with paired intervals."""
+    first = pl.concat([s.items for s in next(iter(by_model.values()))])
+    weight, block = first["weight"].to_numpy(), first["block"].to_numpy()
+    bits = {m: pl.concat([s.items for s in scored])["bits"].to_numpy() for m, scored in by_model.items()}
+    mean = {m: float(np.average(b, weights=weight)) for m, b in bits.items()}
+    drawn = {m: metrics.mean_replicates(b, weight, block) for m, b in bits.items()}
+    return {m: {o: metrics.interval(mean[m] - mean[o], drawn[m] - drawn[o]) for o in bits if o != m} for m in bits}
+
+
+def _round(value: float) -> float:
+    return round(float(value), 4)
