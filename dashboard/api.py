@@ -18,6 +18,7 @@ from dashboard.maps import read_map, summary
 from dashboard.share import takes_gzip
 from dashboard.view import ALL_TIERS, RANGES, Lens, Palette, Panel, SideFilter, Theme, ViewError, ViewState
 from estimator.cache import Cache, MarketStatus
+from estimator.cache.attention import Attention
 from estimator.domain import Basis, Origin
 from estimator.errors import CacheUnavailable, CorruptEntry, LiqheatError, ParameterError
 
@@ -214,15 +215,15 @@ _PNG_OK: Final = {
 }
 
 
-def build_router(cache: Cache) -> APIRouter:
-    """Every route but the pages."""
-    router, answers = APIRouter(), Answers(cache)
-    _add_view_routes(router, answers)
+def build_router(cache: Cache, answers: Answers) -> APIRouter:
+    """Routes of views and markets, and the probes."""
+    router = APIRouter()
+    _add_view_routes(router, answers, cache.attention)
     _add_probes(router, cache, answers)
     return router
 
 
-def _add_view_routes(router: APIRouter, answers: Answers) -> None:
+def _add_view_routes(router: APIRouter, answers: Answers, attention: Attention) -> None:
     def add(
         path: str, summary_: str, reply: Callable[[Request], Awaitable[Response]], ok: Mapping[str, Any], *extra: Any
     ) -> None:
@@ -232,7 +233,10 @@ def _add_view_routes(router: APIRouter, answers: Answers) -> None:
         )  # fmt: skip
 
     async def chart(request: Request) -> Response:
-        return send(await answers.chart(await read_view(request, answers)), request)
+        view = await read_view(request, answers)
+        answer = await answers.chart(view)
+        await attention.note(view.symbol)
+        return send(answer, request)
 
     async def heatmap(request: Request) -> Response:
         view = await read_view(request, answers, "format")

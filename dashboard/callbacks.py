@@ -14,8 +14,10 @@ from dash import ClientsideFunction, Dash, Input, Output, State, ctx
 
 from dashboard.guard import WATCHES
 from dashboard.layout import Id
+from estimator.cache import Cache
+from estimator.cache.attention import Attention
 
-PUSH_INTERVAL_S: Final = 1.0
+PUSH_INTERVAL_S: Final = 0.5
 # Said at least this often, so that a page can tell a quiet market from a dead connection.
 KEEP_ALIVE_S: Final = 5.0
 
@@ -83,6 +85,10 @@ class Pulse:
             return seen, []
         return self._count(symbol), list(self._latest[symbol].values()) if symbol in self._latest else []
 
+    def knows(self, symbol: str) -> bool:
+        """Whether anything has been said of a coin: what a page asks for need not exist."""
+        return symbol in self._latest
+
     def _count(self, symbol: str) -> int:
         # A message about no one market (the subscription was interrupted) concerns every page.
         return self._messages[symbol] + self._interruptions
@@ -116,10 +122,10 @@ class Pulse:
                         told.set_result(None)
 
 
-def register(app: Dash, cache: Updates) -> None:
+def register(app: Dash, cache: Cache) -> None:
     """Attach every callback of the page to the app."""
     _register_browser(app)
-    _register_push(app, Pulse(cache))
+    _register_push(app, Pulse(cache), cache.attention)
 
 
 def _register_browser(app: Any) -> None:
@@ -204,7 +210,7 @@ def _register_browser(app: Any) -> None:
     )
 
 
-def _register_push(app: Dash, pulse: Pulse) -> None:
+def _register_push(app: Dash, pulse: Pulse, attention: Attention) -> None:
     @app.callback(Input(Id.WATCH, "data"), persistent=True, websocket=True)
     async def follow(watch: dict[str, Any] | None) -> None:
         """Push the changes of the page's coin until the page watches another or goes away."""
@@ -219,6 +225,8 @@ def _register_push(app: Dash, pulse: Pulse) -> None:
             while not socket.is_shutdown:
                 seen, markets = await pulse.next(symbol, seen, KEEP_ALIVE_S)
                 socket.set_prop_sync(Id.LIVE.value, "data", {"turn": turn, "markets": markets})
+                if pulse.knows(symbol):
+                    await attention.note(symbol)
                 await asyncio.sleep(PUSH_INTERVAL_S)
         except asyncio.CancelledError:
             if watches.has(page):

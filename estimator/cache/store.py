@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 import polars as pl
 
 from estimator.cache import codec, prints, tiles
+from estimator.cache.attention import Attention
 from estimator.cache.choice import CHOICE, Choices
 from estimator.cache.connection import Connection
 from estimator.cache.health import WorkerHealth, of_one_crew
@@ -67,6 +68,7 @@ class Cache:
         self._connection = Connection(url)
         self._redis = self._connection.sync
         self.journal, self.choices = Journal(self._connection), Choices(self._connection)
+        self.attention = Attention(self._connection)
         self.ttl_s, self._lock_s = ttl_s, lock_s
         self._memory = TileMemory(_MEMORY_BYTES)
         self._epoch: bytes | None = None
