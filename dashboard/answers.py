@@ -11,7 +11,7 @@ import gzip
 import hashlib
 import json
 import os
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -73,6 +73,7 @@ class Answers:
         self._flights = Flights()
         self._drawing = ThreadPoolExecutor(_THREADS, "draw")  # of its own: reading the statuses must not wait for it
         self._shared: deque[tuple[float, int]] = deque()  # when and how much
+        self.served: Counter[str] = Counter()  # by where they came from: memory, another's flight, Redis, drawn
 
     async def statuses(self) -> list[MarketStatus]:
         """Return the markets on offer, at most `STATUS_AGE_S` old.
@@ -123,9 +124,14 @@ class Answers:
         body = self._memory.get(key)
         if body is not None:
             self._memory.move_to_end(key)
+            self.served["memory"] += 1
             return Answer(body, f'"{key}"', media_type, gzipped)
         if key not in self._flights and len(self._flights) >= MAX_WAITING + _THREADS:
+            self.served["refused"] += 1
             raise Busy("too many views are asked for at once")
+
+        if key in self._flights:
+            self.served["flight"] += 1
 
         def draw() -> bytes:
             return _compute(self._cache, view, statuses, build, gzipped=gzipped)
@@ -134,7 +140,7 @@ class Answers:
         return Answer(body, f'"{key}"', media_type, gzipped)
 
     async def _find(self, key: str, draw: Callable[[], bytes], *, shared: bool) -> bytes:
-        loop = asyncio.get_running_loop()
+        loop, origin = asyncio.get_running_loop(), "redis"
 
         def draw_and_keep() -> bytes:
             body = draw()
@@ -143,15 +149,19 @@ class Answers:
             return body
 
         async def compute() -> bytes:
+            nonlocal origin
+            origin = "drawn"
             body = await loop.run_in_executor(self._drawing, draw_and_keep)
             if shared:
                 self._shared.append((monotonic(), len(body)))
             return body
 
-        if not shared:
-            return await compute()
-        body = await self._cache.get_or_compute(key, TTL_S, compute)
-        self._keep(key, body)
+        if shared:
+            body = await self._cache.get_or_compute(key, TTL_S, compute)
+            self._keep(key, body)
+        else:
+            body = await compute()
+        self.served[origin] += 1
         return body
 
     def _is_shared(self, kind: str, view: ViewState) -> bool:

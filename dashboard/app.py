@@ -15,13 +15,17 @@ import plotly
 from dash import Dash
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.routing import iter_route_contexts
+from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from dashboard import callbacks, layout
+from dashboard.answers import Answers
 from dashboard.api import add_error_handlers, build_router
 from dashboard.guard import MAX_BODY, Guard
+from dashboard.metrics import State, Traffic, build_metrics_router
 from dashboard.share import (
     EMBED,
     CompressedFiles,
@@ -32,6 +36,7 @@ from dashboard.share import (
     site_address,
     versioned_addresses,
 )
+from dashboard.sources import Conditions, build_source_router
 from estimator.cache import Cache
 from estimator.settings import Settings
 
@@ -105,7 +110,11 @@ def create_app(settings: Settings, cache: Cache) -> FastAPI:
     )  # fmt: skip
     add_error_handlers(app)
     app.add_exception_handler(HTTPException, _http_error)
-    app.include_router(build_router(cache))
+    answers, registry = Answers(cache), CollectorRegistry()
+    registry.register(State(cache, answers))
+    app.include_router(build_router(cache, answers))
+    app.include_router(build_source_router(Conditions(cache, may_switch=settings.allow_switch), settings))
+    app.include_router(build_metrics_router(registry, settings.metrics_token))
     app.add_api_route("/docs", _docs, methods=["GET"], include_in_schema=False)
     page = Page(
         "liqheat", title="liqheat", server=app, backend="fastapi", assets_folder=str(STATIC), index_string=_INDEX,
@@ -125,6 +134,8 @@ def create_app(settings: Settings, cache: Cache) -> FastAPI:
     outputs = frozenset(name for name, spec in page.callback_map.items() if "callback" in spec)
     app.add_middleware(Guard, outputs=outputs, files=page.registered_paths)
     app.add_middleware(SecurityHeaders, script_hashes=page.csp_hashes(), frame_ancestors=settings.frame_ancestors)
+    named = {context.path for context in iter_route_contexts(app.routes) if context.path and "{" not in context.path}
+    app.add_middleware(Traffic, registry=registry, paths=PAGES | named)
     return app
 
 
