@@ -23,6 +23,7 @@ from estimator.follow import Report, Shard, follow
 from estimator.history import History, Published, Recorder
 from estimator.live import LiveSource, make_venues
 from estimator.probe import in_words
+from estimator.reporting import Reporter, reporting
 from estimator.settings import Settings
 
 _LOG: Final = logging.getLogger(__name__)
@@ -69,11 +70,17 @@ async def work(settings: Settings, cache: Cache, report: Report, shard: Shard = 
         As `follow`.
     """
     if settings.source in ("simulated", "recorded"):
-        return await follow(build_source(settings), cache, settings.preset, report)
+        return await _show(build_source(settings), settings, cache, report)
     if settings.source == "live":
         await _follow_live(settings, cache, report, shard)
         return None
     return await _follow_either(settings, cache, report, shard)
+
+
+async def _show(source: Source, settings: Settings, cache: Cache, report: Report) -> None:
+    """Follow a source that is not live: nothing of it is recorded."""
+    async with reporting(Reporter(cache)):
+        await follow(source, cache, settings.preset, report)
 
 
 async def _follow_either(settings: Settings, cache: Cache, report: Report, shard: Shard) -> None:
@@ -92,7 +99,7 @@ async def _follow_either(settings: Settings, cache: Cache, report: Report, shard
     if not problems:
         problems = await _follow_live(settings, cache, report, shard, auto, must_answer=not stands)
     simulated.description += f"; no venue answers ({in_words(problems)})"
-    following = asyncio.ensure_future(follow(simulated, cache, settings.preset, report))
+    following = asyncio.ensure_future(_show(simulated, settings, cache, report))
     asking = asyncio.ensure_future(auto.until_asked(problems))
     try:
         done, _ = await asyncio.wait((following, asking), return_when=asyncio.FIRST_COMPLETED)
@@ -128,8 +135,12 @@ async def _follow_live(
     """Follow the venues for ever; or return what every one of them said where one must answer and none does."""
     history = History(history_root(settings), retention_days=settings.retention_days)
     beside: list[asyncio.Task[None]] = []
-    with recording(cache, history, shard) as published:
-        async with live(settings, cache, history, shard) as source:
+    recorder = make_recorder(cache, history, shard)
+    with recording(cache, history, shard, recorder=recorder) as published:
+        async with (
+            live(settings, cache, history, shard) as source,
+            reporting(Reporter(cache, shard, source.followed, recorder, published)),
+        ):
             if must_answer:
                 await asyncio.to_thread(source.markets)
                 if not source.answers:
@@ -158,11 +169,18 @@ async def live(settings: Settings, cache: Cache, history: History, shard: Shard)
         await source.close()
 
 
+def make_recorder(cache: Cache, history: History, shard: Shard = (0, 1), interval_s: float = 2.0) -> Recorder:
+    """Make the recorder of a worker, which takes up what an earlier one of its name left."""
+    return Recorder(cache.journal, history, consumer=f"worker-{shard[0]}", interval_s=interval_s)
+
+
 @contextlib.contextmanager
-def recording(cache: Cache, history: History, shard: Shard = (0, 1), *, interval_s: float = 2.0) -> Iterator[Published]:
+def recording(
+    cache: Cache, history: History, shard: Shard = (0, 1), *, interval_s: float = 2.0, recorder: Recorder | None = None
+) -> Iterator[Published]:
     """Move the journal, and what is published, into history while the block runs."""
     stop, published = threading.Event(), Published(history)
-    recorder = Recorder(cache.journal, history, consumer=f"worker-{shard[0]}", interval_s=interval_s)
+    recorder = recorder or make_recorder(cache, history, shard, interval_s)
     threads = [threading.Thread(target=t.run, args=(stop,), daemon=True) for t in (recorder, published)]
     for thread in threads:
         thread.start()

@@ -141,6 +141,17 @@ class Journal:
         with self._connection.translated():
             return int(self._redis.xlen(JOURNAL))
 
+    def backlog(self) -> tuple[int, int]:
+        """Return how many entries wait, and for how long the oldest has, by the server's clock. [ms]"""
+        with self._connection.translated():
+            pipe = self._redis.pipeline(transaction=True)
+            pipe.xlen(JOURNAL)
+            pipe.xrange(JOURNAL, count=1)
+            pipe.time()
+            count, oldest, (seconds, micros) = pipe.execute()
+        since_ms = int(oldest[0][0].split(b"-")[0]) if oldest else 1000 * seconds + micros // 1000
+        return count, max(1000 * seconds + micros // 1000 - since_ms, 0)
+
     def last_id(self) -> bytes | None:
         """Return the id of the newest entry; None where nothing waits."""
         with self._connection.translated():

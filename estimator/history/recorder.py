@@ -41,6 +41,8 @@ class RecorderStatus:
         Why the last attempt failed; None while all is well.
     overdue : bool
         More entries wait than `Recorder` was told to find normal.
+    last_commit_ms : int or None
+        When entries last became history; None before the first. [ms]
     """
 
     stored: int = 0
@@ -49,6 +51,7 @@ class RecorderStatus:
     waiting: int = 0
     error: str | None = None
     overdue: bool = False
+    last_commit_ms: int | None = None
 
 
 class Recorder:
@@ -92,13 +95,16 @@ class Recorder:
         self._failures = 0
         self._stored = self._known = self._rejected = self._waiting = 0
         self._error: str | None = None
+        self._last_commit_ms: int | None = None
         self._warned_at = warn_entries
 
     @property
     def status(self) -> RecorderStatus:
         """How it is doing; may be read from any thread."""
         overdue = self._waiting > self._warn_entries
-        return RecorderStatus(self._stored, self._known, self._rejected, self._waiting, self._error, overdue)
+        return RecorderStatus(
+            self._stored, self._known, self._rejected, self._waiting, self._error, overdue, self._last_commit_ms
+        )
 
     def run(self, stop: threading.Event) -> None:
         """Move entries until `stop` is set, then what is left; failures are retried for ever, with a pause."""
@@ -149,6 +155,8 @@ class Recorder:
                 self._stored += added
                 self._known += rows.height - added
         self._journal.ack(stored)
+        if stored:
+            self._last_commit_ms = time.time_ns() // 1_000_000
 
     def _decode(self, table: str, part: Sequence[Delivered]) -> tuple[list[bytes], pl.DataFrame | None]:
         """Return the ids and the rows of the entries that can be stored, and set the others aside."""

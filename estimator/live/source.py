@@ -101,6 +101,11 @@ class LiveSource:
         """Whether any venue has listed its markets."""
         return bool(self._chosen)
 
+    def followed(self) -> list[tuple[Exchange, int, str | None]]:
+        """Return each venue, how many of its markets are followed, and why none where it does not answer."""
+        chosen = ((venue, self._chosen.get(name, ())) for name, venue in self._venues.items())
+        return [(venue, len(markets), self._failed.get(venue.name)) for venue, markets in chosen]
+
     # --- called from threads --------------------------------------------------------------------------------------
 
     def markets(self) -> Sequence[Market]:
