@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import importlib
 import json
+import logging
 import mmap
 import os
 import struct
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from estimator.cache import Cache
 from estimator.cache.journal import Entry
-from estimator.exchanges.binance import Binance
-from estimator.exchanges.bybit import Bybit
+from estimator.errors import HistoryError
 from estimator.exchanges.venue import Exchange
 from estimator.follow import follow
 from estimator.history import History
@@ -53,17 +56,53 @@ class Witness:
         return getattr(self._journal, name)
 
 
-async def main(url: str, root: str, base: str, clock_file: str, witness: str) -> None:
-    """Follow two venues until killed."""
-    clock = shared_clock(clock_file)
+async def main(
+    url: str,
+    root: str,
+    base: str,
+    clock_file: str,
+    witness: str,
+    names: str = "binance,bybit",
+    wanted: str = "BTC",
+    compact_s: float = 0.0,
+    silence_s: float = 60.0,
+) -> None:
+    """Follow venues until killed; compact history every so many seconds."""
+    clock, patience = shared_clock(clock_file), replace(IMPATIENT, silence_s=silence_s)
     cache, history = Cache(url), History(root)
-    options: dict[str, Any] = {"exchange_base": base, "patience": IMPATIENT, "throttle": False, "clock": clock}
+    options: dict[str, Any] = {"exchange_base": base, "patience": patience, "throttle": False, "clock": clock}
     journal: Any = Witness(cache.journal, witness)
     with recording(cache, history, interval_s=0.2) as published:
-        venues: list[Exchange] = [Binance(**options), Bybit(**options)]
-        source = LiveSource(venues, history, journal, wanted="BTC", days=1.0, pace=PACE, clock=clock)
-        await follow(source, cache, "balanced", lambda _done, _text: None, published)
+        venues = [make_venue(name, options) for name in names.split(",")]
+        source = LiveSource(venues, history, journal, wanted=wanted, days=1.0, pace=PACE, clock=clock)
+        keeping = asyncio.ensure_future(keep_house(history, compact_s))
+        try:
+            await follow(source, cache, "balanced", lambda _done, _text: None, published)
+        finally:
+            keeping.cancel()
+            await source.close()
+
+
+def make_venue(name: str, options: dict[str, Any]) -> Exchange:
+    """Make the client of a venue."""
+    made: Exchange = getattr(importlib.import_module(f"estimator.exchanges.{name}"), name.capitalize())(**options)
+    return made
+
+
+async def keep_house(history: History, every_s: float) -> None:
+    """Compact without a rest, so that many a kill finds it at work."""
+    while every_s > 0.0:
+        await asyncio.sleep(every_s)
+        with contextlib.suppress(HistoryError):
+            await asyncio.to_thread(history.compact)
+
+
+def work(log: str, arguments: Sequence[Any]) -> None:
+    """Be the worker of a process of one's own until killed or interrupted."""
+    logging.basicConfig(filename=log, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(main(*arguments))
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    asyncio.run(main(*sys.argv[1:6]))

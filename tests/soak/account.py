@@ -1,0 +1,318 @@
+"""What two sides of a world must agree on, and what a worker owes to the venues: checks that count."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from estimator.cache import Cache, MarketStatus
+from estimator.domain import MINUTE_MS, Gap, Liquidation, Origin
+from estimator.exchanges.base import MarketHistory
+from estimator.history import TABLES, TableName
+from estimator.model.grid import LEVELS, LiquidationGrid
+from estimator.model.steps import STEP_MS as CLOSE_MS
+from estimator.pipeline import MarketFollower
+from tests.estimator.live_worker import make_venue
+from tests.estimator.test_pipeline import assert_same_bits
+from tests.soak.world import Side, coin_of
+
+FOR_EVER: Final = 2**42
+OBSERVED: Final[tuple[TableName, ...]] = ("open_interest", "long_short_ratio", "funding")
+REALISED: Final = ("long_liquidated_usd", "short_liquidated_usd")
+_SHOWN: Final = 5  # differences of a check that are told
+
+
+@dataclass
+class Check:
+    """A statement, how many things it was held against, and where it did not hold."""
+
+    what: str
+    compared: int = 0
+    wrong: list[str] = field(default_factory=list)
+    note: str = ""
+
+    def expect(self, holds: object, said: str) -> None:
+        """Compare one thing."""
+        self.compared += 1
+        if not holds:
+            self.wrong.append(said)
+
+    @property
+    def told(self) -> str:
+        """The first of what is wrong."""
+        more = f" … and {len(self.wrong) - _SHOWN} more" if len(self.wrong) > _SHOWN else ""
+        return "; ".join(self.wrong[:_SHOWN]) + more
+
+
+class Seen(NamedTuple):
+    """A print in the words of history."""
+
+    time_ms: int
+    side: str
+    price: float
+    quantity_base: float
+
+    def like(self, other: Seen) -> bool:
+        """Whether it is the same print, after the venue has turned it into contracts and text."""
+        pairs = zip(self[2:], other[2:], strict=True)
+        return self[:2] == other[:2] and all(math.isclose(a, b, rel_tol=1e-6) for a, b in pairs)
+
+
+def lacking(wanted: Iterable[Seen], there: Iterable[Seen]) -> list[Seen]:
+    """Return those of `wanted` that are not in `there`, each of which counts once."""
+    left: dict[tuple[int, str], list[Seen]] = defaultdict(list)
+    for one in there:
+        left[one[:2]].append(one)
+    missing = []
+    for one in wanted:
+        found = next((at for at, other in enumerate(left[one[:2]]) if one.like(other)), None)
+        if found is None:
+            missing.append(one)
+        else:
+            left[one[:2]].pop(found)
+    return missing
+
+
+def sent(side: Side, market_id: str) -> list[Seen]:
+    """Prints of a market that the server sent whole to the worker."""
+    where = coin_of(market_id)
+    return [_seen(p) for (*told, _), p in side.server.delivered.items() if tuple(told) == where]
+
+
+def kept(side: Side, market_id: str) -> list[Seen]:
+    """Prints of a market in history."""
+    rows = side.history.read("liquidations", market_id, 0, FOR_EVER)
+    return [Seen(*row) for row in rows.select(pl.col("time").dt.epoch("ms"), *Seen._fields[1:]).iter_rows()]
+
+
+def acknowledged(side: Side) -> dict[str, list[Seen]]:
+    """Prints that the journal has acknowledged, by market."""
+    found: dict[str, list[Seen]] = defaultdict(list)
+    for table, market_id, columns in side.entries():
+        if table == "liquidations":
+            found[market_id] += map(Seen, *(columns[n] for n in ("time", *Seen._fields[1:])))
+    return found
+
+
+def unheard(side: Side, market_id: str) -> list[Gap]:
+    """Stretches in which the page says that the prints of a market were not heard."""
+    return [gap for gap in _status(side, market_id).gaps if gap.what == "liquidations"]
+
+
+def _status(side: Side, market_id: str) -> MarketStatus:
+    return next(s for s in side.cache.get_statuses() if s.id == market_id)
+
+
+def within(gaps: Sequence[Gap], start_ms: int, end_ms: int) -> bool:
+    """Whether a gap touches a stretch of time."""
+    return any(gap.start_ms < end_ms and start_ms < gap.end_ms for gap in gaps)
+
+
+def owed_prints(side: Side) -> Iterator[Check]:
+    """What was delivered is stored once, what was not delivered is not, and what was lost on the way is marked."""
+    lost, foreign, given = Check("delivered prints are in history"), Check("history has nothing else"), Check(
+        "acknowledged prints are in history"
+    )  # fmt: skip
+    marked = Check("prints lost on the way are marked as a gap")
+    witnessed = acknowledged(side)
+    for market_id in side.market_ids():
+        was_sent, is_kept, gaps = sent(side, market_id), kept(side, market_id), unheard(side, market_id)
+        missing = lacking(was_sent, is_kept)
+        lost.compared += len(was_sent)
+        given.compared += len(witnessed[market_id])
+        foreign.compared += len(is_kept)
+        given.wrong += [f"{market_id} {one}" for one in lacking(witnessed[market_id], is_kept)]
+        foreign.wrong += [f"{market_id} {one}" for one in lacking(is_kept, was_sent)]
+        for one in missing:
+            marked.expect(within(gaps, one.time_ms, one.time_ms + 1), f"{market_id} {one}")
+    lost.note = f"{marked.compared} lost on the way"
+    yield from (lost, given, foreign, marked)
+
+
+def same_candles(whole: Side, broken: Side) -> Check:
+    """Every candle."""
+    check = Check("candles")
+    for market_id in whole.market_ids():
+        one, two = (s.history.read("candles", market_id, 0, FOR_EVER) for s in (whole, broken))
+        check.compared += one.height - 1
+        check.expect(one.equals(two), f"{market_id}: {one.height} and {two.height} rows")
+    return check
+
+
+def same_observations(whole: Side, broken: Side) -> Check:
+    """Everything observed, as it was known at each close."""
+    check = Check("observations used at closes")
+    for market_id in whole.market_ids():
+        closes = _closes(whole, market_id)
+        for table in OBSERVED:
+            one, two = (_known_at(s.history.read(table, market_id, 0, FOR_EVER), closes) for s in (whole, broken))
+            check.compared += closes.len()
+            check.wrong += [
+                f"{market_id} {table} at {close}: {a} and {b}"
+                for close, a, b in zip(closes.to_list(), one, two, strict=True)
+                if a != b
+            ]
+    return check
+
+
+def same_columns(whole: Side, broken: Side) -> Iterator[Check]:
+    """Every published column of every level, byte for byte, and the saved states of the books."""
+    columns, books = Check("published columns in history"), Check("saved books")
+    for market_id in whole.market_ids():
+        for level in range(len(LEVELS)):
+            one, two = (s.history.read("columns", market_id, 0, FOR_EVER, level=level) for s in (whole, broken))
+            columns.compared += one.height
+            if not one.equals(two):
+                columns.wrong.append(f"{market_id} level {level}: {_differing(one, two)}")
+        one, two = (s.history.read("books", market_id, 0, FOR_EVER) for s in (whole, broken))
+        books.expect(
+            one["time"].equals(two["time"]), f"{market_id}: {one['time'].to_list()} and {two['time'].to_list()}"
+        )
+        for close, a, b in zip(one["time"], one["state"], two["state"], strict=False):
+            books.expect(_same_state(a, b), f"{market_id} at {close}")
+    yield from (columns, books)
+
+
+def same_cache(whole: Side, broken: Side) -> Iterator[Check]:
+    """Every column and row on the page; what is said of liquidations only where both heard them."""
+    columns, series, status = Check("columns on the page"), Check("series on the page"), Check("state on the page")
+    for market_id in whole.market_ids():
+        for level in range(len(LEVELS)):
+            _compare_grids(columns, market_id, level, *(shown(s.cache, market_id, level) for s in (whole, broken)))
+            one, two = (s.cache.get_series(market_id, level, 0, FOR_EVER) for s in (whole, broken))
+            _compare_series(series, f"{market_id} level {level}", LEVELS[level].interval_ms, one, two,
+                            unheard(broken, market_id))  # fmt: skip
+        one_, two_ = (_status(s, market_id) for s in (whole, broken))
+        for name in ("first_ms", "last_ms", "provisional_until_ms", "mark_price", "open_interest_base", "progress"):
+            status.expect(getattr(one_, name) == getattr(two_, name), f"{market_id} {name}")
+        status.expect(_candle_gaps(one_.gaps) == _candle_gaps(two_.gaps), f"{market_id} gaps of candles")
+    yield from (columns, series, status)
+
+
+def shown(cache: Cache, market_id: str, level: int) -> LiquidationGrid | None:
+    """Return the columns of a level on the page."""
+    return cache.get_columns(market_id, level, 0, FOR_EVER, tiers=True)
+
+
+def unchanged(snapshots: Sequence[dict[tuple[str, int], LiquidationGrid]], side: Side) -> Check:
+    """What was on the page at any time is on it still."""
+    check = Check("columns that were shown before a kill")
+    for snapshot in snapshots:
+        for (market_id, level), grid in snapshot.items():
+            _compare_grids(check, market_id, level, grid, shown(side.cache, market_id, level))
+    return check
+
+
+def whole_tables(side: Side) -> Check:
+    """Every table is read by plain Polars, and holds each key once."""
+    check = Check("tables are whole, keys occur once")
+    for table, spec in TABLES.items():
+        rows = pl.scan_delta(f"{side.history.root}/{table}").select(spec.key).collect()
+        check.compared += rows.height
+        twice = rows.height - rows.unique().height
+        if twice:
+            check.wrong.append(f"{table}: {twice} rows twice")
+    return check
+
+
+async def recomputed(side: Side) -> Check:
+    """What a plain run over what history holds would publish is what is published."""
+    check = Check("columns are what history gives")
+    for venue in side.venues:
+        client = make_venue(venue, {"exchange_base": side.server.base, "throttle": False,
+                                    "clock": lambda: side.server.feed.now_ms})  # fmt: skip
+        listings = await client.fetch_markets()
+        await client.close()
+        for one in listings:
+            if one.market.id in side.market_ids():
+                before = {level: shown(side.cache, one.market.id, level) for level in range(len(LEVELS))}
+                _recompute(side, one.market)
+                for level, grid in before.items():
+                    _compare_grids(check, one.market.id, level, grid, shown(side.cache, one.market.id, level))
+    return check
+
+
+def _recompute(side: Side, market: Any) -> None:
+    names: tuple[TableName, ...] = ("candles", *OBSERVED, "liquidations")
+    frames: list[Any] = [side.history.read(name, market.id, 0, FOR_EVER) for name in names]
+    candles = frames[0].select(c for c in frames[0].columns if frames[0][c].null_count() == 0)
+    side.cache.clear_market(market.id)
+    source: Any = type("Past", (), {"origin": Origin.LIVE, "description": "live"})()
+    MarketFollower(market, 0, source, side.cache, "balanced").backfill(
+        MarketHistory(market, MINUTE_MS, candles, *frames[1:])
+    )
+
+
+def _compare_grids(
+    check: Check, market_id: str, level: int, one: LiquidationGrid | None, two: LiquidationGrid | None
+) -> None:
+    if one is None or two is None:
+        check.expect(one is two, f"{market_id} level {level}: none on one side")
+        return
+    check.compared += len(one.time)
+    try:
+        assert_same_bits(two, one)
+    except AssertionError:
+        check.wrong.append(f"{market_id} level {level}")
+
+
+def _compare_series(
+    check: Check, where: str, interval_ms: int, one: pl.DataFrame | None, two: pl.DataFrame | None, gaps: Sequence[Gap]
+) -> None:
+    if one is None or two is None:
+        check.expect(one is two, f"{where}: none on one side")
+        return
+    check.compared += one.height
+    if not one["time"].equals(two["time"]):
+        odd = sorted({*one["time"]} ^ {*two["time"]})
+        check.wrong.append(f"{where}: {one.height} and {two.height} rows, {odd[0]} to {odd[-1]} on one side only")
+        return
+    plain = [c for c in one.columns if c not in REALISED]
+    if not one.select(plain).equals(two.select(plain)):
+        check.wrong.append(f"{where}: {[c for c in plain if not one[c].equals(two[c])]}")
+    times = one["time"].dt.epoch("ms")
+    heard = pl.Series([not within(gaps, t, t + interval_ms) for t in times])
+    for name in REALISED:
+        a, b = one.filter(heard)[name], two.filter(heard)[name]
+        if not a.equals(b):
+            check.wrong.append(f"{where}: {name}")
+
+
+def _seen(print_: Liquidation) -> Seen:
+    return Seen(print_.time_ms, print_.side.value, print_.price, print_.quantity_base)
+
+
+def _closes(side: Side, market_id: str) -> pl.Series:
+    """Times at which the book stepped."""
+    candles = side.history.read("candles", market_id, 0, FOR_EVER)["time"].dt.epoch("ms")
+    first, last = (int(candles[at]) // CLOSE_MS for at in (0, -1))
+    return pl.int_range(first + 1, last + 1, eager=True).alias("time") * CLOSE_MS
+
+
+def _known_at(rows: pl.DataFrame, closes: pl.Series) -> list[float | None]:
+    values = rows.select(pl.col("time").dt.epoch("ms"), value=pl.col(rows.columns[1]))
+    found: list[float | None] = closes.to_frame("time").join_asof(values, on="time")["value"].to_list()
+    return found
+
+
+def _differing(one: pl.DataFrame, two: pl.DataFrame) -> str:
+    if one.height != two.height:
+        return f"{one.height} and {two.height} rows"
+    bad = [at for at in range(one.height) if one.row(at) != two.row(at)]
+    return f"{len(bad)} of {one.height} rows, the first at {one['time'][bad[0]] if bad else None}"
+
+
+def _same_state(one: bytes, two: bytes) -> bool:
+    with np.load(io.BytesIO(one)) as a, np.load(io.BytesIO(two)) as b:
+        return bool(set(a) == set(b)) and all(a[n].tobytes() == b[n].tobytes() for n in a)
+
+
+def _candle_gaps(gaps: Iterable[Gap]) -> list[Gap]:
+    return [gap for gap in gaps if gap.what == "candles"]
