@@ -31,11 +31,21 @@ def _empty(schema: dict[str, pl.DataType]) -> Callable[[], pl.DataFrame]:
 
 
 @dataclass(frozen=True, slots=True)
+class Connection:
+    """From a time on a stream of a venue was heard, or not any more; `what` it carries, e.g. ``"liquidations"``."""
+
+    time_ms: int
+    what: str
+    connected: bool
+
+
+@dataclass(frozen=True, slots=True)
 class MarketHistory:
     """Everything a source knows of a market up to now, closed candles only; frames as in `estimator.domain`.
 
     `progress` is the share (0..1) of the past that is there; less than 1 where older parts are still being fetched.
     `funding_interval_ms` is what the funding rate is a fraction per, None where the source does not say.
+    `connections` say when its streams were heard, in order of time; without any, all there was is in the frames.
     """
 
     market: Market
@@ -48,6 +58,7 @@ class MarketHistory:
     gaps: tuple[Gap, ...] = ()
     progress: float = 1.0
     funding_interval_ms: int | None = None
+    connections: tuple[Connection, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +79,7 @@ class MarketUpdate:
     long_short_ratio: Observation | None = None
     funding_rate: Observation | None = None
     liquidations: tuple[Liquidation, ...] = ()
+    connection: Connection | None = None
 
 
 class Source(Protocol):

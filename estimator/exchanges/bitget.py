@@ -29,7 +29,6 @@ from estimator.exchanges.bitget_payloads import (
     parse_funding_rate,
     parse_funding_rate_now,
     parse_liquidation_message,
-    parse_liquidations,
     parse_long_short_ratio,
     parse_mark_candles,
     parse_markets,
@@ -44,7 +43,6 @@ from estimator.exchanges.edge import between, frame, plausible_candles, plausibl
 from estimator.exchanges.listings import Listings, largest_first
 from estimator.exchanges.moving import Stream, Tick, follow_candles, follow_prints
 from estimator.exchanges.paging import Page, paged
-from estimator.exchanges.prints import prints_frame
 from estimator.exchanges.venue import BracketTable, Capabilities, FundingRate, MarketListing, OrderBook
 from estimator.exchanges.wire import together
 
@@ -54,8 +52,6 @@ _RECENT_PAGE: Final = 1000 * MINUTE_MS
 _HISTORY_PAGE: Final = 200 * MINUTE_MS
 _FUNDING_PAGE: Final = 100
 _FUNDING_PAGES: Final = 200
-_PRINTS_PAGE: Final = 100
-_PRINT_PAGES: Final = 100
 _TOPICS: Final = 50  # of one subscription message; the venue closes on longer ones
 _SHORT_BOOK: Final = 50
 _SILENCE_S: Final = 60.0
@@ -199,22 +195,6 @@ class Bitget(ConnectedVenue):
     async def fetch_brackets(self, market: Market) -> BracketTable:
         """Return the public position tiers."""
         return parse_brackets(await self._ask("publicMixGetV2MixMarketQueryPositionLever", market))
-
-    async def fetch_liquidations(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:
-        """Return forced liquidations of the last three days at most, sampled like the stream."""
-        listing = await self._listings.of(market)
-        asked = {"category": _product(market), "symbol": listing.native_id}
-        prints: list[Liquidation] = []
-        cursor = ""
-        for _ in range(_PRINT_PAGES):
-            page = asked | {"limit": _PRINTS_PAGE} | ({"cursor": cursor} if cursor else {})
-            payload = await self._wire.call("publicUtaGetV3MarketLiquidations", page)
-            found = parse_liquidations(payload)
-            prints += found
-            before, cursor = cursor, str(payload["data"].get("cursor") or "")
-            if not found or cursor in {"", before} or found[-1].time_ms < since_ms:
-                break
-        return prints_frame(prints[::-1], since_ms, until_ms, self._wire.now_ms(), self.health)
 
     async def fetch_order_book(self, market: Market, depth: int) -> OrderBook:
         """Return at least `depth` levels a side where the venue has them."""

@@ -63,7 +63,6 @@ CAPABILITIES: Final = Capabilities(
     bulk_funding=True,
     limits={
         "publicMixGetV2MixMarketAccountLongShort": RateLimit(1, 1.0),
-        "publicUtaGetV3MarketLiquidations": RateLimit(5, 1.0),
         "publicMixGet": RateLimit(20, 1.0),
     },
     notes=(
@@ -72,7 +71,8 @@ CAPABILITIES: Final = Capabilities(
         "Minute candles older than 30 days come from another endpoint, 200 a page.",
         "Since 2026-06-23 the liquidation channel sends at most the largest long and short a pair and second.",
         "Whether the price of a print is that of the fill or of bankruptcy is not documented.",
-        "ccxt has no call for prints; the channel and /v3/market/liquidations (3 days) belong to the unified account.",
+        "Prints come from the channel of the unified account; ccxt has no call for it.",
+        "/v3/market/liquidations (3 days) documents no unit and no sampling: not told from the stream, so not used.",
         "Coin-settled contracts are left out: the units of their open interest are not documented.",
     ),
 )
@@ -193,12 +193,6 @@ def parse_order_book(payload: Any) -> OrderBook:
         return np.array(levels, dtype=np.float64).reshape(-1, 2)
 
     return OrderBook(stamp(get(payload, ["data"], what), "ts", what), side("bids"), side("asks"))
-
-
-def parse_liquidations(payload: Any) -> list[Liquidation]:
-    """Read `/v3/market/liquidations`."""
-    what = "liquidations"
-    return [_print(row, what) for row in rows(payload, ["data", "list"], what)]
 
 
 def parse_candle_message(message: Any, markets: Mapping[str, Market]) -> list[tuple[Market, Candle, bool]]:

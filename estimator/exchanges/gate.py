@@ -34,7 +34,6 @@ from estimator.exchanges.gate_payloads import (
     parse_funding_rate_now,
     parse_liquidation_message,
     parse_liquidation_totals,
-    parse_liquidations,
     parse_long_short_ratio,
     parse_mark_candles,
     parse_markets,
@@ -46,7 +45,6 @@ from estimator.exchanges.gate_payloads import (
 from estimator.exchanges.listings import Listings, largest_first
 from estimator.exchanges.moving import Stream, Tick, follow_candles, follow_prints
 from estimator.exchanges.paging import paged
-from estimator.exchanges.prints import prints_frame
 from estimator.exchanges.venue import BracketTable, Capabilities, FundingRate, MarketListing, OrderBook
 from estimator.exchanges.wire import together
 
@@ -205,15 +203,6 @@ class Gate(ConnectedVenue):
         asked = {"settle": _settle(market), "contract": listing.native_id}
         payload = await self._wire.call("publicFuturesGetSettleRiskLimitTiers", asked)
         return parse_brackets(payload, listing.native_id)
-
-    async def fetch_liquidations(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:
-        """Return forced liquidations of the last hour at most; times are whole seconds."""
-        listing = await self._listings.of(market)
-        start = max(since_ms, self._wire.now_ms() - HOUR_MS + MINUTE_MS) // 1000
-        asked = {"contract": listing.native_id, "from": start, "to": max(until_ms // 1000, start), "limit": 1000}
-        payload = await self._wire.call("publicFuturesGetSettleLiqOrders", {"settle": _settle(market), **asked})
-        prints = parse_liquidations(payload, listing)[::-1]  # the latest comes first, and stamps are whole seconds
-        return prints_frame(prints, since_ms, until_ms, self._wire.now_ms(), self.health)
 
     async def fetch_order_book(self, market: Market, depth: int) -> OrderBook:
         """Return at least `depth` levels a side, up to 300."""

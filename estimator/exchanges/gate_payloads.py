@@ -88,8 +88,7 @@ CAPABILITIES: Final = Capabilities(
         "Depth of contract_stats is not documented; others have read about 180 days.",
         "public_liquidates batches every print since 2026-08-20; before, at most one a second and contract.",
         "The size of a streamed print is that of the order (a long was closed where it is below 0).",
-        "The size in liq_orders is that of the position; its order_price is the price of the streamed print.",
-        "liq_orders answers for one hour at most and stamps whole seconds.",
+        "liq_orders (one hour) stamps whole seconds and counts positions: not told from the stream, so not used.",
     ),
 )
 
@@ -198,15 +197,6 @@ def parse_brackets(payload: Any, native_id: str) -> BracketTable:
     floors = [0.0, *(limit for limit, *_ in found[:-1])]
     tiers = [(floor, top, rate, amount) for floor, (_, top, rate, amount) in zip(floors, found, strict=True)]
     return bracket_table(tiers, what, "public: risk limit tiers")
-
-
-def parse_liquidations(payload: Any, listing: MarketListing) -> list[Liquidation]:
-    """Read `/liq_orders`: here `size` is the position, and the price taken is that of the order."""
-    what = "liq_orders"
-    return [
-        _print(stamp(row, "time", what, 1000), -number(row, "size", what), number(row, "order_price", what), listing)
-        for row in rows(payload, [], what)
-    ]
 
 
 def parse_tickers(payload: Any) -> dict[str, Any]:

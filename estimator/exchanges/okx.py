@@ -44,7 +44,7 @@ from estimator.exchanges.okx_payloads import (
     parse_candles,
     parse_funding_rate,
     parse_funding_rate_now,
-    parse_liquidation_message,
+    parse_liquidations,
     parse_long_short_ratio,
     parse_mark_candles,
     parse_mark_price,
@@ -53,6 +53,7 @@ from estimator.exchanges.okx_payloads import (
     parse_open_interest_now,
     parse_order_book,
 )
+from estimator.exchanges.prints import prints_frame
 from estimator.exchanges.venue import (
     BracketTable,
     Capabilities,
@@ -72,6 +73,7 @@ _STATISTICS_ROWS: Final = 1440  # of each period; older ones are gone
 _RECENT_MS: Final = 1400 * MINUTE_MS  # candles younger than this are in the quicker of two endpoints
 _LEAST_FULL_PAGE: Final = 99  # 100 without the candle that still runs: a page this long may be cut short
 _BOOK_DEPTH: Final = 400
+_PRINTS: Final = 100  # of a page
 _SILENCE_S: Final = 60.0
 # Channels that never rest: where nothing of them comes either, the socket is dead and not the market quiet.
 _PULSE: Final = "BTC-USDT-SWAP"
@@ -90,6 +92,7 @@ CAPABILITIES: Final = Capabilities(
     order_book=True,
     bulk_open_interest=True,
     bulk_funding=True,
+    past_liquidations_ms=DAY_MS,
     limits={
         "publicGetMarketCandles": RateLimit(40, 2.0),
         "publicGetMarketHistory": RateLimit(20, 2.0),
@@ -102,6 +105,7 @@ CAPABILITIES: Final = Capabilities(
         "Their rows are stamped with the start of a period and count as known at its end.",
         "Open interest is the instrument's, in base coin: what the venue has in USD is converted at an older price.",
         "At most one liquidation per second and market is shown, and the venue calls that not all of them.",
+        "Past prints (about a day) have the fields of the streamed ones; that their times agree is taken for granted.",
         "Position tiers are bounded in contracts and turned into notional at the mark price of the moment.",
         "Listings carry tiers by rule; fetch_brackets gives the venue's own.",
     ),
@@ -275,6 +279,28 @@ class Okx(ConnectedVenue):
         asked = {"instId": native_id(market), "sz": min(max(depth, 1), _BOOK_DEPTH)}
         return parse_order_book(await self._wire.call("publicGetMarketBooks", asked), market.contract, size)
 
+    async def fetch_liquidations(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:
+        """Return the forced liquidations the venue shows, of the last day at most."""
+        listed = {native_id(market): (market, await self._contract_size(market))}
+        asked = {"instType": "SWAP", "instFamily": family(market), "state": "filled", "limit": _PRINTS}
+        found: dict[Liquidation, None] = {}  # an order is shown once a second: two that are the same are one
+        end, now_ms = until_ms, self._wire.now_ms()
+        while since_ms < end:
+            payload = await self._past_prints({**asked, "after": end})
+            page = dict.fromkeys(one for _, one in parse_liquidations(payload, listed))
+            found |= page
+            oldest = min((one.time_ms for one in page), default=0)
+            end = oldest if len(page) >= _PRINTS and oldest < end else since_ms
+        return prints_frame(found, since_ms, until_ms, now_ms, self.health)
+
+    async def _past_prints(self, asked: dict[str, Any]) -> Any:
+        """Ask an endpoint that ccxt does not know."""
+        path, cost = "public/liquidation-orders", {"cost": 1}
+        request = self._wire.client.request
+        return await self._wire.attempt(
+            "publicGetPublicLiquidationOrders", lambda: request(path, ["public"], "GET", dict(asked), cost)
+        )
+
     async def watch_candles(self, markets: Sequence[Market]) -> AsyncGenerator[tuple[Market, Candle, bool], None]:
         """Yield the moving 1m candle."""
         order, client = MovingCandles(self.health), self._wire.client
@@ -316,7 +342,7 @@ class Okx(ConnectedVenue):
             async for message in messages:
                 if message["arg"]["channel"] != "liquidation-orders":
                     continue
-                for market, one in readable(lambda m: parse_liquidation_message(m, listed), message, self.health) or ():
+                for market, one in readable(lambda m: parse_liquidations(m, listed), message, self.health) or ():
                     # A market shows one order a second, so two that are the same are one sent twice.
                     if seen.repeats((market.id, one)):
                         self.health.reject("liquidations", "message sent twice", example=one)

@@ -310,14 +310,12 @@ def parse_candle_message(message: Any) -> list[tuple[Candle, bool]]:
     ]
 
 
-def parse_liquidation_message(
-    message: Any, listed: dict[str, tuple[Market, float]]
-) -> list[tuple[Market, Liquidation]]:
-    """Read a ``liquidation-orders`` message, which may tell of every market.
+def parse_liquidations(payload: Any, listed: Mapping[str, tuple[Market, float]]) -> list[tuple[Market, Liquidation]]:
+    """Read ``liquidation-orders``, the channel or the answer, which are of one shape; it may tell of every market.
 
     Parameters
     ----------
-    message
+    payload
     listed : dict
         Market and contract size by the venue's name; others are left out.
 
@@ -325,10 +323,10 @@ def parse_liquidation_message(
     ------
     BadPayload
     """
-    endpoint = "liquidation-orders channel"
+    endpoint = "liquidation-orders"
     return [
         (market, _liquidation(detail, market.contract, size))
-        for row in rows(message, ["data"], endpoint)
+        for row in rows(payload, ["data"], endpoint)
         if (name := text(row, "instId", endpoint)) in listed
         for market, size in [listed[name]]
         for detail in rows(row, ["details"], endpoint)
@@ -336,7 +334,7 @@ def parse_liquidation_message(
 
 
 def _liquidation(row: Any, contract: ContractType, contract_size: float) -> Liquidation:
-    endpoint = "liquidation-orders channel"
+    endpoint = "liquidation-orders"
     price, worth = number(row, "bkPx", endpoint), number(row, "sz", endpoint) * contract_size
     inverse = contract == "inverse"
     base = (worth / price if price > 0 else 0.0) if inverse else worth

@@ -12,7 +12,6 @@ from tests.venues.server import Call, Json, RefusedError, Session
 RATIO_ROWS = 30
 RATIO_MS = 5 * MINUTE_MS
 RECENT_MS = 30 * DAY_MS
-PRINTS_KEPT_MS = 3 * DAY_MS
 Row = dict[str, Any]
 
 
@@ -37,7 +36,6 @@ class BitgetWire:
             f"{mix}current-fund-rate": _funding_now,
             f"{mix}query-position-lever": _tiers,
             f"{mix}merge-depth": _depth,
-            "/api/v3/market/liquidations": _liquidations,
         }
 
     def answer(self, call: Call, feed: Feed) -> Json:
@@ -90,7 +88,7 @@ class _Asked:
 
     def __init__(self, call: Call, feed: Feed) -> None:
         self.call, self.feed = call, feed
-        self.names = _names(feed, call.query.get("productType") or call.query["category"])
+        self.names = _names(feed, call.query["productType"])
         self.name = call.query.get("symbol", "")
 
     @property
@@ -203,16 +201,6 @@ def _depth(asked: _Asked) -> Json:
         for side, sign in (("bids", -1), ("asks", 1))
     }
     return {**sides, "ts": str(asked.feed.now_ms), "scale": "0.1", "precision": "scale0"}
-
-
-def _liquidations(asked: _Asked) -> Json:
-    """Pages from the latest back; the cursor is where the next one starts."""
-    now = asked.feed.now_ms
-    since = max(asked.feed.start_ms, now - PRINTS_KEPT_MS)
-    prints = asked.market.prints(since, now)[::-1]
-    start, limit = asked.call.integer("cursor", 0), asked.call.integer("limit", 100)
-    page = [_print(Print(asked.market, p, 0), asked.name) for p in prints[start : start + limit]]
-    return {"list": page, "cursor": str(start + limit) if start + limit < len(prints) else ""}
 
 
 def _print(event: Print, name: str) -> Row:

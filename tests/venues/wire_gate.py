@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from estimator.domain import HOUR_MS, MINUTE_MS, Candle, Side
+from estimator.domain import MINUTE_MS, Candle, Side
 from tests.venues.feed import FUNDING_EVERY_MS, CandleTick, Event, Feed, FeedMarket, Print
 from tests.venues.server import Call, Json, RefusedError, Session
 
@@ -29,7 +29,6 @@ class GateWire:
             "contract_stats": _contract_stats,
             "funding_rate": _funding_rate,
             "risk_limit_tiers": _tiers,
-            "liq_orders": _liq_orders,
             "order_book": _order_book,
         }
 
@@ -205,20 +204,6 @@ def _tiers(asked: _Asked) -> Json:
     assert asked.market  # refuses what is not listed
     rows = [dict(zip(keys, step, strict=True)) | {"tier": tier} for tier, step in enumerate(steps, 1)]
     return [row | {"contract": asked.name} for row in rows]
-
-
-def _liq_orders(asked: _Asked) -> Json:
-    since, until = asked.range_ms
-    if until - since > HOUR_MS:
-        raise RefusedError(400, {"label": "INVALID_PARAM_VALUE", "message": "range from/to must in 1 hour"})
-    rows = []
-    for p in asked.market.prints(since, min(until, asked.feed.now_ms)):
-        size = _contracts(p.quantity_base, p.price, asked.name) * p.side.sign
-        fill = p.price * (1 + 0.003 * p.side.sign)  # better than the limit of the order
-        prices = {"order_price": repr(p.price), "fill_price": repr(fill)}
-        row = {"time": p.time_ms // 1000, "contract": asked.name, "size": _whole(size), "order_size": _whole(-size)}
-        rows.append(row | prices | {"left": 0})
-    return rows[::-1]
 
 
 def _order_book(asked: _Asked) -> Json:

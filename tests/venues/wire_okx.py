@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from estimator.domain import HOUR_MS, MINUTE_MS, Candle, Side
+from estimator.domain import DAY_MS, HOUR_MS, MINUTE_MS, Candle, Liquidation, Side
 from tests.venues.feed import FUNDING_EVERY_MS, OI_EVERY_MS, CandleTick, Event, Feed, FeedMarket
 from tests.venues.server import Call, Json, RefusedError, Session
 
@@ -12,6 +12,7 @@ CONTRACT_COINS = {"BTC": 0.01, "ETH": 0.1}
 CONTRACT_USD = {"BTC": 100.0}
 _PERIODS = {"5m": OI_EVERY_MS, "1H": HOUR_MS}
 _KEPT_ROWS = 1440
+PRINTS_KEPT_MS = DAY_MS
 
 
 class OkxWire:
@@ -37,6 +38,7 @@ class OkxWire:
             "rubik/stat/contracts/long-short-account-ratio-contract": self._account_ratio,
             "public/funding-rate": self._funding_now,
             "public/funding-rate-history": self._funding,
+            "public/liquidation-orders": self._past_prints,
             "public/position-tiers": self._tiers,
             "public/mark-price": self._mark_price,
             "market/books": self._books,
@@ -136,6 +138,17 @@ class OkxWire:
             for t in _page(call, feed, FUNDING_EVERY_MS, 100)
         ]
 
+    def _past_prints(self, call: Call, feed: Feed) -> Json:
+        """The latest come first; a page ends before `after`."""
+        name = f"{call.query['instFamily']}-SWAP"
+        market = _listed(name, feed)
+        if market is None:
+            raise RefusedError(200, {"code": "51001", "msg": "Instrument ID doesn't exist.", "data": []})
+        until = min(call.integer("after", feed.now_ms), feed.now_ms)
+        prints = market.prints(max(feed.start_ms, feed.now_ms - PRINTS_KEPT_MS), until)[::-1]
+        details = [_detail(one, name, one.side.value) for one in prints[: min(call.integer("limit", 100), 100)]]
+        return [_orders(name, details)] if details else []
+
     def _tiers(self, call: Call, feed: Feed) -> Json:
         if _listed(f"{call.query['instFamily']}-SWAP", feed) is None:
             raise RefusedError(200, {"code": "51001", "msg": "Instrument ID doesn't exist.", "data": []})
@@ -197,19 +210,27 @@ def _candle_of(session: Session, event: CandleTick, name: str) -> list[Json]:
 def _print_of(session: Session, event: Any, name: str) -> list[Json]:
     if "liquidation-orders:SWAP" not in session.subscriptions:
         return []
-    one, long = event.liquidation, event.liquidation.side is Side.LONG
+    one = event.liquidation
+    detail = _detail(one, name, "net" if event.ordinal % 2 else one.side.value)
+    argument = {"channel": "liquidation-orders", "instType": "SWAP"}
+    return [{"arg": argument, "data": [_orders(name, [detail])]}]
+
+
+def _orders(name: str, details: list[dict[str, str]]) -> dict[str, Any]:
+    return {"details": details, "instFamily": name.removesuffix("-SWAP"), "instId": name, "instType": "SWAP"}
+
+
+def _detail(one: Liquidation, name: str, held: str) -> dict[str, str]:
     contracts = one.quantity_base * (one.price if _is_inverse(name) else 1.0) / _size(name)
-    detail = {
+    return {
         "bkLoss": "0",
         "bkPx": repr(one.price),
         "ccy": "",
-        "posSide": "net" if event.ordinal % 2 else one.side.value,
-        "side": "sell" if long else "buy",
+        "posSide": held,
+        "side": "sell" if one.side is Side.LONG else "buy",
         "sz": repr(contracts),
         "ts": str(one.time_ms),
     }
-    row = {"details": [detail], "instFamily": name.removesuffix("-SWAP"), "instId": name, "instType": "SWAP"}
-    return [{"arg": {"channel": "liquidation-orders", "instType": "SWAP"}, "data": [row]}]
 
 
 def _names(feed: Feed) -> list[str]:

@@ -178,19 +178,6 @@ def test_what_has_no_history_is_empty_and_said_to_be() -> None:
     at_work(Bitget, WIRE, story)
 
 
-def test_prints_of_three_days_come_in_pages() -> None:
-    async def story(work: Work[Bitget]) -> None:
-        since = NOW - 5 * HOUR_MS
-        prints = await work.venue.fetch_liquidations(work.markets["BTC/USDT:USDT"], since, NOW)
-        want = work.bitcoin.prints(since, NOW)
-        assert len(want) > 200
-        assert times(prints) == [p.time_ms for p in want]
-        assert prints["side"].to_list() == [p.side.value for p in want]
-        assert prints["quantity_base"].to_list() == pytest.approx([p.quantity_base for p in want])
-
-    at_work(Bitget, WIRE, story)
-
-
 def test_every_print_arrives_once_though_messages_come_twice() -> None:
     async def story(work: Work[Bitget]) -> None:
         work.faults.rewrite = lambda messages: [*messages, *messages]

@@ -35,7 +35,6 @@ PARSERS: Final[dict[tuple[str, str], Callable[[Any], Any]]] = {
     ),
     ("gate", "funding_rate"): gate.parse_funding_rate,
     ("gate", "risk_limit_tiers"): lambda p: gate.parse_brackets(p, "BTC_USDT"),
-    ("gate", "liq_orders"): lambda p: gate.parse_liquidations(p, GATE),
     ("gate", "order_book"): lambda p: gate.parse_order_book(p, GATE),
     ("bitget", "contracts"): lambda p: bitget.parse_markets(p, golden("bitget", "tickers"), "USDT", Health()),
     ("bitget", "candles"): lambda p: (bitget.parse_candles(p), bitget.parse_mark_candles(p)),

@@ -20,7 +20,6 @@ from estimator.exchanges.gate_payloads import (
     parse_funding_rate,
     parse_liquidation_message,
     parse_liquidation_totals,
-    parse_liquidations,
     parse_long_short_ratio,
     parse_markets,
     parse_open_interest,
@@ -87,15 +86,6 @@ def test_a_tier_starts_where_the_one_below_ends_and_keeps_maintenance_continuous
 def test_without_a_deduction_the_amount_follows_from_the_rates() -> None:
     payload = [{k: v for k, v in tier.items() if k != "deduction"} for tier in golden("gate", "risk_limit_tiers")]
     assert parse_brackets(payload, "BTC_USDT").brackets[1].maintenance_amount == pytest.approx(20.0)
-
-
-def test_liq_orders_tell_the_position_and_its_orders_limit() -> None:
-    """A long is sold above the limit of its order, a short bought below: so both documented rows read."""
-    payload = golden("gate", "liq_orders")
-    prints = parse_liquidations(payload, LINEAR)
-    assert [(p.side, p.price) for p in prints] == [(Side.LONG, 3405.0), (Side.SHORT, 28225.0)]
-    for order, print_ in zip(payload, prints, strict=True):
-        assert (float(order["fill_price"]) > float(order["order_price"])) == (print_.side is Side.LONG)
 
 
 def test_streamed_prints_tell_the_order_so_the_sign_is_the_other_way_round() -> None:
@@ -214,15 +204,11 @@ def test_candles_older_than_the_venue_keeps_are_not_asked_for() -> None:
 
 
 @SYMBOLS
-def test_prints_of_the_last_hour_and_their_totals_agree(symbol: str) -> None:
+def test_liquidated_totals_are_the_sums_of_the_prints(symbol: str) -> None:
     async def story(work: Work[Gate]) -> None:
-        market, source = work.markets[symbol], work.bitcoin
         since = MINUTE_START - 30 * MINUTE_MS
-        prints = await work.venue.fetch_liquidations(market, since, MINUTE_START)
-        want = source.prints(since, MINUTE_START)
-        assert prints["side"].to_list() == [p.side.value for p in want]
-        assert prints["quantity_base"].to_list() == pytest.approx([p.quantity_base for p in want], rel=1e-3)
-        totals = await work.venue.fetch_liquidation_totals(market, since + STATS_MS, MINUTE_START + 1)
+        want = work.bitcoin.prints(since, MINUTE_START)
+        totals = await work.venue.fetch_liquidation_totals(work.markets[symbol], since + STATS_MS, MINUTE_START + 1)
         assert totals.height == 6
         longs = sum(p.quantity_base for p in want if p.side is Side.LONG)
         assert totals["long_base"].sum() == pytest.approx(longs, rel=1e-3)

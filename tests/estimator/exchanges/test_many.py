@@ -1,14 +1,16 @@
-"""What is asked about many markets at once is what each of them would tell, in few requests."""
+"""What is true of every venue: many markets at once tell what each would tell, the past what the stream told."""
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 from collections.abc import Callable
 from typing import Any
 
+import polars as pl
 import pytest
 
-from estimator.domain import Market
+from estimator.domain import LIQUIDATIONS, MINUTE_MS, Market
 from estimator.errors import BadPayload, SourceError
 from estimator.exchanges.venue import Exchange
 from tests.venues.harness import NOW, Work, at_work
@@ -62,7 +64,7 @@ def test_few_requests_are_made_where_the_venue_is_said_to_need_few(name: str) ->
 
         async def asked(ask: Callable[..., Any]) -> int:
             before = len(work.server.calls)
-            await work.feed.advance(60_000)
+            await work.feed.advance(MINUTE_MS)
             await ask(markets)
             return len(work.server.calls) - before
 
@@ -90,7 +92,7 @@ def test_a_value_that_cannot_be_read_is_absent_and_the_others_are_there(name: st
     path, rows_of = TOLD[name]
 
     async def story(work: Work[Exchange]) -> None:
-        await work.feed.advance(60_000)
+        await work.feed.advance(MINUTE_MS)
         markets = [m for m in work.markets.values() if m.contract == "linear"]
 
         def spoiled(payload: Any) -> Any:
@@ -107,7 +109,7 @@ def test_a_value_that_cannot_be_read_is_absent_and_the_others_are_there(name: st
 @EACH
 def test_a_venue_that_is_down_is_told_as_such(name: str) -> None:
     async def story(work: Work[Exchange]) -> None:
-        await work.feed.advance(60_000)
+        await work.feed.advance(MINUTE_MS)
         work.faults.add(status=503, times=99)
         with pytest.raises(SourceError):
             await work.venue.fetch_open_interests_now(list(work.markets.values()))
@@ -118,9 +120,31 @@ def test_a_venue_that_is_down_is_told_as_such(name: str) -> None:
 @IN_BULK
 def test_an_answer_of_another_shape_is_refused(name: str) -> None:
     async def story(work: Work[Exchange]) -> None:
-        await work.feed.advance(60_000)
+        await work.feed.advance(MINUTE_MS)
         work.faults.add(path=TOLD[name][0], edit=lambda _: [], times=9)
         with pytest.raises((BadPayload, SourceError)):
             await work.venue.fetch_open_interests_now(list(work.markets.values()))
+
+    at(name, story)
+
+
+@EACH
+def test_past_prints_are_those_of_the_stream_to_the_last_digit_or_there_are_none(name: str) -> None:
+    async def story(work: Work[Exchange]) -> None:
+        markets, kept_ms = list(work.markets.values()), work.venue.capabilities.past_liquidations_ms
+        if work.venue.capabilities.liquidations != "none":
+            async with work.following(markets, prints=True, subscriptions=1):
+                await asyncio.sleep(0.05)
+                await work.feed.advance(30 * MINUTE_MS)
+            assert len(work.prints) > 20
+        for market in markets:
+            streamed = [
+                (p.time_ms, p.side.value, p.price, p.quantity_base, p.notional_usd)
+                for where, p in work.prints
+                if where == market
+            ]
+            past = await work.venue.fetch_liquidations(market, NOW, work.feed.now_ms + 1)
+            told = past.with_columns(pl.col("time").dt.epoch("ms")).select(list(LIQUIDATIONS)).rows()
+            assert told == ([] if kept_ms is None else streamed)
 
     at(name, story)

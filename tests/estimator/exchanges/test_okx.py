@@ -92,6 +92,31 @@ class TestOkx(PulseContract):
 
         self.run(story)
 
+    @pytest.mark.parametrize("kind", ["linear", "inverse"])
+    def test_past_prints_go_back_a_day_page_by_page(self, kind: str) -> None:
+        async def story(server: VenueServer, venue: Exchange, markets: dict[str, Market]) -> None:
+            since = NOW - 20 * HOUR_MS
+            got = await venue.fetch_liquidations(markets[getattr(self, kind)], since, NOW - HOUR_MS)
+            want = self.feed_of(server).prints(since, NOW - HOUR_MS)
+            assert len(want) > 1000
+            assert times(got) == [p.time_ms for p in want]
+            assert got["side"].to_list() == [p.side.value for p in want]
+            assert got["quantity_base"].to_list() == pytest.approx([p.quantity_base for p in want])
+
+        self.run(story)
+
+    def test_an_order_shown_twice_in_the_past_is_one(self) -> None:
+        async def story(server: VenueServer, venue: Exchange, markets: dict[str, Market]) -> None:
+            def twice(payload: Any) -> Any:
+                payload["data"][0]["details"] *= 2
+                return payload
+
+            server.faults["okx"].add(path="/public/liquidation-orders", edit=twice)
+            got = await venue.fetch_liquidations(markets[self.linear], *HOUR)
+            assert times(got) == [p.time_ms for p in self.feed_of(server).prints(*HOUR)]
+
+        self.run(story)
+
     def test_brackets_bounded_in_contracts_become_notional_at_the_price(self) -> None:
         async def story(server: VenueServer, venue: Exchange, markets: dict[str, Market]) -> None:
             price = self.feed_of(server).price(NOW - 1)
@@ -153,7 +178,7 @@ def test_a_tier_holds_for_the_whole_position_so_nothing_is_deducted() -> None:
 
 
 def test_a_sell_closes_a_long_at_its_bankruptcy_price() -> None:
-    (_, short), (market, long) = payloads.parse_liquidation_message(golden("ws_liquidation_orders"), LISTED)
+    (_, short), (market, long) = payloads.parse_liquidations(golden("ws_liquidation_orders"), LISTED)
     assert short == Liquidation(1_692_266_434_010, Side.SHORT, 0.007831, 13_000.0, 13_000 * 0.007831)
     assert market is INVERSE
     assert (long.side, long.quantity_base, long.notional_usd) == (Side.LONG, 500 / 25_000, 500.0)
@@ -163,7 +188,7 @@ def test_a_side_that_contradicts_the_position_is_not_guessed() -> None:
     message = golden("ws_liquidation_orders")
     message["data"][0]["details"][0]["posSide"] = "long"
     with pytest.raises(BadPayload, match="cannot close"):
-        payloads.parse_liquidation_message(message, LISTED)
+        payloads.parse_liquidations(message, LISTED)
 
 
 def test_the_book_is_turned_from_contracts_into_coins() -> None:
