@@ -60,6 +60,17 @@ class Settings(BaseSettings):
     retention_days: int | None = Field(
         default=None, ge=1, description="History older than this is dropped; empty keeps everything."
     )
+    columns_5m_days: int = Field(
+        default=30, ge=1, description="Columns on 5 minutes but not on 15 are dropped from history after so many days."
+    )
+    columns_15m_days: int = Field(
+        default=60, ge=1, description="Columns on 15 minutes but not on 30 are dropped from history after so many days."
+    )
+    columns_30m_days: int = Field(
+        default=90,
+        ge=1,
+        description="Columns on half hours are dropped from history after so many days; hourly ones stay.",
+    )
     compact_hours: float = Field(default=1.0, gt=0, description="Small files of the history are merged this often.")
     recording: Path | None = Field(default=None, description="Folder or file that --source recorded reads.")
     replay: float | None = Field(

@@ -133,7 +133,8 @@ async def _follow_live(
     must_answer: bool = False,
 ) -> dict[str, str]:
     """Follow the venues for ever; or return what every one of them said where one must answer and none does."""
-    history = History(history_root(settings), retention_days=settings.retention_days)
+    columns_days = {5: settings.columns_5m_days, 15: settings.columns_15m_days, 30: settings.columns_30m_days}
+    history = History(history_root(settings), retention_days=settings.retention_days, columns_days=columns_days)
     beside: list[asyncio.Task[None]] = []
     recorder = make_recorder(cache, history, shard)
     with recording(cache, history, shard, recorder=recorder) as published:
