@@ -7,7 +7,8 @@ from dataclasses import fields
 
 import polars as pl
 
-from estimator.domain import Candle, Liquidation, Observation, Side
+from estimator.domain import Candle, Gap, Liquidation, Observation, Side
+from estimator.exchanges.base import Connection
 
 
 class Known:
@@ -46,6 +47,57 @@ class Known:
     def latest(self) -> float | None:
         """The newest value."""
         return self._seen[-1].value if self._seen else None
+
+
+class Heard:
+    """When a stream was heard, from what was said of its connection.
+
+    Parameters
+    ----------
+    what : str
+        What the stream carries.
+    """
+
+    __slots__ = ("_ends", "_since_ms", "_starts", "what")
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self._starts: list[int] = []  # of stretches that were not heard
+        self._ends: list[int] = []
+        self._since_ms: int | None = None  # not heard since; None while it is heard
+
+    @property
+    def told(self) -> bool:
+        """Whether anything is known: a source that has no connections is heard all the time."""
+        return bool(self._starts) or self._since_ms is not None
+
+    def note(self, connection: Connection) -> None:
+        """Take in what was said, in order of time. Before the first connection nothing was heard."""
+        if connection.what != self.what:
+            return
+        if not self.told:
+            self._since_ms = 0
+        if not connection.connected and self._since_ms is None:
+            self._since_ms = connection.time_ms
+        elif connection.connected and self._since_ms is not None:
+            self._starts.append(self._since_ms)
+            self._ends.append(connection.time_ms)
+            self._since_ms = None
+
+    def covers(self, start_ms: int, end_ms: int) -> bool:
+        """Whether it was heard all the time between two times."""
+        if self._since_ms is not None and self._since_ms < end_ms:
+            return False
+        at = bisect.bisect_right(self._ends, start_ms)  # the first stretch that ends later
+        return at == len(self._ends) or self._starts[at] >= end_ms
+
+    def gaps(self, until_ms: int) -> tuple[Gap, ...]:
+        """Stretches in which it was not heard, after it was for the first time; the open one until a time."""
+        starts, ends = list(self._starts), list(self._ends)
+        if self._since_ms is not None:
+            starts.append(self._since_ms)
+            ends.append(until_ms)
+        return tuple(Gap(s, e, self.what) for s, e in zip(starts, ends, strict=True) if 0 < s < e)
 
 
 def candles_of(frame: pl.DataFrame) -> list[Candle]:

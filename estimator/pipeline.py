@@ -9,12 +9,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
+import numpy as np
+
 from estimator.cache import Cache, MarketStatus
 from estimator.domain import (
     MINUTE_MS,
+    BoolArray,
     Candle,
     Float64Array,
     Gap,
+    Int64Array,
     Liquidation,
     Market,
     Observation,
@@ -28,11 +32,12 @@ from estimator.model.grid import LiquidationGrid
 from estimator.model.parameters import Parameters, Preset
 from estimator.model.series import build_series
 from estimator.model.steps import STEP_MS, build_steps, contracts_of
-from estimator.observed import Known, candles_of, liquidations_of, observations_of, since
+from estimator.observed import Heard, Known, candles_of, liquidations_of, observations_of, since
 from estimator.publishing import Publisher
 
 PUBLISH_S: Final = 1.0  # a market's open candle is shown at most this often
 TELL_S: Final = 0.25  # and its price, where somebody looks
+STALE_MS: Final = 3 * STEP_MS  # open interest that is older is not known any more
 _MAX_GAPS: Final = 200
 _CLOSES: Final = 64  # candles whose close may still be the price of an observation
 
@@ -85,6 +90,7 @@ class MarketFollower:
         self._moving: Candle | None = None  # and the one that has not closed
         self._prints: list[Liquidation] = []  # and its liquidations
         self._has_prints = False
+        self._heard = Heard("liquidations")
         self._interest, self._ratio, self._funding = Known(), Known(), Known()
         self._closes: deque[tuple[int, float]] = deque(maxlen=_CLOSES)  # ends and closes of the latest candles
         self._priced: tuple[Observation, float] | None = None  # open interest of the last step and its price
@@ -113,6 +119,8 @@ class MarketFollower:
         self._step_ms = self._publisher.step_ms = max(STEP_MS, history.interval_ms)
         self._first_ms, self._last_ms = int(steps.close_ms[0]), int(steps.close_ms[-1])
         self._has_prints = not history.liquidations.is_empty()
+        for connection in history.connections:
+            self._heard.note(connection)
         swept = self._publisher.past(steps)
         rows = build_series(
             steps,
@@ -123,6 +131,7 @@ class MarketFollower:
             history.long_short_ratio,
             history.funding_rate,
             history.liquidations,
+            self._unheard(steps.close_ms),
         )
         self._publisher.past_series(rows, self._last_ms)
         self._remember(history)
@@ -157,7 +166,17 @@ class MarketFollower:
             self._told_s = now
             self._tell()
 
+    def _unheard(self, close_ms: Int64Array) -> BoolArray | None:
+        """Mark the steps in which prints may have been missed; None where their source has all there are."""
+        if not self._heard.told:
+            return None
+        return np.array([not self._heard.covers(t - self._step_ms, t) for t in close_ms.tolist()])
+
     def _observe(self, update: MarketUpdate) -> None:
+        if update.connection is not None:
+            self._heard.note(update.connection)
+        if update.open_interest is not None:
+            self._note_stale(update.open_interest.time_ms)
         if update.liquidations:
             self._has_prints = True
             self._prints.extend([p for p in update.liquidations if p not in self._prints])
@@ -204,6 +223,24 @@ class MarketFollower:
                 gap, kept = Gap(kept[-1].start_ms, time_ms, gap.what), kept[:-1]
             self._gaps = (*kept, gap)[-_MAX_GAPS:]
             self._next_ms = time_ms
+
+    def _note_stale(self, time_ms: int) -> None:
+        """Mark the stretch that open interest was not known for, now that it is again."""
+        gap = self._stale(time_ms)
+        if gap is not None:
+            self._gaps = (*self._gaps, gap)[-_MAX_GAPS:]
+
+    def _stale(self, time_ms: int) -> Gap | None:
+        """Return the stretch before a time that the last open interest is too old for, if there is one."""
+        last = self._interest.at(time_ms)
+        if last is None or time_ms - last.time_ms <= STALE_MS:
+            return None
+        return Gap(last.time_ms + STEP_MS, time_ms, "open_interest")
+
+    def _known_gaps(self) -> tuple[Gap, ...]:
+        stale = self._stale(self._as_of_ms)
+        gaps = {*self._gaps, *self._heard.gaps(self._as_of_ms), *([] if stale is None else [stale])}
+        return tuple(sorted(gaps, key=lambda g: g.start_ms))[-_MAX_GAPS:]
 
     def _show_open(self) -> None:
         """Show the step that is still open as a provisional column."""
@@ -257,10 +294,7 @@ class MarketFollower:
 
     def _row(self, candles: Sequence[Candle], swept: Float64Array, close_ms: int) -> dict[str, float | None]:
         """One row of the series for a step of these candles."""
-        realised: dict[Side, float | None] = {Side.LONG: None, Side.SHORT: None}
-        if self._has_prints:
-            inside = [p for p in self._prints if close_ms - self._step_ms <= p.time_ms < close_ms]
-            realised = {side: sum(p.notional_usd for p in inside if p.side is side) for side in Side}
+        realised = {side: self._realised(side, close_ms) for side in Side}
         return {
             "open": candles[0].open,
             "high": max(c.high for c in candles),
@@ -275,6 +309,15 @@ class MarketFollower:
             "predicted_long_usd": float(swept[0, 0]),
             "predicted_short_usd": float(swept[0, 1]),
         }
+
+    def _realised(self, side: Side, close_ms: int) -> float | None:
+        """Liquidations of a step; None where nothing was heard and something may have been missed. [USD]"""
+        start_ms = close_ms - self._step_ms
+        inside = [p.notional_usd for p in self._prints if start_ms <= p.time_ms < close_ms and p.side is side]
+        if inside:
+            return sum(inside)
+        heard = self._heard.covers(start_ms, min(close_ms, self._as_of_ms)) if self._heard.told else self._has_prints
+        return 0.0 if heard else None
 
     def _publish_status(self) -> None:
         self._version += 1
@@ -300,7 +343,7 @@ class MarketFollower:
             open_interest_base=self._interest.latest,
             long_short_ratio=self._ratio.latest,
             funding_rate=self._funding.latest,
-            gaps=self._gaps,
+            gaps=self._known_gaps(),
             progress=self.progress,
             version=self._version,
             has_prints=self._has_prints,

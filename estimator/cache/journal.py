@@ -51,6 +51,13 @@ class Entry:
         columns = frame.with_columns(pl.col("time").dt.epoch("ms"), pl.col(pl.Float64).fill_nan(None))
         return cls(table, market_id, json.dumps(columns.to_dict(as_series=False)).encode(), frame.height)
 
+    @classmethod
+    def of_rows(cls, table: str, market_id: str, rows: Sequence[Mapping[str, Any]]) -> Self:
+        """Make an entry of rows with times in ms; prints have their `print_id`. What a row lacks is null."""
+        names = dict.fromkeys(name for row in rows for name in row)
+        columns = {name: [row.get(name) for row in rows] for name in names}
+        return cls(table, market_id, json.dumps(columns).encode(), len(rows))
+
     def frame(self) -> pl.DataFrame:
         """Rows as they were given.
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import polars as pl
 
@@ -107,4 +107,8 @@ class GrowingSource(Source, Protocol):
 
     def deepen(self, market: Market, progress: Progress) -> None:
         """Fetch the rest of the past, which `history` then returns; slow, called in a thread."""
+        ...
+
+    def capabilities(self) -> Mapping[str, Mapping[str, Any]]:
+        """Return what its venues declare, by name, JSON-ready."""
         ...

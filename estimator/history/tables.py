@@ -21,7 +21,9 @@ from estimator.domain import (
 )
 from estimator.errors import InputError, ParameterError
 
-TableName = Literal["candles", "open_interest", "long_short_ratio", "funding", "liquidations", "columns", "books"]
+TableName = Literal[
+    "candles", "open_interest", "long_short_ratio", "funding", "liquidations", "columns", "books", "connections"
+]
 TABLE_NAMES: Final[tuple[TableName, ...]] = get_args(TableName)
 
 MARKET: Final[dict[str, pl.DataType]] = {"exchange": pl.String(), "symbol": pl.String()}
@@ -42,6 +44,11 @@ SPACINGS: Final = (5, 15, 30, 60)
 BOOKS: Final[dict[str, pl.DataType]] = {
     "time": TIME,  # close of the last step in it
     "state": pl.Binary(),  # PositionBook.save()
+}
+CONNECTIONS: Final[dict[str, pl.DataType]] = {
+    "time": TIME,  # from when on
+    "what": pl.String(),  # what the stream carries, e.g. "liquidations"
+    "connected": pl.Boolean(),  # whether it was heard; between False and True something may be missing
 }
 
 
@@ -78,6 +85,7 @@ TABLES: Final[Mapping[TableName, TableSpec]] = {
         {"date": pl.Date(), "every": pl.Int32()},
     ),
     "books": TableSpec(BOOKS, {}),
+    "connections": TableSpec(CONNECTIONS, {}, ("exchange", "symbol", "time", "what", "connected")),
 }
 
 

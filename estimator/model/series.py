@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+import numpy as np
 import polars as pl
 
 from estimator.domain import TIME, BoolArray, Float64Array, Int64Array
@@ -29,6 +30,7 @@ def build_series(
     long_short_ratio: pl.DataFrame,
     funding_rate: pl.DataFrame,
     liquidations: pl.DataFrame,
+    unheard: BoolArray | None = None,
 ) -> pl.DataFrame:
     """One row per step: candle, what was known at its close, what was liquidated and what the book predicted.
 
@@ -41,20 +43,24 @@ def build_series(
         Length of a step. [ms]
     candles, open_interest, long_short_ratio, funding_rate, liquidations : pl.DataFrame
         As in `estimator.domain`; all but the candles may be empty.
+    unheard : BoolArray, shape (n_step,), optional
+        Steps in which prints may have been missed; without, a source that has any prints has all of them.
 
     Returns
     -------
     pl.DataFrame
         ``time`` (interval start), ``open high low close volume open_interest long_short_ratio funding_rate
-        long_liquidated_usd short_liquidated_usd predicted_long_usd predicted_short_usd``. Realised liquidations are
-        null where the source has no prints at all.
+        long_liquidated_usd short_liquidated_usd predicted_long_usd predicted_short_usd``. Where prints may have been
+        missed, realised liquidations are what was heard, and null where that is nothing.
     """
+    silent = np.full(len(steps), liquidations.is_empty()) if unheard is None else unheard
     start = ((pl.col("time").dt.epoch("ms") // step_ms) * step_ms).alias("start")
     rows = pl.DataFrame(
         {
             "start": steps.close_ms - step_ms,
             "predicted_long_usd": swept_usd[:, 0],
             "predicted_short_usd": swept_usd[:, 1],
+            "silent": silent,
         }
     )
     merged = candles.group_by(start, maintain_order=True).agg(
@@ -74,8 +80,7 @@ def build_series(
             liquidations.filter(pl.col("side") == side).group_by(start).agg(pl.col("notional_usd").sum().alias(name))
         )
         rows = rows.join(total, on="start", how="left", maintain_order="left")
-        if not liquidations.is_empty():
-            rows = rows.with_columns(pl.col(name).fill_null(0.0))
+        rows = rows.with_columns(pl.when("silent").then(name).otherwise(pl.col(name).fill_null(0.0)).alias(name))
     return rows.select(pl.col("start").cast(TIME).alias("time"), *(pl.col(n).cast(pl.Float64) for n in SERIES))
 
 
