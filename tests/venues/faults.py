@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+import json
+import random
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,3 +75,72 @@ class Faults:
                 fault.times -= 1
                 return fault
         return None
+
+
+def wounded(payload: Json, luck: random.Random) -> Json:
+    """Return a copy that is not what a venue documents: a field is gone, renamed, or of another type."""
+    changed = copy.deepcopy(payload)
+    places = [(holder, key) for holder, key in _places(changed) if not isinstance(holder[key], (dict, list))]
+    if not places:
+        return {"code": -1, "msg": "maintenance"}
+    holder, key = luck.choice(places)
+    if isinstance(holder, dict) and luck.random() < 0.6:
+        value = holder.pop(key)
+        if luck.random() < 0.5:
+            holder[f"{key}V2"] = value
+    else:
+        holder[key] = luck.choice((None, {}, [], "n/a", True))
+    return changed
+
+
+def absurd(payload: Json, price: float, luck: random.Random) -> Json | None:
+    """Return a copy in which every price is one that cannot be; None where it has none."""
+    changed = copy.deepcopy(payload)
+    wrong = luck.choice((lambda _: 0.0, lambda p: -p, lambda p: 1000 * p, lambda p: p / 1000, lambda _: float("nan")))
+    places = [(holder, key) for holder, key in _places(changed) if _is_near(holder[key], price)]
+    for holder, key in places:
+        value = wrong(float(holder[key]))
+        holder[key] = str(value) if isinstance(holder[key], str) else value
+    return changed if places else None
+
+
+def muddled(luck: random.Random, price_of: Callable[[Json], float]) -> Callable[[list[Json]], list[Json]]:
+    """Make a `Faults.rewrite`: messages come twice, late, cut, absurd or wounded, beside those that are right."""
+    earlier: list[Json] = []
+    wrong: dict[str, Callable[[Json], Json]] = {
+        "twice": lambda message: message,
+        "late": lambda message: luck.choice(earlier or [message]),
+        "cut": lambda message: json.dumps(message)[: luck.randrange(1, 40)],
+        "no json": lambda _: luck.choice(("", "hello", "<html>", "\u0000", "[", "null", "3")),
+        "absurd": lambda message: absurd(message, price_of(message), luck),
+        "wounded": lambda message: wounded(message, luck),
+        "nothing": lambda _: None,
+    }
+
+    def rewrite(messages: list[Json]) -> list[Json]:
+        sent = list(messages)
+        for message in messages:
+            kind = luck.choice(list(wrong))
+            beside = wrong[kind](message)
+            if beside is not None:
+                first = 1 if kind in ("twice", "late") else 0  # a copy is not told from its first
+                sent.insert(luck.randrange(first, len(sent) + 1), beside)
+        earlier.extend(messages)
+        del earlier[:-50]
+        return sent
+
+    return rewrite
+
+
+def _places(at: Json) -> Iterator[tuple[Any, Any]]:
+    """Every value inside, as what holds it and where."""
+    for key in list(at) if isinstance(at, dict) else range(len(at)) if isinstance(at, list) else ():
+        yield at, key
+        yield from _places(at[key])
+
+
+def _is_near(value: Json, price: float) -> bool:
+    try:
+        return not isinstance(value, bool) and 0.5 * price < float(value) < 2 * price
+    except (TypeError, ValueError):
+        return False

@@ -7,9 +7,10 @@ over a socket can be compared with `Feed` itself.
 
 from __future__ import annotations
 
+import copy
 import math
 import zlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -208,6 +209,12 @@ class Feed:
         if key not in self._markets:
             self._markets[key] = FeedMarket(venue, coin, self.start_ms, self.minutes, *self._kind)
         return self._markets[key]
+
+    def without(self, coins: Collection[str]) -> Feed:
+        """Return this feed, as it is now, for those who do not trade some of its coins."""
+        part = copy.copy(self)
+        part.coins = tuple(c for c in self.coins if c not in coins)
+        return part
 
     def candle_starts(self, since_ms: int, until_ms: int, *, step_ms: int = MINUTE_MS) -> list[int]:
         """Multiples of a step in ``since_ms <= t < until_ms`` that the feed has and that lie not after now."""

@@ -100,6 +100,8 @@ class VenueServer:
         Every request so far.
     sessions : list of Session
         The sockets open now.
+    delisted : set of (venue, coin)
+        What is not traded for now.
     delivered : dict
         Prints that were sent whole to somebody who had subscribed, by venue, coin and ordinal.
     """
@@ -110,6 +112,7 @@ class VenueServer:
         self.faults = {venue: Faults() for venue in self.wires}
         self.calls: list[Call] = []
         self.sessions: list[Session] = []
+        self.delisted: set[tuple[str, str]] = set()
         self.delivered: dict[tuple[str, str, int], Liquidation] = {}
         self.base = ""
         self._by_host = {host: wire for wire in self.wires.values() for host in wire.hosts}
@@ -140,7 +143,7 @@ class VenueServer:
     def _answer(self, wire: VenueWire, call: Call, fault: Fault) -> Response:
         status = 200
         try:
-            payload = wire.answer(call, self.feed)
+            payload = wire.answer(call, self._listed(wire.venue))
         except RefusedError as refused:
             status, payload = refused.status, refused.payload
         except KeyError as unknown:
@@ -163,7 +166,7 @@ class VenueServer:
         sender = asyncio.create_task(self._send(websocket, session))
         with contextlib.suppress(WebSocketDisconnect, RuntimeError):
             while True:
-                for reply in wire.hear(session, _parsed(await websocket.receive_text()), self.feed):
+                for reply in wire.hear(session, _parsed(await websocket.receive_text()), self._listed(wire.venue)):
                     session.outgoing.put_nowait(reply)
         sender.cancel()
         with contextlib.suppress(asyncio.CancelledError, WebSocketDisconnect, RuntimeError):
@@ -171,11 +174,16 @@ class VenueServer:
         self.sessions.remove(session)
         del self._sockets[session]
 
+    def _listed(self, venue: str) -> Feed:
+        """Return the market as far as a venue trades it."""
+        gone = {coin for where, coin in self.delisted if where == venue}
+        return self.feed.without(gone) if gone else self.feed
+
     async def _tell(self, event: Event) -> None:
         for session in list(self.sessions):
             wire = self._by_host[session.host]
             faults = self.faults[wire.venue]
-            if wire.venue != event.market.venue or faults.silent:
+            if wire.venue != event.market.venue or faults.silent or (wire.venue, event.market.coin) in self.delisted:
                 continue
             messages = wire.push(session, event)
             sent = faults.rewrite(messages) if faults.rewrite else messages
