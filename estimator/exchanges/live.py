@@ -6,11 +6,11 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
-import ccxt
 import numpy as np
 
 from estimator.domain import Observation
 from estimator.errors import BadPayload, UnknownMarket
+from estimator.exchanges.clients import errors
 from estimator.exchanges.edge import Health, plausible_observation, steady
 
 _NAME: Final = re.compile(r"[\w.-]+")
@@ -41,7 +41,7 @@ def subscribing(
     async def attempt() -> None:
         try:
             await subscribe(list(left))
-        except ccxt.ExchangeError as error:
+        except errors.ExchangeError as error:
             said = set(_NAME.findall(str(error)))
             refused = [name for name in left if name in said]
             if not refused:

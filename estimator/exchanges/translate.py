@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import aiohttp
-import ccxt
 
 from estimator.errors import (
     BadPayload,
@@ -22,15 +21,16 @@ from estimator.errors import (
     UnknownMarket,
     VenueDown,
 )
+from estimator.exchanges.clients import errors
 
 # Raised before a venue's own reason is known, first match wins.
 _BY_CLASS: Final[tuple[tuple[type[Exception], type[SourceError]], ...]] = (
-    (ccxt.RestrictedLocation, RegionBlocked),
-    (ccxt.BadSymbol, UnknownMarket),
-    (ccxt.MarketClosed, UnknownMarket),
-    (ccxt.RateLimitExceeded, RateLimited),
-    (ccxt.DDoSProtection, RateLimited),
-    (ccxt.NetworkError, VenueDown),
+    (errors.RestrictedLocation, RegionBlocked),
+    (errors.BadSymbol, UnknownMarket),
+    (errors.MarketClosed, UnknownMarket),
+    (errors.RateLimitExceeded, RateLimited),
+    (errors.DDoSProtection, RateLimited),
+    (errors.NetworkError, VenueDown),
 )
 _SERVER_ERROR: Final = 500
 # Bybit's words for a ban, which it sends with the status of a region block; it asks for ten minutes of silence.
@@ -58,7 +58,7 @@ def translated(error: Exception, endpoint: str, answer: Answer | None) -> Source
     for theirs, ours in _BY_CLASS:
         if isinstance(error, theirs):
             return ours(said)
-    if isinstance(error, ccxt.BadResponse | ccxt.NullResponse):
+    if isinstance(error, errors.BadResponse | errors.NullResponse):
         return BadPayload(endpoint, "body", _first_line(error))
     return SourceError(said)
 

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
-import ccxt.pro
 from aiolimiter import AsyncLimiter
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
@@ -33,6 +32,7 @@ from estimator.errors import (
     UnknownMarket,
     VenueDown,
 )
+from estimator.exchanges.clients import client_class, errors
 from estimator.exchanges.edge import Health, Line
 from estimator.exchanges.translate import Answer, translated
 from estimator.exchanges.venue import RateLimit
@@ -112,7 +112,7 @@ class Wire:
         self.health = health
         self.clock = clock
         self.patience = patience or Patience()
-        self.client: Any = getattr(ccxt.pro, exchange_id)(
+        self.client: Any = client_class(exchange_id)(
             {
                 "enableRateLimit": throttle,
                 "timeout": int(timeout_s * 1000),
@@ -178,7 +178,7 @@ class Wire:
             _answer.set(None)
             try:
                 payload = await request()
-            except ccxt.BaseError as error:
+            except errors.BaseError as error:
                 raise self._noted(translated(error, endpoint, _answer.get())) from error
             if not isinstance(payload, (dict, list)):
                 raise self._noted(BadPayload(endpoint, "body", "not JSON, or cut short"))
@@ -276,7 +276,7 @@ class Wire:
         while True:
             try:
                 await subscribe()
-            except ccxt.BaseError as error:
+            except errors.BaseError as error:
                 raise translated(error, name, None) from error
             await asyncio.sleep(0)
 
@@ -362,7 +362,7 @@ class _Tap:
         heard = {socket for other in others for socket in other.sockets}
         for socket in self.sockets or {*client.clients.values()} - heard:
             if client.clients.get(socket.url) is socket:
-                socket.on_error(ccxt.NetworkError("hung up"))
+                socket.on_error(errors.NetworkError("hung up"))
 
 
 def windows(since_ms: int, until_ms: int, page_ms: int) -> list[tuple[int, int]]:

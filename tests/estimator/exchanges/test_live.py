@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-import ccxt
 import pytest
 
 from estimator.domain import OPEN_INTEREST, Observation
 from estimator.errors import BadPayload, Banned, RegionBlocked, UnknownMarket
+from estimator.exchanges.clients import errors
 from estimator.exchanges.edge import Health, frame, plausible_observations
 from estimator.exchanges.live import Levels, subscribing
 from estimator.exchanges.translate import Answer, translated
@@ -58,7 +58,7 @@ def test_a_refused_name_is_left_out_and_the_rest_asked_for_again() -> None:
     async def subscribe(names: list[str]) -> None:
         asked.append(names)
         if "kline.1.OLD" in names:
-            raise ccxt.ExchangeError("bybit error:handler not found,topic:kline.1.OLD")
+            raise errors.ExchangeError("bybit error:handler not found,topic:kline.1.OLD")
 
     attempt = subscribing(["kline.1.OLD", "kline.1.OLDER"], subscribe, health)
 
@@ -74,7 +74,7 @@ def test_a_refused_name_is_left_out_and_the_rest_asked_for_again() -> None:
 
 def test_with_no_name_left_the_market_is_unknown_and_other_refusals_are_passed_on() -> None:
     async def refuse(names: list[str]) -> None:
-        raise ccxt.ExchangeError(f"no {names[0]}")
+        raise errors.ExchangeError(f"no {names[0]}")
 
     async def attempt(subscribe: Callable[[list[str]], Awaitable[None]]) -> None:
         await subscribing(["A"], subscribe, Health())()
@@ -83,18 +83,20 @@ def test_with_no_name_left_the_market_is_unknown_and_other_refusals_are_passed_o
         asyncio.run(attempt(refuse))
 
     async def fail(_names: list[str]) -> None:
-        raise ccxt.ExchangeError("something else")
+        raise errors.ExchangeError("something else")
 
-    with pytest.raises(ccxt.ExchangeError):
+    with pytest.raises(errors.ExchangeError):
         asyncio.run(attempt(fail))
 
 
 def test_a_ban_in_the_clothes_of_a_region_block_is_a_ban() -> None:
     answer = Answer(403, {})
-    ban = translated(ccxt.ExchangeError("bybit GET 403 Forbidden access too frequent."), "kline", answer)
+    ban = translated(errors.ExchangeError("bybit GET 403 Forbidden access too frequent."), "kline", answer)
     assert isinstance(ban, Banned)
     assert ban.retry_after_s == 600
-    block = translated(ccxt.ExchangeError("403 The Amazon CloudFront distribution is configured to block"), "x", answer)
+    block = translated(
+        errors.ExchangeError("403 The Amazon CloudFront distribution is configured to block"), "x", answer
+    )
     assert type(block) is RegionBlocked
 
 
