@@ -1,4 +1,4 @@
-"""Technical indicators as Polars expressions: RSI, ATR and realised volatility.
+"""Indicators as Polars expressions: RSI, ATR, realised volatility, and where a value stands among its last ones.
 
 Wilder's smoothing is an exponential mean with ``alpha = 1 / period`` that starts from the plain mean of its first
 `period` values. Rows of the warm-up are null. Input columns must be without nulls, sorted by time.
@@ -17,6 +17,7 @@ import polars as pl
 
 from estimator.errors import ParameterError
 
+_SAME: Final = 1e-9  # relative deviation below which values count as equal
 YEAR_MS: Final = 365 * 86_400_000  # perpetuals trade every day
 
 
@@ -95,6 +96,54 @@ def realised_volatility(close: pl.Expr, period: int, interval_ms: int) -> pl.Exp
         raise ParameterError("interval_ms", interval_ms, "a time > 0")
     returns = close.log().diff()
     return returns.rolling_std(_checked(period)) * math.sqrt(YEAR_MS / interval_ms)
+
+
+def z_score(values: pl.Expr, period: int, least: int) -> pl.Expr:
+    """Distance from the mean of the last `period` values, in their standard deviations.
+
+    Parameters
+    ----------
+    values : pl.Expr
+        May hold nulls, which do not count.
+    period : int
+        At least 2; the value itself is one of them.
+    least : int
+        How many values there must be.
+
+    Returns
+    -------
+    pl.Expr
+        Null where there are fewer, and where they do not differ.
+
+    Raises
+    ------
+    ParameterError
+        If the period is too short.
+    """
+    mean = values.rolling_mean(_checked(period), min_samples=least)
+    deviation = values.rolling_std(period, min_samples=least)
+    # A rolling sum keeps rounding errors of what has left it: equal values need not give exactly 0.
+    return pl.when(deviation > _SAME * mean.abs()).then((values - mean) / deviation)
+
+
+def percentile_rank(values: pl.Expr, period: int, least: int) -> pl.Expr:
+    """Share of the last `period` values that lie below a value, equal ones counted half.
+
+    Parameters as in `z_score`.
+
+    Returns
+    -------
+    pl.Expr
+        Between 0 and 1, null where there are fewer than `least` values.
+
+    Raises
+    ------
+    ParameterError
+        If the period is too short.
+    """
+    rank = values.rolling_rank(_checked(period), method="average", min_samples=least)
+    known = values.is_not_null().cast(pl.Float64).rolling_sum(period, min_samples=1)
+    return pl.when(values.is_not_null()).then((rank - 0.5) / known.round())
 
 
 def _wilder(values: pl.Expr, period: int) -> pl.Expr:

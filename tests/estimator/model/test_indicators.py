@@ -1,4 +1,4 @@
-"""Indicators agree with TA-Lib, warm-up included."""
+"""Indicators agree with TA-Lib, warm-up included; ranks and z-scores look back only, and only at what is known."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from estimator.domain import Float64Array
 from estimator.errors import ParameterError
-from estimator.model.indicators import atr, realised_volatility, rsi
+from estimator.model.indicators import atr, percentile_rank, realised_volatility, rsi, z_score
 
 TOLERANCE = 1e-9
 
@@ -83,6 +83,27 @@ def test_volatility_scales_with_the_root_of_time() -> None:
         _evaluated(frame, realised_volatility(pl.col("close"), 20, hours * 3_600_000)) for hours in (1, 4)
     )
     np.testing.assert_allclose(hourly[20:], 2 * four_hourly[20:])
+
+
+def test_a_rank_counts_equal_values_half_and_a_z_score_of_equal_values_is_not_known() -> None:
+    frame = pl.DataFrame({"a": [5.0, 1.0, 2.0, 2.0, 2.0, None, 9.0], "same": [0.1] * 7})
+    told = frame.select(
+        rank=percentile_rank(pl.col("a"), 4, 2),
+        level=percentile_rank(pl.col("same"), 4, 2),
+        z=z_score(pl.col("same"), 4, 2),
+    )
+    assert told["rank"].to_list() == pytest.approx([None, 0.25, 0.5, 0.5, 0.625, None, 5 / 6])
+    assert told["level"].to_list()[1:] == pytest.approx([0.5] * 6)
+    assert told["z"].null_count() == 7
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=5, max_size=30))
+def test_a_z_score_is_that_of_the_last_values(values: list[float]) -> None:
+    (z,) = pl.DataFrame({"a": values}).select(z_score(pl.col("a"), 5, 5)).to_series().tail(1)
+    tail = np.array(values[-5:])
+    deviation = tail.std(ddof=1)
+    if deviation > 1e-3:
+        assert z == pytest.approx((tail[-1] - tail.mean()) / deviation, rel=1e-3, abs=1e-3)
 
 
 def test_periods_and_intervals_that_mean_nothing_are_refused() -> None:
