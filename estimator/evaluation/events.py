@@ -9,7 +9,7 @@ import numpy as np
 
 from estimator.domain import DAY_MS, HOUR_MS, Float64Array, Int64Array, Side
 from estimator.evaluation.density import MarketPast
-from estimator.evaluation.units import Truth, Unit, units_by_step
+from estimator.evaluation.units import Truth, Unit
 from estimator.model.grid import BIN_WIDTH
 
 UNKNOWN: Final = 0  # side of a print that does not say; the side of the price it lies on then decides
@@ -44,64 +44,80 @@ class Prints:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Path:
-    """Where the price of the prints' own venue went, shape (n,) each; `start_ms` of equally long candles."""
+    """Where the price of the prints' own venue went, hour by hour; shape (n,) each, `start_ms` of the hour."""
 
     start_ms: Int64Array
     low: Float64Array
     high: Float64Array
     close: Float64Array
-    interval_ms: int = HOUR_MS
 
 
 def event_truth(
-    source: str, past: MarketPast, prints: Prints, path: Path, horizon_h: int, *, kind: str = "events"
+    kind: str, source: str, past: MarketPast, prints: Prints, path: Path, horizon_h: int, *, block_ms: int = DAY_MS
 ) -> Truth:
-    """Build units: at every full hour, the cells crossed within the horizon and the prints in them.
+    """Build units: at every full hour, the cells first crossed within the horizon and the prints in them.
 
     A horizon counts if prints were recorded throughout it: it starts no earlier than the hour of the first print and
-    ends no later than the hour of the last.
+    ends no later than the hour of the last. A print in a cell that was crossed in an earlier hour of the horizon is
+    left out: what was there at the start is gone, so it was opened since.
+
+    Parameters
+    ----------
+    kind, source : str
+    past : MarketPast
+    prints : Prints
+    path : Path
+        Hourly.
+    horizon_h : int
+        [h]
+    block_ms : int
+        Prints this close are drawn together in the bootstrap. [ms]
     """
     units: list[Unit] = []
-    seen = 0
-    hour_of = path.start_ms + path.interval_ms
-    first_ms = int(prints.time_ms[0]) // HOUR_MS * HOUR_MS
+    note = {"prints": 0, "scored": 0}
     last_ms = -(-int(prints.time_ms[-1]) // HOUR_MS) * HOUR_MS
-    for start_ms in range(first_ms, last_ms - horizon_h * HOUR_MS + 1, HOUR_MS):
+    for at in np.flatnonzero(path.start_ms + HOUR_MS >= prints.time_ms[0] // HOUR_MS * HOUR_MS):
+        start_ms = int(path.start_ms[at]) + HOUR_MS
         end_ms = start_ms + horizon_h * HOUR_MS
-        at = np.searchsorted(hour_of, start_ms)
-        inside = (path.start_ms >= start_ms) & (path.start_ms < end_ms)
+        inside = slice(at + 1, at + 1 + horizon_h)
         step = int(np.searchsorted(past.steps.close_ms, start_ms, side="right")) - 1
         if (
-            step < 0
-            or at >= len(hour_of)
-            or hour_of[at] != start_ms
-            or inside.sum() * path.interval_ms < end_ms - start_ms
+            end_ms > last_ms
+            or step < 0
+            or len(path.low[inside]) < horizon_h
+            or path.start_ms[inside][-1] != end_ms - HOUR_MS
         ):
             continue
         now = prints.between(start_ms, end_ms)
-        seen += len(now.usd)
-        close_bin = _bin(path.close[at])
-        edge_bins = {Side.LONG: _bin(path.low[inside].min()), Side.SHORT: _bin(path.high[inside].max())}
-        units += [unit for side in Side if (unit := _unit(step, side, close_bin, edge_bins[side], now)) is not None]
-    counted = sum(len(u.cell) for u in units)
-    return Truth(
-        f"{kind} {horizon_h} h", source, units_by_step(units), note={"prints": seen, "in crossed cells": counted}
-    )
+        hour = (now.time_ms - 1 - start_ms) // HOUR_MS
+        found = [
+            unit
+            for side, extreme in ((Side.LONG, path.low[inside]), (Side.SHORT, path.high[inside]))
+            if (unit := _unit(step, side, _bins(path.close[at]), _bins(extreme), now, hour, block_ms)) is not None
+        ]
+        note["prints"] += len(now.usd)
+        note["scored"] += sum(len(u.cell) for u in found)
+        units += found
+    return Truth(kind, source, tuple(units), block_ms=block_ms, note=note)
 
 
-def _bin(price: float) -> int:
-    return int(np.floor(np.log(price) / BIN_WIDTH))
+def _bins(price: Float64Array) -> Int64Array:
+    return np.floor(np.log(price) / BIN_WIDTH).astype(np.int64)
 
 
-def _unit(step: int, side: Side, close_bin: int, last_bin: int, prints: Prints) -> Unit | None:
+def _unit(
+    step: int, side: Side, close_bin: Int64Array, extreme: Int64Array, prints: Prints, hour: Int64Array, block_ms: int
+) -> Unit | None:
     """Cells of one lattice bin from next to the price out to the last one crossed; None for fewer than two of them."""
-    n = (close_bin - last_bin) * side.sign
+    reached = np.maximum.accumulate(np.maximum((close_bin - extreme) * side.sign, 0))  # cells crossed by each hour
+    n = int(reached[-1])
     if n < 2:
         return None
-    cell = (close_bin - np.floor(np.log(prints.price) / BIN_WIDTH).astype(np.int64)) * side.sign - 1
-    mine = np.isin(prints.sign, (side.sign, UNKNOWN)) & (cell >= 0) & (cell < n)
+    cell = (close_bin - _bins(prints.price)) * side.sign - 1
+    before = np.concatenate([[0], reached])[hour]
+    mine = np.isin(prints.sign, (side.sign, UNKNOWN)) & (cell >= before) & (cell < n)
     if not mine.any():
         return None
-    first = close_bin if side is Side.LONG else close_bin + 1
+    first = int(close_bin) if side is Side.LONG else int(close_bin) + 1
     edges: Float64Array = np.asarray((first - side.sign * np.arange(n + 1)) * BIN_WIDTH)
-    return Unit(step, side, edges, cell[mine], np.minimum(prints.usd[mine], CAP_USD), prints.time_ms[mine] // DAY_MS)
+    return Unit(step, side, edges, cell[mine], np.minimum(prints.usd[mine], CAP_USD), prints.time_ms[mine] // block_ms)

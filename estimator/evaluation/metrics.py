@@ -36,6 +36,12 @@ def bits(share: Float64Array) -> Float64Array:
     return np.log2((1 - UNIFORM_MIX) * share * len(share) + UNIFORM_MIX)
 
 
+def sharpness(share: Float64Array) -> float:
+    """How much a density claims to know: its information over uniform, whether right or wrong. [bits]"""
+    held = share[share > 0]
+    return float((held * np.log2(held * len(share))).sum())
+
+
 def capture(share: Float64Array, observed: Float64Array, part: float = 0.1) -> float:
     """Share of `observed` in the densest `part` of the cells; a cell on the border counts in part."""
     order = np.argsort(-share, kind="stable")

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
 import polars as pl
 
-from estimator.domain import Float64Array, Int64Array, Side
+from estimator.domain import DAY_MS, BoolArray, Float64Array, Int64Array, Side
 from estimator.errors import ParameterError
 from estimator.evaluation import metrics
 from estimator.evaluation.density import Column, DensityModel, MarketPast
-from estimator.model.grid import LiquidationGrid
+from estimator.model.grid import BIN_WIDTH, LiquidationGrid
 
 Part = Literal["all", "tune", "report"]
 TUNE_SHARE: Final = 2 / 3  # of the time a truth spans: the rest is for the report
@@ -59,6 +58,8 @@ class Truth:
         By rising step.
     controls : Float64Array, shape (n_unit, n_control)
         For totals: what a total is expected to follow anyway.
+    block_ms : int
+        Units this close are drawn together in the bootstrap. [ms]
     note : dict
         Counts that a reader should know, e.g. how much was left out.
     """
@@ -67,6 +68,7 @@ class Truth:
     source: str
     units: tuple[Unit, ...]
     controls: Float64Array = field(default_factory=lambda: np.zeros((0, 0)))
+    block_ms: int = DAY_MS
     note: dict[str, float] = field(default_factory=dict)
 
     def part(self, part: Part) -> Truth:
@@ -76,10 +78,16 @@ class Truth:
         if part not in ("tune", "report"):
             raise ParameterError("part", part, "'all', 'tune' or 'report'")
         steps = np.array([u.step for u in self.units])
-        early = steps < steps.min() + TUNE_SHARE * (steps.max() - steps.min() + 1)
-        kept = np.flatnonzero(early if part == "tune" else ~early)
-        controls = self.controls[kept] if len(self.controls) else self.controls
-        return replace(self, units=tuple(self.units[i] for i in kept), controls=controls)
+        cut = int(np.ceil(steps.min() + TUNE_SHARE * (steps.max() - steps.min() + 1)))
+        return self._keep(steps < cut) if part == "tune" else self._keep(steps >= cut)
+
+    def after(self, step: int) -> Truth:
+        """Return the units from a step on."""
+        return self._keep(np.array([u.step >= step for u in self.units], dtype=bool))
+
+    def _keep(self, mask: BoolArray) -> Truth:
+        units = tuple(u for u, kept in zip(self.units, mask, strict=True) if kept)
+        return replace(self, units=units, controls=self.controls[mask] if len(self.controls) else self.controls)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,7 +112,8 @@ class Scored(NamedTuple):
     items : pl.DataFrame
         One row per thing observed: ``unit weight block bits rank`` (rank: middle rank within its cells).
     units : pl.DataFrame
-        One row per unit: ``time_ms long n_cell predicted observed capture spearman wasserstein residual_control...``.
+        One row per unit: ``time_ms block long n_cell predicted observed capture spearman wasserstein sharpness``, and
+        for totals ``control_0`` and so on.
     cells : pl.DataFrame
         One row per cell: ``relative`` (predicted, 1 = uniform), ``observed`` (1 = uniform), ``weight``.
     """
@@ -133,8 +142,10 @@ def _score_truth(name: str, truth: Truth, grid: LiquidationGrid, row_of: Int64Ar
         _score_unit(i, unit, _column(grid, int(row_of[unit.step]), unit.side)) for i, unit in enumerate(truth.units)
     ]
     items, cells = ({k: np.concatenate([s[part][k] for s in scored]) for k in scored[0][part]} for part in (0, 2))
+    time_ms = close_ms[[u.step for u in truth.units]]
     units = pl.DataFrame([s[1] for s in scored], orient="row").with_columns(
-        pl.Series("time_ms", [int(close_ms[u.step]) for u in truth.units]),
+        pl.Series("time_ms", time_ms),
+        pl.Series("block", time_ms // truth.block_ms),
         pl.Series("long", [u.side is Side.LONG for u in truth.units]),
         *(pl.Series(f"control_{j}", truth.controls[:, j]) for j in range(truth.controls.shape[1])),
     )
@@ -168,11 +179,13 @@ def _score_unit(index: int, unit: Unit, column: Column) -> _Parts:
         "capture": metrics.capture(share, seen) if total > 0 else float("nan"),
         "spearman": metrics.spearman(share, seen_share),
         "wasserstein": metrics.wasserstein(unit.edges, share, seen_share) if total > 0 else float("nan"),
+        "sharpness": metrics.sharpness(metrics.shares(column.between(_fine(unit.edges)))),
     }
     cells = {"relative": share * n, "observed": seen_share * n, "weight": np.full(n, total / n)}
     return items, whole, cells
 
 
-def units_by_step(units: Sequence[Unit]) -> tuple[Unit, ...]:
-    """Return units in the order of their columns, longs first."""
-    return tuple(sorted(units, key=lambda u: (u.step, u.side is Side.SHORT)))
+def _fine(edges: Float64Array) -> Float64Array:
+    """Edges a lattice bin apart between the first and the last."""
+    n = max(round(abs(edges[-1] - edges[0]) / BIN_WIDTH), 1)
+    return np.linspace(edges[0], edges[-1], n + 1)

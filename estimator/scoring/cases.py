@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from estimator.evaluation.events import HORIZONS_H, event_truth
 from estimator.evaluation.hidden import hidden_truth
 from estimator.evaluation.positions import Snapshot, position_truth
 from estimator.evaluation.totals import total_truth
-from estimator.evaluation.units import Case, Truth
+from estimator.evaluation.units import Case
 from estimator.exchanges.simulated import SimulatedSource
 from estimator.model.steps import build_steps
 from estimator.scoring import sets
@@ -22,10 +21,12 @@ SIMULATED_DAYS = 14
 SIMULATED_END_MS = 20_400 * DAY_MS
 _SETTLED_MS = 7 * DAY_MS  # a new book is provisional for six days
 _EVERY_MS = 4 * HOUR_MS
+_OKX_BLOCK_MS = 4 * HOUR_MS  # the set holds 24 hours: drawn by day it would have no interval
+_TOTALS_BURN_IN = 30 * 24  # steps: the open interest of that set starts 90 days before its volume ends
 
 
 def read_cases(folder: Path, *, simulated: bool = True, seed: int = 7) -> list[Case]:
-    """Read the shared sets, a case per coin, and simulate a market of three coins.
+    """Read the shared sets, a case per market, and simulate a market of three coins.
 
     Raises
     ------
@@ -33,30 +34,51 @@ def read_cases(folder: Path, *, simulated: bool = True, seed: int = 7) -> list[C
         If a file is absent or cannot be used.
     """
     snapshots = sets.read_snapshots(folder)
-    cases = [_coin_case(folder, coin, snapshots[coin]) for coin in sets.COINS]
-    return [*cases, *(simulated_cases(seed) if simulated else ())]
+    return [
+        *(_hyperliquid(folder, coin, snapshots[coin]) for coin in sets.COINS),
+        *(_okx(folder, coin) for coin in sets.OKX_MARGIN),
+        *(_binance(folder, coin) for coin in ("BTC", "ETH", "SOL")),
+        _totals(folder),
+        *(simulated_cases(seed) if simulated else ()),
+    ]
 
 
-def _coin_case(folder: Path, coin: str, snapshots: list[Snapshot]) -> Case:
-    past = sets.read_hyperliquid_past(folder, coin)
-    truths = [position_truth(f"hyperliquid {coin}", past, snapshots), *_events(folder, coin, past)]
-    if coin == "BTC":
-        truths.append(total_truth("coinglass BTC", past, sets.read_totals(folder)))
-    return Case(coin, past, tuple(t for t in truths if t.units))
+def _hyperliquid(folder: Path, coin: str, snapshots: list[Snapshot]) -> Case:
+    name = f"hyperliquid {coin}"
+    past = sets.read_past(folder, "hyperliquid", coin)
+    truths = [position_truth(name, past, snapshots)]
+    if coin in sets.PRINTED:
+        prints, path = sets.read_hyperliquid_prints(folder, coin), sets.read_path(folder, "bybit", coin)
+        truths += [event_truth(f"fills {h} h", name, past, prints, path, h) for h in HORIZONS_H]
+    return Case(name, past, tuple(truths))
 
 
-def _events(folder: Path, coin: str, past: MarketPast) -> Iterator[Truth]:
-    if coin not in sets.OKX_MARGIN:
-        return
+def _okx(folder: Path, coin: str) -> Case:
+    name = f"okx {coin}"
+    past = sets.read_aggregate_past(folder, "okx") if coin == "BTC" else sets.read_past(folder, "okx", coin)
     path = sets.read_path(folder, "okx", coin)
-    for horizon_h in HORIZONS_H:
-        printed = sets.read_okx_prints(folder, coin, at_trigger=False)
-        yield event_truth(f"okx {coin}", past, printed, path, horizon_h)
-        triggers = sets.read_okx_prints(folder, coin, at_trigger=True)
-        yield event_truth(f"okx {coin}", past, triggers, path, horizon_h, kind="triggers")
-        fills, elsewhere = sets.read_hyperliquid_prints(folder, coin), sets.read_path(folder, "bybit", coin)
-        for kind in ("events", "triggers"):
-            yield event_truth(f"hyperliquid {coin}", past, fills, elsewhere, horizon_h, kind=kind)
+    truths = [
+        event_truth(f"{kind} {h} h", name, past, prints, path, h, block_ms=_OKX_BLOCK_MS)
+        for kind, prints in (
+            ("prints", sets.read_okx_prints(folder, coin, at_trigger=False)),
+            ("triggers", sets.read_okx_prints(folder, coin, at_trigger=True)),
+        )
+        for h in HORIZONS_H
+    ]
+    return Case(name, past, tuple(truths))
+
+
+def _binance(folder: Path, coin: str) -> Case:
+    name = f"binance {coin}"
+    past = sets.read_past(folder, "binance", coin)
+    prints, path = sets.read_binance_prints(folder, coin), sets.read_path(folder, "binance", coin)
+    return Case(name, past, tuple(event_truth(f"fills {h} h", name, past, prints, path, h) for h in HORIZONS_H))
+
+
+def _totals(folder: Path) -> Case:
+    past = sets.read_aggregate_past(folder, "binance")
+    truth = total_truth("coinglass BTC", past, sets.read_totals(folder))
+    return Case(truth.source, past, (truth.after(_TOTALS_BURN_IN),))
 
 
 def simulated_cases(seed: int) -> list[Case]:

@@ -24,6 +24,7 @@ from estimator.model.margin import brackets_from_max_leverage
 from estimator.model.steps import build_steps
 
 COINS: Final = ("BTC", "ETH", "SOL", "DOGE", "HYPE")
+PRINTED: Final = ("BTC", "SOL", "DOGE")  # coins with prints
 TURNOVER: Final = 1.4  # volume of a day over open interest, where a venue's own candles are missing
 BURN_IN_MS: Final = 150 * DAY_MS
 
@@ -62,29 +63,65 @@ def read_candles(folder: File, exchange: str, coin: str) -> pl.DataFrame:
     return as_candles(read_table(folder, exchange, coin, "candles_1h"))
 
 
-def read_hyperliquid_past(folder: File, coin: str) -> MarketPast:
-    """Read what a Hyperliquid book needs: its open interest and funding, with Bybit's candles.
+def read_past(folder: File, exchange: str, coin: str) -> MarketPast:
+    """Read the past of a market whose own open interest is not in the sets: that of Hyperliquid stands for it.
 
-    A row of open interest stamped h is a mean over the hour: it is known at h + 1 h, and what makes coins of its USD
-    is the price of the middle of the hour. Hourly changes then correlate least with returns on either side (HYPE .01
-    and .07, against -.50 and .57 with the price at the stamp). Hyperliquid's own candles are missing; Bybit's volume
-    is brought to 1.4 times the open interest a day over the first 150 days, which are never scored.
+    Candles are the venue's own, for Hyperliquid Bybit's; volume is brought to 1.4 times the open interest a day.
     """
-    candles = read_candles(folder, "bybit", coin)
+    candles = read_candles(folder, "bybit" if exchange == "hyperliquid" else exchange, coin)
+    interest = _hyperliquid_interest(folder, coin)
+    early = pl.col("time") < candles["time"][0] + pl.duration(milliseconds=BURN_IN_MS)
+    volume_a_day = 24 * candles.filter(early)["volume"].to_numpy().mean()
+    factor = TURNOVER * interest.filter(early)["open_interest"].to_numpy().mean() / volume_a_day
+    funding = as_observations(read_table(folder, exchange, coin, "funding"), "funding_rate", "funding")
+    return _past(exchange, coin, candles.with_columns(pl.col("volume") * factor), interest, funding)
+
+
+def read_aggregate_past(folder: File, exchange: str) -> MarketPast:
+    """Read BTC with the open interest and the volume of Binance, Bybit and OKX together, at the prices of one of them.
+
+    A row of open interest stamped h is that of the end of its hour: its hourly changes hardly follow returns (.06).
+    """
+    frame = _regime(folder)
+    price = pl.col("price_close").cast(pl.Float64)
+    interest = frame.select(_known_in_an_hour(), (pl.col("oi_close").cast(pl.Float64) / price).alias("open_interest"))
+    candles = read_candles(folder, exchange, "BTC").drop("volume")
+    for venue in ("binance", "bybit", "okx"):
+        size = dict(VENUES[venue].contract_size_of).get("BTC", 1.0)
+        volume = read_candles(folder, venue, "BTC").select("time", (pl.col("volume") * size).alias(venue))
+        candles = candles.join(volume, on="time")
+    candles = candles.with_columns(pl.sum_horizontal("binance", "bybit", "okx").alias("volume"))
+    funding = frame.select(_known_in_an_hour(), pl.col("funding_close").cast(pl.Float64) / 100)
+    return _past(exchange, "BTC", candles, interest, funding)
+
+
+def _past(exchange: str, coin: str, candles: pl.DataFrame, interest: pl.DataFrame, funding: pl.DataFrame) -> MarketPast:
+    market = market_of(exchange, coin)
+    steps, _ = build_steps(market, candles, interest, step_ms=HOUR_MS)
+    return MarketPast(market, steps, {"funding_rate": known_at(steps.close_ms, funding)})
+
+
+def _hyperliquid_interest(folder: File, coin: str) -> pl.DataFrame:
+    """Open interest in coins.
+
+    A row stamped h is a mean over the hour: it is known at h + 1 h, and what makes coins of its USD is the price of
+    the middle of the hour. Hourly changes then correlate least with returns on either side (HYPE .01 and .07, against
+    -.50 and .57 with the price at the stamp).
+    """
     usd = as_observations(read_table(folder, "hyperliquid", coin, "open_interest_1h"), "open_interest_usd", "oi")
     middle = (pl.col("open") + pl.col("close")) / 2
-    known = usd.join(candles.select("time", middle.alias("middle")), on="time").select(
+    return usd.join(read_candles(folder, "bybit", coin).select("time", middle.alias("middle")), on="time").select(
         (pl.col("time") + pl.duration(milliseconds=HOUR_MS)).cast(TIME),
         (pl.col("open_interest_usd") / pl.col("middle")).alias("open_interest"),
     )
-    early = pl.col("time") < candles["time"][0] + pl.duration(milliseconds=BURN_IN_MS)
-    volume_a_day = 24 * candles.filter(early)["volume"].to_numpy().mean()
-    factor = TURNOVER * known.filter(early)["open_interest"].to_numpy().mean() / volume_a_day
-    steps, _ = build_steps(
-        market_of("hyperliquid", coin), candles.with_columns(pl.col("volume") * factor), known, step_ms=HOUR_MS
-    )
-    funding = as_observations(read_table(folder, "hyperliquid", coin, "funding"), "funding_rate", "funding")
-    return MarketPast(market_of("hyperliquid", coin), steps, {"funding_rate": known_at(steps.close_ms, funding)})
+
+
+def _regime(folder: File) -> pl.DataFrame:
+    return read_table(folder, "aggregate", "BTC", "regime_1h", prefix="coinglass-btc").sort("timestamp")
+
+
+def _known_in_an_hour() -> pl.Expr:
+    return pl.from_epoch(pl.col("timestamp") + HOUR_MS, "ms").dt.replace_time_zone("UTC").cast(TIME).alias("time")
 
 
 def known_at(close_ms: Int64Array, series: pl.DataFrame) -> Float64Array:
@@ -163,9 +200,23 @@ def _prints(frame: pl.DataFrame, sign: Int64Array, price: Float64Array, usd: Flo
     return Prints(time_ms[order], sign[order], price[order], usd[order])
 
 
+def read_binance_prints(folder: File, coin: str) -> Prints:
+    """Read a capture of Binance's stream at the average fill; it sends at most one order per symbol and second.
+
+    Of the captures only this one, of December 2025, is longer than an hour.
+    """
+    place = folder / "binance-forceorder-captures" / "binance" / "ALL" / "force_orders"
+    frame = read_frame(place / "2025-12-27_to_28_riftfern.csv").unique(maintain_order=True)
+    frame = frame.filter(pl.col("symbol_without_quote").is_in([coin, f"{coin}USDT"])).sort("trade_time_ms")
+    sign = np.array([BINANCE_SIGN[s] for s in frame["side"]], dtype=np.int64)
+    price, usd = (frame[c].cast(pl.Float64).to_numpy() for c in ("average_price", "usd_size"))
+    return Prints(frame["trade_time_ms"].to_numpy(), sign, price, usd)
+
+
 def read_totals(folder: File) -> Totals:
-    """Read hourly liquidations of BTC over Binance, Bybit and OKX, with the candle and open interest."""
-    frame = read_table(folder, "aggregate", "BTC", "regime_1h", prefix="coinglass-btc").sort("timestamp")
-    columns = ("price_low", "price_high", "liquidation_long_usd", "liquidation_short_usd", "oi_open")
+    """Read hourly liquidations of BTC over Binance, Bybit and OKX, with Binance's candle and open interest."""
+    candles = read_candles(folder, "binance", "BTC").select(start=pl.col("time").dt.epoch("ms"), low="low", high="high")
+    frame = _regime(folder).join(candles, left_on="timestamp", right_on="start").sort("timestamp")
+    columns = ("low", "high", "liquidation_long_usd", "liquidation_short_usd", "oi_open")
     low, high, long_usd, short_usd, interest = (frame[c].cast(pl.Float64).to_numpy() for c in columns)
     return Totals(frame["timestamp"].to_numpy(), low, high, long_usd, short_usd, interest)

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
-from estimator.domain import DAY_MS, Float64Array
+from estimator.domain import Float64Array
 from estimator.evaluation import metrics
 from estimator.evaluation.units import Scored
 
@@ -64,6 +64,7 @@ def _cells(scored: list[Scored]) -> dict[str, Any]:
         "bits by source": {s.source: _round(np.average(s.items["bits"], weights=s.items["weight"])) for s in scored},
         "capture": _unit_mean(units, "capture", units["observed"].to_numpy()),
         "spearman": _unit_mean(units, "spearman"),
+        "sharpness": _unit_mean(units, "sharpness"),
         "wasserstein": _unit_mean(units, "wasserstein", units["observed"].to_numpy()),
         "ks": _round(metrics.ks_distance(items["rank"].to_numpy(), weight)),
         "calibration slope": _round(metrics.calibration_slope(groups)),
@@ -74,9 +75,7 @@ def _cells(scored: list[Scored]) -> dict[str, Any]:
 
 def _unit_mean(units: pl.DataFrame, column: str, weight: Float64Array | None = None) -> metrics.Interval:
     value = units[column].to_numpy()
-    return metrics.mean_interval(
-        value, np.ones(len(value)) if weight is None else weight, units["time_ms"].to_numpy() // DAY_MS
-    )
+    return metrics.mean_interval(value, np.ones(len(value)) if weight is None else weight, units["block"].to_numpy())
 
 
 def _sides(units: pl.DataFrame) -> dict[str, Any]:
@@ -91,7 +90,7 @@ def _sides(units: pl.DataFrame) -> dict[str, Any]:
         return {}
     predicted = np.log2((both["predicted"] / both["predicted_short"]).to_numpy())
     observed = np.log2((both["observed"] / both["observed_short"]).to_numpy())
-    day = both["time_ms"].to_numpy() // DAY_MS
+    day = both["block"].to_numpy()
     one = np.ones(len(day))
     return {
         "side error": metrics.mean_interval(np.abs(predicted - observed), one, day),
@@ -107,7 +106,7 @@ def _totals(scored: list[Scored]) -> dict[str, Any]:
         predicted, observed = side["predicted"].to_numpy(), side["observed"].to_numpy()
         left = metrics.residual(predicted, controls), metrics.residual(observed, controls)
         groups = metrics.deciles(predicted, observed)
-        found[f"partial rank, {name}"] = metrics.correlation_interval(*left, side["time_ms"].to_numpy() // DAY_MS)
+        found[f"partial rank, {name}"] = metrics.correlation_interval(*left, side["block"].to_numpy())
         found[f"calibration slope, {name}"] = _round(metrics.calibration_slope(groups))
         found[f"deciles, {name}"] = [[_round(g.predicted), _round(g.observed)] for g in groups]
     return found
