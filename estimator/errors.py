@@ -18,7 +18,7 @@
     │   ├── HistoryUnavailable it cannot be read or written: disk full, no permission, object store gone
     │   └── CorruptHistory    bytes in history do not decode
     └── CacheError
-        ├── CacheUnavailable  Redis does not answer
+        ├── CacheUnavailable  Redis does not answer, or takes nothing in for now: its disk or its memory is full
         └── CorruptEntry      bytes in the cache do not decode
 """
 
@@ -156,7 +156,7 @@ class CacheError(LiqheatError):
 
 
 class CacheUnavailable(CacheError):
-    """Redis does not answer."""
+    """Redis does not answer, or takes nothing in for now: its disk or its memory is full."""
 
 
 class CorruptEntry(CacheError):

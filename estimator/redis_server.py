@@ -127,6 +127,7 @@ class BundledServer:
             return subprocess.Popen(  # noqa: S603  # our own binary, our own arguments
                 [_find_binary(), *arguments],
                 stdin=subprocess.DEVNULL,
+                restore_signals=False,  # a file that may grow no more is an error it survives, not its end
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C in the terminal is for the supervisor, which then stops the server

@@ -66,6 +66,7 @@ async def work(settings: Settings, cache: Cache, report: Report, shard: Shard = 
     Raises
     ------
     SettingsError
+        Also where Redis would drop what arrives before it is in history.
     SourceError, CacheUnavailable
         As `follow`.
     """
@@ -133,6 +134,7 @@ async def _follow_live(
     must_answer: bool = False,
 ) -> dict[str, str]:
     """Follow the venues for ever; or return what every one of them said where one must answer and none does."""
+    await asyncio.to_thread(cache.journal.check_kept)
     columns_days = {5: settings.columns_5m_days, 15: settings.columns_15m_days, 30: settings.columns_30m_days}
     history = History(history_root(settings), retention_days=settings.retention_days, columns_days=columns_days)
     beside: list[asyncio.Task[None]] = []

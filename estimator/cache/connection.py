@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,12 +17,16 @@ from redis.retry import Retry
 
 from estimator.errors import CacheError, CacheUnavailable, SettingsError
 
+_LOG: Final = logging.getLogger(__name__)
 _TIMEOUT_S: Final = 5.0
 _CONNECT_TIMEOUT_S: Final = 2.0
 _READ_SIZE: Final = 1 << 20  # entries are hundreds of kilobytes: read them in few pieces
 _POOL_SIZE: Final = 64
 _RETRIES: Final = 2
 _WORTH_ANOTHER_TRY: Final = (redis.ConnectionError,)  # not a time-out: whoever waits has waited long enough
+
+# Its memory is full, it follows another server, or it has just changed sides; MISCONF, its disk is full, has no class.
+_FOR_NOW: Final = (redis.exceptions.OutOfMemoryError, redis.ReadOnlyError, redis.exceptions.TryAgainError)
 
 
 def mask_password(url: str) -> str:
@@ -70,14 +75,41 @@ class Connection:
 
     @contextmanager
     def translated(self) -> Iterator[None]:
-        """Turn errors of the client into `CacheUnavailable` and `CacheError`."""
+        """Turn errors of the client into `CacheUnavailable`, where trying again helps, and `CacheError`."""
         try:
             yield
         except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
             text = f"Redis at {self.shown_url} does not answer ({error}): is it running, is REDIS_URL right?"
             raise CacheUnavailable(text) from error
         except redis.RedisError as error:
-            raise CacheError(f"Redis at {self.shown_url} refuses: {error}") from error
+            passes = isinstance(error, _FOR_NOW) or "MISCONF" in str(error)
+            kind = CacheUnavailable if passes else CacheError
+            raise kind(f"Redis at {self.shown_url} refuses: {error}") from error
+
+    def check_kept(self) -> None:
+        """Make sure that the server keeps what has no life time; warn where a stop of the server would cost it.
+
+        Raises
+        ------
+        SettingsError
+            If the server drops any entry, the journal's too, once its memory is full.
+        """
+        with self.translated():
+            memory, persistence = self.sync.info("memory"), self.sync.info("persistence")
+        policy = memory["maxmemory_policy"]
+        if policy.startswith("allkeys"):
+            raise SettingsError(
+                f"Redis at {self.shown_url} has maxmemory-policy {policy}: it would drop liquidation prints that are "
+                "not in history yet, which no venue tells twice; set it to volatile-lru"
+            )
+        if policy == "noeviction" and memory["maxmemory"]:
+            _LOG.warning("%s: maxmemory-policy noeviction: full, it takes nothing in; use volatile-lru", self.shown_url)
+        if not persistence["aof_enabled"]:
+            _LOG.warning(
+                "Redis at %s keeps no append-only file: if it stops, liquidation prints that are not in history yet "
+                "are lost; set appendonly to yes",
+                self.shown_url,
+            )
 
     def close(self) -> None:
         """Close the connections of the threads."""

@@ -105,6 +105,10 @@ class Journal:
         self._connection = connection
         self._redis = connection.sync
 
+    def check_kept(self) -> None:
+        """Make sure that the server keeps entries until they are acknowledged; as `Connection.check_kept`."""
+        self._connection.check_kept()
+
     def add(self, entries: Sequence[Entry]) -> list[bytes]:
         """Append all of `entries` or none, and return their ids: from then on they are not lost."""
         with self._connection.translated():

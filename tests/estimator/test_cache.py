@@ -35,6 +35,7 @@ from estimator.cache import (
     WorkerHealth,
     codec,
 )
+from estimator.cache.journal import Entry
 from estimator.domain import LIQUIDATIONS, TIME, Gap, Liquidation, Origin, Side
 from estimator.errors import CacheError, CacheUnavailable, CorruptEntry, InputError, ParameterError, SettingsError
 from estimator.model.grid import BIN_WIDTH, LEVELS, TIER_NAMES, LiquidationGrid
@@ -60,6 +61,9 @@ VENUE = VenueHealth(
     gaps=(Gap(T0 - 5000, T0, "candles"),), errors={"RateLimited": 2},
     rejected=(Rejected("open_interest", "sudden jump", 3),),
 )  # fmt: skip
+READING = Entry.of(
+    "open_interest", BTC, pl.DataFrame({"time": [T0], "open_interest": [1.0]}).with_columns(pl.col("time").cast(TIME))
+)
 HEALTH = WorkerHealth(
     time_ms=T0, started_ms=T0 - 60_000, shard=0, shards=1, markets=2, rss_bytes=1 << 28, loop_delay_ms=1.5,
     venues=(VENUE,), recorder=RecorderHealth(7, 900, T0 - 2000, 10, 1, 0, "disk full", False, 4),
@@ -507,6 +511,49 @@ class CacheContract:
         assert left == {"epoch", BTC}
 
     # the web
+
+    @pytest.mark.parametrize("policy", ["allkeys-lru", "allkeys-lfu", "allkeys-random"])
+    def test_a_server_that_drops_anything_when_full_is_refused(self, cache: Cache, raw: Any, policy: str) -> None:
+        before = raw.config_get("maxmemory-policy")["maxmemory-policy"]
+        raw.config_set("maxmemory-policy", policy)
+        try:
+            with pytest.raises(SettingsError, match=rf"maxmemory-policy {policy}.*volatile-lru"):
+                cache.journal.check_kept()
+        finally:
+            raw.config_set("maxmemory-policy", before)
+
+    def test_a_server_that_forgets_at_its_stop_is_warned_of(
+        self, cache: Cache, raw: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        before = raw.config_get("appendonly", "maxmemory-policy", "maxmemory")
+        try:
+            for name, value in {"appendonly": "yes", "maxmemory-policy": "volatile-lru", "maxmemory": "64mb"}.items():
+                raw.config_set(name, value)
+            cache.journal.check_kept()
+            assert caplog.messages == []
+            raw.config_set("appendonly", "no")
+            raw.config_set("maxmemory-policy", "noeviction")
+            cache.journal.check_kept()
+        finally:
+            for name, value in before.items():
+                raw.config_set(name, value)
+        full, forgets = caplog.messages
+        assert "noeviction" in full
+        assert "set appendonly to yes" in forgets
+
+    def test_a_server_whose_memory_is_full_is_worth_another_try(self, cache: Cache, raw: Any) -> None:
+        before = raw.config_get("maxmemory", "maxmemory-policy")
+        raw.config_set("maxmemory-policy", "noeviction")
+        raw.config_set("maxmemory", "1")
+        try:
+            with pytest.raises(CacheUnavailable, match="refuses"):
+                cache.journal.add([READING])
+            with pytest.raises(CacheUnavailable, match="refuses"):
+                cache.put_progress(0.5, "half")
+        finally:
+            for name, value in before.items():
+                raw.config_set(name, value)
+        assert len(cache.journal.add([READING])) == 1
 
     def test_ping_tells_whether_redis_answers(self, cache: Cache) -> None:
         async def ping(cache: Cache) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import stat
 import subprocess
@@ -16,7 +17,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from estimator.errors import SettingsError
+from estimator.cache import Cache
+from estimator.errors import CacheUnavailable, SettingsError
 from estimator.redis_server import BundledServer
 
 ROOT = Path(__file__).parents[2]
@@ -104,6 +106,32 @@ def test_a_half_written_end_of_its_file_is_cut_off(tmp_path: Path) -> None:
     with BundledServer(tmp_path) as server, client_of(server) as client:
         assert client.get("first") == b"1"
         assert client.get("second") is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the files of another process")
+def test_full_it_takes_nothing_in_and_goes_on_once_there_is_room(tmp_path: Path) -> None:
+    with BundledServer(tmp_path) as server, client_of(server) as client:
+        assert server.pid is not None
+        client.xadd("prints", {"p": "before"})
+        limits = resource.prlimit(server.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (1, limits[1]))  # as a full disk: files grow no more
+        cache = Cache(server.url)
+
+        def refused() -> bool:
+            try:
+                cache.put_progress(0.5, "half")
+            except CacheUnavailable as error:
+                return "MISCONF" in str(error)
+            return False
+
+        assert within(5, refused)
+        assert cache.get_progress() is not None  # what it holds it still tells
+        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, limits)
+        assert within(5, lambda: not refused())
+        client.xadd("prints", {"p": "after"})
+        cache.close()
+    with BundledServer(tmp_path) as server, client_of(server) as client:
+        assert [fields[b"p"] for _, fields in client.xrange("prints")] == [b"before", b"after"]
 
 
 def test_a_damaged_file_is_refused_with_what_to_do(tmp_path: Path) -> None:
