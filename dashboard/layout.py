@@ -52,6 +52,9 @@ class Id(StrEnum):
     PRICE = "mark-price"
     TOTALS = "totals"
     BANNER = "banner"
+    OFFER = "offer"
+    OFFER_TEXT = "offer-text"
+    GO_LIVE = "go-live"
     STATUS = "status"
     LEGEND = "legend"
     CHART = "chart"
@@ -256,11 +259,26 @@ _LENS_HELP: Final = (
 )
 
 
+_GO_LIVE_HELP: Final = (
+    "For everybody who looks at this server: the simulated market is dropped and the venues are followed from then on."
+)
+
+
 def _strip() -> Component:
     return html.Div(
         className="strip",
         children=[
             html.Div(id=Id.BANNER, className="banner", role="status"),
+            html.Div(
+                id=Id.OFFER,
+                className="offer",
+                hidden=True,
+                role="status",
+                children=[
+                    html.Span(id=Id.OFFER_TEXT),
+                    html.Button("Switch to live data", id=Id.GO_LIVE, type="button", title=_GO_LIVE_HELP, hidden=True),
+                ],
+            ),
             html.Div(id=Id.STATUS, className="bar status", **_aria(live="off")),
         ],
     )

@@ -65,10 +65,10 @@ async def ask_venues(
 
 
 def in_words(problems: Mapping[str, str]) -> str:
-    """Say why venues are of no use, those with the same trouble together: ``"binance, okx: no network; bybit: …"``."""
+    """Say why venues are of no use, those with the same trouble together: ``"Binance, OKX: no network; Bybit: …"``."""
     grouped: dict[str, list[str]] = {}
     for name, problem in problems.items():
-        grouped.setdefault(problem, []).append(name)
+        grouped.setdefault(problem, []).append("OKX" if name == "okx" else name.capitalize())
     return "; ".join(f"{', '.join(names)}: {problem}" for problem, names in grouped.items())
 
 

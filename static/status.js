@@ -41,34 +41,23 @@
 
   function status(readings) {
     const { origin } = readings;
-    const behind = Math.max(...readings.venues.map((v) => v.as_of_ms));
     return [
       h("Span", { className: `badge ${origin}`, title: readings.source || "" }, origin.toUpperCase()),
-      ...readings.venues.map((v) => venue(v, origin, behind)),
+      ...liqheat.venueBadges(readings),
       h("Span", { title: "Levels are computed from open interest, prices and assumed leverages; nobody publishes them." },
         "levels ", h("B", {}, "ESTIMATED")),
       h("Span", { title: "Liquidations as the venues print them." },
         "prints ", h("B", {}, !readings.totals ? "NONE" : origin === "simulated" ? "SIMULATED" : "MEASURED")),
-      readings.provisional && h("Span", { className: "venue stale", title: "The position book is young: levels still depend on how it was started." }, "book PROVISIONAL"),
+      readings.provisional && h("Span", { className: "venue", "data-state": "stale", title: "The position book is young: levels still depend on how it was started." }, "book PROVISIONAL"),
       h("Span", { className: "asof", id: "as-of", title: f.local(readings.as_of_ms) },
         "as of ", h("B", { id: "as-of-time" }, f.clock(readings.as_of_ms, true)), ` UTC, ${f.day(readings.as_of_ms)}`),
     ].filter(Boolean);
   }
 
-  function venue(v, origin, behind) {
-    const gap = v.gaps && v.gaps.length ? v.gaps[v.gaps.length - 1] : null;
-    const more = v.gaps && v.gaps.length > 1 ? ` +${v.gaps.length - 1}` : "";
-    // Ages against the clock mean something only for a live market.
-    const lag = origin === "live" ? Date.now() - v.as_of_ms : behind - v.as_of_ms;
-    const age = origin === "live" || v.stale ? ` ${f.age(lag)}${origin === "live" ? "" : " behind"}` : "";
-    return h("Span", { className: `venue${v.stale ? " stale" : ""}`, title: `data to ${f.clock(v.as_of_ms, true)} UTC · ${f.local(v.as_of_ms)}` },
-      h("Span", { className: "dot" }), `${liqheat.venueName(v.exchange)}${age}`,
-      gap && h("Span", { className: "gap", title: v.gaps.map(gapWords).join("\n") }, ` gap ${gapWords(gap)}${more}`));
-  }
-  const gapWords = (g) => {
-    const far = Math.abs(g.end_ms - g.start_ms) > 72e6;
-    const at = (ms) => (far ? f.day(ms) : f.clock(ms));
-    return `${at(g.start_ms)}–${at(g.end_ms)}${g.what ? ` (${g.what.replace(/_/g, " ")})` : ""}`;
+  /* The status line alone: the venues may be doing otherwise though no chart is new. */
+  liqheat.describeStatus = function () {
+    const answer = liqheat.answer();
+    if (answer && liqheat.view) callbacks.set_props("status", { children: status(answer.readings) });
   };
 
   function totals(day) {
@@ -133,6 +122,7 @@
       h("A", { href: `/?${view.canonical}`, target: document.documentElement.dataset.page === "embed" ? "_blank" : undefined }, `liqheat · ${view.symbol}`),
       h("Span", { className: "footer-origin" }, readings.origin === "live" ? "" : readings.origin.toUpperCase()),
       h("Span", {}, `as of ${f.clock(readings.as_of_ms, true)} UTC`),
+      h("Span", { className: "troubles" }, liqheat.troubles(readings)),
       h("Span", {}, `levels estimated, leverage mix “${readings.preset}”`),
       h("Span", {}, "times in UTC"),
     ];
@@ -145,6 +135,7 @@
     const lead = readings.venues[0];
     const pushed = markets.find((m) => m.market.startsWith(`${lead.exchange}:`));
     const newer = pushed && pushed.as_of_ms >= readings.as_of_ms;
+    liqheat.heard(markets);
     const price = newer ? pushed.mark_price : readings.mark_price;
     if (newer && document.getElementById("as-of-time")) callbacks.set_props("as-of-time", { children: f.clock(pushed.as_of_ms, true) });
     const way = before && before.symbol === readings.symbol && price !== before.price ? (price > before.price ? "up" : "down") : before && before.way;
