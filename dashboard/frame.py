@@ -184,10 +184,10 @@ def read_frame(cache: Cache, view: ViewState, statuses: Sequence[MarketStatus] |
     offered = read_statuses(cache) if statuses is None else statuses
     chosen = select_statuses(offered, view)
     closed_ms = max(s.last_ms for s in chosen) // view.span.interval_ms * view.span.interval_ms
-    lives = [_read_live(cache, s, closed_ms) for s in chosen]
+    lives = [read_live(cache, s, closed_ms) for s in chosen]
     time_ms = _axis(view.span, closed_ms, live=any(lives))
     rows = [_venue_rows(cache, s, view.span, time_ms, live) for s, live in zip(chosen, lives, strict=True)]
-    series = _combine(rows, chosen).tail(len(time_ms))
+    series = combine_venues(rows, chosen).tail(len(time_ms))
     window = view.price or default_window(series, chosen[0].mark_price)
     grids = [_venue_grid(cache, s, view, time_ms, window, live) for s, live in zip(chosen, lives, strict=True)]
     found = [g for g in grids if g is not None]
@@ -203,7 +203,7 @@ def read_frame(cache: Cache, view: ViewState, statuses: Sequence[MarketStatus] |
         live=any(lives),
         grid=_on_axis(_one_side(add_grids(found), view.side), time_ms),
         present=np.array([np.isin(time_ms, () if g is None else _times(g)) for g in grids]),
-        now=_one_side(_read_now(cache, chosen, view, window, lives), view.side),
+        now=_one_side(read_now(cache, chosen, view, window, lives), view.side),
         window=window,
         series=series,
         prints=largest(prints.filter(pl.col("time_ms") >= start_ms)),
@@ -230,7 +230,7 @@ def default_window(series: pl.DataFrame, mark_price: float) -> tuple[float, floa
     )
 
 
-def _read_live(cache: Cache, status: MarketStatus, closed_ms: int) -> Live | None:
+def read_live(cache: Cache, status: MarketStatus, closed_ms: int) -> Live | None:
     """Read the open column; one that has closed since, or of a venue that fell behind, is none."""
     live = cache.get_live(status.id)
     return live if live is not None and int(_times(live[0])[-1]) > closed_ms else None
@@ -270,13 +270,27 @@ def _venue_grid(
     return add_grids([replace(p.crop(low, high).coarsen(factor), tier_source=None) for p in chosen])
 
 
-def _read_now(
+def read_now(
     cache: Cache,
     statuses: Sequence[MarketStatus],
     view: ViewState,
     window: tuple[float, float],
     lives: Sequence[Live | None],
 ) -> LiquidationGrid:
+    """Return the latest column of every venue, added up, with the tiers of a view.
+
+    Parameters
+    ----------
+    window : tuple of float
+        Lowest and highest price.
+    lives : sequence
+        What `read_live` gave for each venue.
+
+    Raises
+    ------
+    NotReady
+        If no venue has one.
+    """
     latest = []
     for status, live in zip(statuses, lives, strict=True):
         grid = live[0] if live is not None else None
@@ -329,18 +343,18 @@ def _venue_rows(
     starts = np.arange(int(time_ms[0]) - (WARM_UP + 1) * step, int(time_ms[-1]), step, dtype=np.int64)
     axis = pl.DataFrame({"time": pl.Series(starts).cast(TIME)})
     stored = cache.get_series(status.id, span.level, int(starts[0]), int(time_ms[-1]))
-    frames = [] if stored is None else [_complete(stored)]
+    frames = [] if stored is None else [complete(stored)]
     if live is not None:
         open_ms = int(time_ms[-1]) - step
         parts = [live[1]] if span.level == 0 else [cache.get_series(status.id, 0, open_ms, int(time_ms[-1])), live[1]]
-        frames.append(_one_candle([_complete(p) for p in parts if p is not None], open_ms))
+        frames.append(_one_candle([complete(p) for p in parts if p is not None], open_ms))
     if not frames:
         return axis.with_columns(pl.lit(None, pl.Float64).alias(n) for n in SERIES)
     rows = pl.concat(frames).unique("time", keep="first", maintain_order=True)
     return axis.join(rows, on="time", how="left", maintain_order="left")
 
 
-def _complete(frame: pl.DataFrame) -> pl.DataFrame:
+def complete(frame: pl.DataFrame) -> pl.DataFrame:
     """Keep time and `SERIES`, a column the worker does not write as nulls."""
     missing = [pl.lit(None, pl.Float64).alias(n) for n in SERIES if n not in frame.columns]
     return frame.with_columns(missing).select(
@@ -365,7 +379,7 @@ def _one_candle(frames: Sequence[pl.DataFrame], open_ms: int) -> pl.DataFrame:
     return rows.select(*prices, *stocks, *flows).select(time, *SERIES)
 
 
-def _combine(rows: Sequence[pl.DataFrame], statuses: Sequence[MarketStatus]) -> pl.DataFrame:
+def combine_venues(rows: Sequence[pl.DataFrame], statuses: Sequence[MarketStatus]) -> pl.DataFrame:
     """Candles of the first venue; stocks and flows added, rates weighted by open interest.
 
     A stock is added only where every venue that reports it has a value: a venue that falls silent must not look like
