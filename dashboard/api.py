@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -100,8 +100,8 @@ def error_response(error: LiqheatError) -> JSONResponse:
     return JSONResponse(body, status, headers={**headers, "Cache-Control": "no-store"})
 
 
-def negotiate(accept: str) -> Form:
-    """Choose the form an Accept header likes best; JSON where it does not care.
+def negotiate(accept: str, offered: Collection[Form] = tuple(FORMS)) -> Form:
+    """Choose the form an Accept header likes best among those there are; JSON where it does not care.
 
     Raises
     ------
@@ -113,13 +113,13 @@ def negotiate(accept: str) -> Form:
         media, *options = (p.strip().lower() for p in part.split(";"))
         quality = next((o[2:] for o in options if o.startswith("q=")), "1")
         likes.append((-_quality(quality), order, media))
-    by_media = {export.media_type: form for form, export in FORMS.items()}
+    by_media = {export.media_type: form for form, export in FORMS.items() if form in offered}
     for quality_, _, media in sorted(likes):
         if quality_ < 0 and media in ("", "*/*", "application/*"):
             return Form.JSON
         if quality_ < 0 and media in by_media:
             return by_media[media]
-        if quality_ < 0 and media in _ANY_OF_TYPE:
+        if quality_ < 0 and _ANY_OF_TYPE.get(media) in offered:
             return _ANY_OF_TYPE[media]
     raise NotAcceptable("Accept", accept[:80], ", ".join(by_media))
 
@@ -185,14 +185,6 @@ def _map_json(frame: ChartFrame) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _prints_json(frame: ChartFrame) -> dict[str, Any]:
-    columns = ["time_ms", "exchange", "side", "price", "quantity_base", "notional_usd"]
-    return {
-        "as_of_ms": frame.as_of_ms, "origin": frame.statuses[0].origin.value, "basis": frame.prints_basis,
-        "columns": columns, "rows": [list(row) for row in frame.prints.select(columns).iter_rows()],
-    }  # fmt: skip
-
-
 async def read_view(request: Request, answers: Answers, *also: str) -> ViewState:
     """View of a request; a query that names no coin means the first market's."""
     statuses = await answers.statuses()
@@ -216,7 +208,7 @@ _PNG_OK: Final = {
 
 
 def build_router(cache: Cache, answers: Answers) -> APIRouter:
-    """Routes of views and markets, and the probes."""
+    """Routes of views, and the probes."""
     router = APIRouter()
     _add_view_routes(router, answers, cache.attention)
     _add_probes(router, cache, answers)
@@ -249,9 +241,6 @@ def _add_view_routes(router: APIRouter, answers: Answers, attention: Attention) 
     async def liquidation_map(request: Request) -> Response:
         return send(await answers.other("map", await read_view(request, answers), _map_json), request)
 
-    async def liquidations(request: Request) -> Response:
-        return send(await answers.other("liquidations", await read_view(request, answers), _prints_json), request)
-
     async def preview(request: Request) -> Response:
         return send(await answers.picture(await read_view(request, answers)), request)
 
@@ -259,22 +248,11 @@ def _add_view_routes(router: APIRouter, answers: Answers, attention: Attention) 
     heatmap_ok = {"description": "Levels in the form asked for.", "content": _binary_content()}
     add("/api/v1/heatmap", "Estimated liquidation levels, price x time.", heatmap, heatmap_ok, _FORM_PARAMETER)
     add("/api/v1/map", "Estimated levels now, by price and leverage tier.", liquidation_map, _JSON_OK)
-    add(
-        "/api/v1/liquidations",
-        "Realised liquidations in the range, the largest 5000.",
-        liquidations,
-        _JSON_OK,
-    )
     add("/preview.png", "Picture of a view.", preview, _PNG_OK)
 
 
 def _add_probes(router: APIRouter, cache: Cache, answers: Answers) -> None:
     unready: dict[int | str, dict[str, Any]] = {503: ERRORS[503]}
-
-    @router.get("/api/v1/markets", tags=["markets"], summary="Markets on offer, with provenance.", responses=unready)
-    async def markets() -> JSONResponse:
-        listed = [market_json(s) for s in await answers.statuses()]
-        return JSONResponse({"markets": listed}, headers={"Cache-Control": "no-cache"})
 
     @router.get("/healthz", tags=["probes"], summary="The web process is up.")
     async def healthz() -> JSONResponse:

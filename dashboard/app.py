@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from html import escape
 from importlib.metadata import version
@@ -26,6 +26,7 @@ from dashboard.answers import Answers
 from dashboard.api import add_error_handlers, build_router
 from dashboard.guard import MAX_BODY, Guard
 from dashboard.metrics import State, Traffic, build_metrics_router
+from dashboard.pages import routes as pages
 from dashboard.share import (
     EMBED,
     CompressedFiles,
@@ -52,6 +53,7 @@ _PLOTLY: Final = Path(*plotly.__path__, "package_data", "plotly.min.js")
 # Named by Dash's components; as a script of the page it loads beside the others instead of after them, and its address
 # names its version.
 _PLOTLY_ADDRESS: Final = f"/_dash-component-suites/plotly/package_data/plotly.min.js?v={version('plotly')}"
+_OTHER_PAGES: Final = r"^(pages|markets|tape)\.(js|css)$"  # files the heatmap does not need
 _DOCS: Final = "Self-hosted liquidation heatmap: estimated levels and realised liquidations."
 
 
@@ -113,13 +115,15 @@ def create_app(settings: Settings, cache: Cache) -> FastAPI:
     answers, registry = Answers(cache), CollectorRegistry()
     registry.register(State(cache, answers))
     app.include_router(build_router(cache, answers))
+    address = _versioned(STATIC)
+    app.include_router(pages.build_router(cache, answers, address))
     app.include_router(build_source_router(Conditions(cache, may_switch=settings.allow_switch), settings))
     app.include_router(build_metrics_router(registry, settings.metrics_token))
     app.add_api_route("/docs", _docs, methods=["GET"], include_in_schema=False)
     page = Page(
         "liqheat", title="liqheat", server=app, backend="fastapi", assets_folder=str(STATIC), index_string=_INDEX,
         public_url=settings.public_url, update_title="", serve_locally=True, enable_mcp=False, compress=False,
-        external_scripts=[_PLOTLY_ADDRESS],
+        external_scripts=[_PLOTLY_ADDRESS], assets_ignore=_OTHER_PAGES,
         meta_tags=[{"name": "viewport", "content": "width=device-width, initial-scale=1"}],
     )  # fmt: skip
     page.layout = layout.build()
@@ -137,6 +141,12 @@ def create_app(settings: Settings, cache: Cache) -> FastAPI:
     named = {context.path for context in iter_route_contexts(app.routes) if context.path and "{" not in context.path}
     app.add_middleware(Traffic, registry=registry, paths=PAGES | named)
     return app
+
+
+def _versioned(folder: Path) -> Callable[[str], str]:
+    """Return what gives the address of a file of the site: as Dash spells it, with the time of its last change."""
+    stamps = {p.name: p.stat().st_mtime for p in folder.iterdir() if p.is_file()}
+    return lambda name: f"/assets/{name}?m={stamps[name]}"
 
 
 async def _not_found(request: Request) -> Response:

@@ -12,6 +12,7 @@ import dash_mantine_components as dmc
 from dash import dcc, html
 from dash.development.base_component import Component
 
+from dashboard.navigation import NAVIGATION
 from dashboard.view import ALL_PANELS, ALL_TIERS, RANGES, TIER_SLUGS, Lens, Palette, Panel, SideFilter, Theme, ViewState
 
 
@@ -107,6 +108,7 @@ def build() -> Component:
             html.Div(
                 className="page",
                 children=[
+                    _top(view),
                     _header(view),
                     _tools(view),
                     _strip(),
@@ -145,16 +147,44 @@ def _stores() -> list[Component]:
     ]
 
 
+def _top(view: ViewState) -> Component:
+    """Return what stands over every page, as `dashboard.pages.shell` writes it for the others."""
+    return html.Div(
+        className="bar top",
+        children=[
+            _page_link(
+                "/", [html.Span(className="logo"), html.Span("liqheat", className="brand-name")],
+                className="brand", title="liqheat: liquidation heatmap",
+            ),
+            html.Nav(
+                className="nav",
+                **_aria(label="Pages"),
+                children=[
+                    _page_link(e.path, e.name, title=e.hint, **(_aria(current="page") if e.path == "/" else {}))
+                    for e in NAVIGATION
+                ],
+            ),
+            html.Div(className="spacer"),
+            _segments(
+                Id.THEME,
+                view.theme,
+                {Theme.DARK: _icon("moon", "Dark"), Theme.LIGHT: _icon("sun", "Light")},
+                "Dark or light",
+            ),
+        ],
+    )  # fmt: skip
+
+
+def _page_link(path: str, content: Any, **more: Any) -> Component:
+    """Return a link to a page; its script adds the look to the address."""
+    attributes: dict[str, Any] = {"data-path": path, **more}
+    return html.A(content, href=path, **attributes)
+
+
 def _header(view: ViewState) -> Component:
     return html.Header(
         className="bar header",
         children=[
-            html.A(
-                className="brand",
-                href="/",
-                title="liqheat: liquidation heatmap",
-                children=[html.Span(className="logo"), html.Span("liqheat", className="brand-name")],
-            ),
             dmc.Select(
                 id=Id.SYMBOL,
                 className="symbol",
@@ -173,12 +203,6 @@ def _header(view: ViewState) -> Component:
             ),
             html.Div(id=Id.TOTALS, className="totals"),
             html.Div(className="spacer"),
-            _segments(
-                Id.THEME,
-                view.theme,
-                {Theme.DARK: _icon("moon", "Dark"), Theme.LIGHT: _icon("sun", "Light")},
-                "Dark or light",
-            ),
             _share_menu(),
         ],
     )

@@ -151,7 +151,7 @@
     if (!view) return nothing;
     if (!markets || !markets.some((m) => m.base === view.symbol)) {
       try {
-        const response = await fetch("/api/v1/markets");
+        const response = await fetch("/api/v1/markets?detail=offer");
         if (!response.ok) return nothing;
         const answer = await response.json();
         markets = answer.markets || answer;

@@ -77,6 +77,7 @@
     view.query = byAddress ? location.search.slice(1) : write(view, schema);
     view.canonical = write(view, schema);
     root.dataset.theme = view.theme;
+    liqheat.carry(view);
     liqheat.view = view;
     const [low, high] = view.price || ["", ""];
     liqheat.askAhead(view.query);

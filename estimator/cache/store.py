@@ -32,6 +32,7 @@ PREFIX: Final = "liqheat:v1"
 _STATUSES: Final = f"{PREFIX}:statuses"
 _PROGRESS: Final = f"{PREFIX}:progress"
 _EPOCH: Final = f"{PREFIX}:epoch"
+_VENUES: Final = f"{PREFIX}:venues"
 _HEALTH: Final = f"{PREFIX}:health"
 _CHANNEL: Final = f"{PREFIX}:updates"
 _VIEW: Final = f"{PREFIX}:view:"
@@ -131,6 +132,11 @@ class Cache:
             pipe.expire(_HEALTH, self.ttl_s)
             pipe.execute()
 
+    def put_capabilities(self, venues: Mapping[str, Mapping[str, Any]]) -> None:
+        """Publish what live venues declare, by name."""
+        with self._connection.translated():
+            self._redis.set(_VENUES, json.dumps(venues), ex=self.ttl_s)
+
     def put_columns(self, market_id: str, level: int, grid: LiquidationGrid) -> None:
         """Add closed columns; those already stored are kept as they are, whatever `grid` says.
 
@@ -218,6 +224,13 @@ class Cache:
         with self._connection.translated():
             stored = self._redis.hgetall(_HEALTH)
         return of_one_crew([WorkerHealth.from_json(f"{_HEALTH} {w.decode()}", p) for w, p in stored.items()])
+
+    def get_capabilities(self) -> dict[str, dict[str, Any]]:
+        """Return what live venues declare, by name; empty where no market is live."""
+        with self._connection.translated():
+            payload = self._redis.get(_VENUES)
+        found: dict[str, dict[str, Any]] = json.loads(payload) if payload else {}
+        return found
 
     def get_columns(
         self, market_id: str, level: int, start_ms: int, end_ms: int, *, tiers: bool = False

@@ -1,0 +1,53 @@
+"""Answers that are kept for a moment and made once for all who ask meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import hashlib
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from time import monotonic
+from typing import Final
+
+from dashboard.answers import Answer
+from estimator.cache.viewers import Flights
+
+KEPT_S: Final = 1.0
+_MOST: Final = 64
+
+
+def packed(body: bytes, media_type: str) -> Answer:
+    """Compress a body and name it by its content."""
+    return _named(gzip.compress(body, 6, mtime=0), media_type)
+
+
+def _named(body: bytes, media_type: str) -> Answer:
+    etag = hashlib.blake2b(body, digest_size=16).hexdigest()
+    return Answer(body, f'"{etag}"', media_type, gzipped=True)
+
+
+class Brief:
+    """Answers by query, at most `KEPT_S` old; for one event loop."""
+
+    def __init__(self) -> None:
+        self._answers: OrderedDict[str, tuple[float, Answer]] = OrderedDict()
+        self._flights = Flights()
+
+    async def get(self, key: str, media_type: str, make: Callable[[], Awaitable[bytes]]) -> Answer:
+        """Return the answer to `key`, made anew where it is too old."""
+        at, answer = self._answers.get(key, (0.0, None))
+        if answer is not None and monotonic() - at < KEPT_S:
+            return answer
+
+        async def pack() -> bytes:
+            body = await make()
+            return await asyncio.to_thread(gzip.compress, body, 6, mtime=0)
+
+        began = monotonic()
+        answer = _named(await self._flights.join(key, pack), media_type)
+        self._answers[key] = began, answer
+        self._answers.move_to_end(key)
+        while len(self._answers) > _MOST:
+            self._answers.popitem(last=False)
+        return answer

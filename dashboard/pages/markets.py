@@ -1,0 +1,262 @@
+"""The table of all markets: what it can be asked for, its rows as JSON and CSV, its page."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any, Final, NamedTuple
+
+import polars as pl
+
+from dashboard.api import market_json
+from dashboard.navigation import Look
+from dashboard.pages.feed import Recent, market_totals
+from dashboard.pages.overview import Facts, market_row, venue_sums
+from dashboard.pages.shell import Part
+from dashboard.readings import source_words
+from dashboard.view import ViewError, read_parameters
+from estimator.cache import MarketStatus
+
+PATH: Final = "/markets"
+MAX_WORDS: Final = 60
+
+Row = Mapping[str, Any]
+
+
+class Column(NamedTuple):
+    """A column of the table.
+
+    Parameters
+    ----------
+    key : str
+        Its name in addresses.
+    label, unit, hint : str
+        What stands over it.
+    value : callable
+        Row -> what it is sorted by, None where it is not known.
+    kind : str
+        ``text`` sorts upward at first, ``number`` downward.
+    """
+
+    key: str
+    label: str
+    unit: str
+    hint: str
+    value: Callable[[Row], Any]
+    kind: str = "number"
+
+
+def _part(row: Row, *names: str) -> Any:
+    found: Any = row
+    for name in names:
+        found = None if found is None else found.get(name)
+    return found
+
+
+def _liquidated(row: Row) -> float | None:
+    day = row["liquidated_24h"]
+    return None if day is None else float(day["long_usd"] + day["short_usd"])
+
+
+def _away(name: str) -> Callable[[Row], float | None]:
+    def distance(row: Row) -> float | None:
+        price, mark = _part(row, name, "price"), row["mark_price"]
+        return None if price is None or not mark else abs(price / mark - 1)
+
+    return distance
+
+
+COLUMNS: Final = (
+    Column("coin", "Market", "", "Coin and venue; opens its heatmap", lambda r: (r["base"], r["exchange"]), "text"),
+    Column("price", "Price", "quote", "Mark price, and its change in 24 h", lambda r: r["mark_price"]),
+    Column("change", "24 h", "%", "Change of the price in 24 h", lambda r: r["price_change_24h"]),
+    Column("liquidated", "Liquidated 24 h", "USD", "Longs and shorts liquidated in 24 h", _liquidated),
+    Column("long", "Longs", "USD", "Longs liquidated in 24 h", lambda r: _part(r, "liquidated_24h", "long_usd")),
+    Column("short", "Shorts", "USD", "Shorts liquidated in 24 h", lambda r: _part(r, "liquidated_24h", "short_usd")),
+    Column(
+        "largest", "Largest", "USD", "Largest liquidation of 24 h",
+        lambda r: _part(r, "liquidated_24h", "largest", "notional_usd"),
+    ),
+    Column(
+        "below", "Cluster below", "≈", "Nearest cluster of longs below: distance and size. Estimated.",
+        _away("cluster_below"),
+    ),
+    Column(
+        "above", "Cluster above", "≈", "Nearest cluster of shorts above: distance and size. Estimated.",
+        _away("cluster_above"),
+    ),
+    Column(
+        "pain", "Max pain", "≈", "Where most longs (below) and shorts (above) would be liquidated. Estimated.",
+        lambda r: max((p for p in r["max_pain"].values() if p is not None), default=None),
+    ),
+    Column("funding", "Funding", "% / 8 h", "Funding rate, put to eight hours", lambda r: r["funding_rate_8h"]),
+    Column("oi", "Open interest", "USD", "Open interest at the mark price", lambda r: r["open_interest_usd"]),
+    Column(
+        "oi_change", "OI 24 h", "%", "Change of open interest in 24 h, counted in coins",
+        lambda r: r["open_interest_change_24h"],
+    ),
+    Column("ratio", "Long/short", "accounts", "Accounts long over accounts short", lambda r: r["long_short_ratio"]),
+    Column("age", "Data", "UTC", "Time of the latest data", lambda r: _part(r, "provenance", "as_of_ms")),
+)  # fmt: skip
+_BY_KEY: Final = {c.key: c for c in COLUMNS}
+
+
+@dataclass(frozen=True, slots=True)
+class MarketsQuery:
+    """Which rows, in which order.
+
+    Parameters
+    ----------
+    find : str
+        Part of a coin's or a venue's name.
+    venues : tuple of str
+        Empty for all.
+    sort : str
+        Key of a column.
+    descending : bool
+    """
+
+    find: str = ""
+    venues: tuple[str, ...] = ()
+    sort: str = "oi"
+    descending: bool = True
+    look: Look = field(default_factory=Look)
+
+    @classmethod
+    def parse(cls, query: str, *also: str) -> MarketsQuery:
+        """Read it from the query string of the page or of the API.
+
+        Raises
+        ------
+        ViewError
+            Naming the parameter and the value.
+        """
+        given = read_parameters(query, ("find", "venues", "sort", "order", "theme", "palette", *also))
+        sort, order = given.get("sort", "oi"), given.get("order", "")
+        if sort not in _BY_KEY:
+            raise ViewError("sort", sort[:80], "one of " + ", ".join(_BY_KEY))
+        if order not in ("", "asc", "desc"):
+            raise ViewError("order", order[:80], "asc or desc")
+        find = given.get("find", "")
+        if len(find) > MAX_WORDS:
+            raise ViewError("find", find[:40] + "…", f"at most {MAX_WORDS} characters")
+        venues = given.get("venues", "all")
+        chosen = () if venues == "all" else tuple(sorted(set(venues.split(","))))
+        descending = order == "desc" if order else _BY_KEY[sort].kind == "number"
+        return cls(find, chosen, sort, descending, Look.parse(given))
+
+    def check(self, statuses: Sequence[MarketStatus]) -> None:
+        """Refuse a venue that is not on offer.
+
+        Raises
+        ------
+        ViewError
+        """
+        offered = sorted({s.exchange for s in statuses})
+        unknown = [v for v in self.venues if v not in offered]
+        if unknown:
+            raise ViewError("venues", unknown[0][:80], "'all' or some of " + ",".join(offered))
+
+    def apply(self, rows: Sequence[Row]) -> list[Row]:
+        """Filter and sort; what is not known comes last either way."""
+        word = self.find.strip().lower()
+        shown = [
+            r for r in rows
+            if (not self.venues or r["exchange"] in self.venues) and word in f"{r['symbol']} {r['exchange']}".lower()
+        ]  # fmt: skip
+        value = _BY_KEY[self.sort].value
+        known = sorted((r for r in shown if value(r) is not None), key=value, reverse=self.descending)
+        return [*known, *(r for r in shown if value(r) is None)]
+
+
+def markets_json(query: MarketsQuery, recent: Recent, facts: Mapping[str, Facts]) -> dict[str, Any]:
+    """Return all the page and the API show."""
+    days = market_totals(recent)
+    rows = [market_row(s, facts.get(s.id), days.get(s.id), recent.as_of_ms) for s in recent.statuses]
+    lead = recent.statuses[0]
+    return {
+        "as_of_ms": recent.as_of_ms, "origin": lead.origin.value, "banner": source_words(lead),
+        "venues": venue_sums(rows), "markets": query.apply(rows),
+    }  # fmt: skip
+
+
+def offer_json(statuses: Sequence[MarketStatus]) -> dict[str, Any]:
+    """Return the markets on offer, without what takes reading more than their statuses."""
+    return {"markets": [market_json(s) for s in statuses]}
+
+
+def to_json(answer: Mapping[str, Any]) -> bytes:
+    """Encode an answer; NaN is an error."""
+    return json.dumps(answer, separators=(",", ":"), allow_nan=False).encode()
+
+
+_CSV: Final[dict[str, tuple[str, ...]]] = {
+    "market": ("id",), "exchange": ("exchange",), "symbol": ("symbol",), "origin": ("provenance", "origin"),
+    "as_of_ms": ("provenance", "as_of_ms"), "stale": ("stale",), "mark_price": ("mark_price",),
+    "price_change_24h": ("price_change_24h",),
+    "long_liquidated_24h_usd": ("liquidated_24h", "long_usd"),
+    "short_liquidated_24h_usd": ("liquidated_24h", "short_usd"),
+    "liquidations_24h": ("liquidated_24h", "count"),
+    "largest_liquidation_usd": ("liquidated_24h", "largest", "notional_usd"),
+    "largest_liquidation_side": ("liquidated_24h", "largest", "side"),
+    "largest_liquidation_ms": ("liquidated_24h", "largest", "time_ms"),
+    "cluster_below_price": ("cluster_below", "price"), "cluster_below_usd": ("cluster_below", "usd"),
+    "cluster_above_price": ("cluster_above", "price"), "cluster_above_usd": ("cluster_above", "usd"),
+    "long_max_pain": ("max_pain", "long"), "short_max_pain": ("max_pain", "short"),
+    "funding_rate_8h": ("funding_rate_8h",), "open_interest_base": ("open_interest_base",),
+    "open_interest_usd": ("open_interest_usd",), "open_interest_change_24h": ("open_interest_change_24h",),
+    "long_short_ratio": ("long_short_ratio",),
+}  # fmt: skip
+
+
+def to_csv(rows: Sequence[Row]) -> bytes:
+    """Encode rows as a table; what is not known is empty."""
+    out = io.BytesIO()
+    pl.DataFrame({n: [_part(r, *path) for r in rows] for n, path in _CSV.items()}, strict=False).write_csv(out)
+    return out.getvalue()
+
+
+def page(query: MarketsQuery) -> Part:
+    """Return the page; its script fetches the rows."""
+    heads = "".join(_head(c, query) for c in COLUMNS)
+    venues = escape(",".join(query.venues))
+    body = f"""<h1 class="off-screen">Markets</h1>
+<div class="bar tools page-tools" role="search">
+<label class="tool"><span class="tool-name">Find</span><input id="find" type="search" value="{escape(query.find)}"
+ maxlength="{MAX_WORDS}" placeholder="coin or venue" autocomplete="off" spellcheck="false"></label>
+<fieldset class="tool chips-row" id="venues" data-chosen="{venues}"><legend class="tool-name">Venues</legend></fieldset>
+<span class="tool dim" id="count" role="status"></span>
+<div class="spacer"></div>
+<span class="tool dim number" id="as-of"></span>
+<a class="tool tool-button" id="csv" href="/api/v1/markets?format=csv" download="liqheat-markets.csv">CSV</a>
+</div>
+<div class="cards" id="sums"></div>
+<div class="table-box" data-state="loading" id="box">
+<div class="skeleton" aria-hidden="true"></div>
+<div class="scroll" tabindex="0" role="region" aria-label="Markets, scrolls sideways">
+<table id="table" data-sort="{query.sort}" data-order="{"desc" if query.descending else "asc"}">
+<caption class="off-screen">All markets. Liquidations are as the source prints them, clusters and max pain are
+estimated. Column heads sort.</caption>
+<thead><tr>{heads}</tr></thead>
+<tbody id="rows"></tbody>
+</table></div>
+<div class="empty" id="empty" role="status" hidden></div>
+</div>"""
+    foot = (
+        "<span>– : not known or not measured; never zero</span>"
+        "<span>≈ : estimated from open interest and assumed leverages</span>"
+    )
+    words = "Liquidations, clusters, funding and open interest of all markets."
+    return Part(PATH, "Markets", words, body, "markets.js", foot)
+
+
+def _head(column: Column, query: MarketsQuery) -> str:
+    sort = ("descending" if query.descending else "ascending") if column.key == query.sort else "none"
+    unit = f'<span class="unit">{escape(column.unit)}</span>' if column.unit else ""
+    return (
+        f'<th scope="col" aria-sort="{sort}" data-key="{column.key}" data-kind="{column.kind}" class="c-{column.key}">'
+        f'<button type="button" title="{escape(column.hint)}">{escape(column.label)}{unit}</button></th>'
+    )

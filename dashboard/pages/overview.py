@@ -1,0 +1,224 @@
+"""What the table of markets shows beside the statuses: a day ago, clusters, max pain, liquidations of the day."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from time import monotonic
+from typing import Any, Final
+
+import polars as pl
+
+from dashboard.api import market_json
+from dashboard.frame import STALE_MS
+from estimator.cache import Cache, MarketStatus
+from estimator.domain import DAY_MS, HOUR_MS, Side
+from estimator.errors import CacheError
+from estimator.model.clusters import Cluster, find_clusters, max_pain, nearest_cluster
+from estimator.model.grid import LEVELS, LiquidationGrid
+
+FACTS_S: Final = 15.0  # how old clusters and the changes of a day may be
+LEAST_S: Final = 2.0  # between two readings, however many markets come meanwhile
+REST: Final = 5.0  # times as long as a reading took until the next one: at most a sixth of one core
+REACH: Final = 0.22  # log price around the mark that clusters are found in, background included
+PAIN_REACH: Final = 0.15  # log price around the mark where max pain is looked for
+_NOW_COLUMNS: Final = 6
+EIGHT_HOURS_MS: Final = 8 * HOUR_MS
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What takes reading the columns and series of a market.
+
+    Parameters
+    ----------
+    drawn_from : str
+        Origin and source, told from those of another run.
+    price_before, interest_before : float, optional
+        Close and open interest 24 hours before the last column. [quote, base]
+    cluster_above, cluster_below : dict, optional
+        Nearest clusters: ``price, low, high, usd, share``; estimated.
+    long_pain, short_pain : float, optional
+        Max pain within `PAIN_REACH`; estimated.
+    """
+
+    drawn_from: str
+    price_before: float | None = None
+    interest_before: float | None = None
+    cluster_above: dict[str, float] | None = None
+    cluster_below: dict[str, float] | None = None
+    long_pain: float | None = None
+    short_pain: float | None = None
+
+
+def drawn_from(status: MarketStatus) -> str:
+    """Name the origin and the source of a market."""
+    return f"{status.origin} {status.source}"
+
+
+def read_facts(cache: Cache, status: MarketStatus) -> Facts:
+    """Read the facts of one market. Blocks."""
+    price, interest = _day_before(cache, status)
+    known, grid = Facts(drawn_from(status), price, interest), _latest(cache, status)
+    if grid is None:
+        return known
+    mark = status.mark_price
+    near, nearer = (grid.crop(mark * math.exp(-reach), mark * math.exp(reach)) for reach in (REACH, PAIN_REACH))
+    held = (status.open_interest_base or 0.0) * mark
+    found = find_clusters(near, mark_price=mark, open_interest_usd=held) if held > 0 else ()
+    return replace(
+        known,
+        cluster_above=_cluster(nearest_cluster(found, Side.SHORT)),
+        cluster_below=_cluster(nearest_cluster(found, Side.LONG)),
+        long_pain=max_pain(nearer, Side.LONG),
+        short_pain=max_pain(nearer, Side.SHORT),
+    )
+
+
+def _cluster(found: Cluster | None) -> dict[str, float] | None:
+    if found is None:
+        return None
+    return {
+        "price": found.price, "low": found.low, "high": found.high, "usd": found.mass_usd, "share": found.share,
+    }  # fmt: skip
+
+
+def _day_before(cache: Cache, status: MarketStatus) -> tuple[float | None, float | None]:
+    """Return close and open interest of the candle that closed a day before the last column, or up to 2 h earlier."""
+    end_ms = status.last_ms - DAY_MS
+    rows = cache.get_series(status.id, 0, end_ms - 2 * HOUR_MS, end_ms)
+    if rows is None:
+        return None, None
+    values = (rows[name].fill_nan(None).drop_nulls() for name in ("close", "open_interest"))
+    close, interest = (float(v[-1]) if len(v) else None for v in values)
+    return close, interest
+
+
+def _latest(cache: Cache, status: MarketStatus) -> LiquidationGrid | None:
+    live = cache.get_live(status.id)
+    if live is not None:
+        return live[0]
+    start_ms = status.last_ms - _NOW_COLUMNS * LEVELS[0].interval_ms
+    grid = cache.get_columns(status.id, 0, start_ms, status.last_ms)
+    return None if grid is None else grid.pick(slice(-1, None))
+
+
+def market_row(
+    status: MarketStatus, facts: Facts | None, day: Mapping[str, Any] | None, freshest_ms: int
+) -> dict[str, Any]:
+    """Everything the table says of a market; null where a value is not known or not measured.
+
+    Parameters
+    ----------
+    status : MarketStatus
+    facts : Facts, optional
+        None until they are read.
+    day : mapping, optional
+        Its entry of `feed.market_totals`.
+    freshest_ms : int
+        Time of the freshest market. [ms]
+    """
+    held, price = status.open_interest_base, status.mark_price if status.loaded else None
+    known = facts or Facts("")
+    return {
+        **market_json(status),
+        "stale": status.loaded and freshest_ms - status.as_of_ms > STALE_MS,
+        "price_change_24h": _change(price, known.price_before),
+        "open_interest_usd": held * price if held is not None and price is not None else None,
+        "open_interest_change_24h": _change(held, known.interest_before),
+        "funding_rate_8h": funding_8h(status),
+        "funding_interval_ms": status.funding_interval_ms,
+        "liquidated_24h": day if status.loaded else None,
+        "cluster_above": known.cluster_above,
+        "cluster_below": known.cluster_below,
+        "max_pain": {"long": known.long_pain, "short": known.short_pain},
+    }
+
+
+def _change(now: float | None, before: float | None) -> float | None:
+    return now / before - 1 if now is not None and before else None
+
+
+def funding_8h(status: MarketStatus) -> float | None:
+    """Funding per eight hours; None where the rate or its interval is not known."""
+    if status.funding_rate is None or not status.funding_interval_ms:
+        return None
+    return status.funding_rate * EIGHT_HOURS_MS / status.funding_interval_ms
+
+
+class Overview:
+    """Keeps the facts of all markets, read in the background, once for all processes; for one event loop.
+
+    Parameters
+    ----------
+    cache : Cache
+    """
+
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
+        self._facts: dict[str, Facts] = {}
+        self._key, self._read_at, self._took = "", -math.inf, 0.0
+        self._task: asyncio.Task[None] | None = None
+
+    async def facts(self, statuses: Sequence[MarketStatus]) -> dict[str, Facts]:
+        """Return the facts by market id, at most a little older than `FACTS_S`; the first call waits for them.
+
+        Raises
+        ------
+        CacheError
+            Where there are none yet.
+        """
+        loaded = [s for s in statuses if s.loaded]
+        key = hashlib.blake2b(repr(sorted((s.id, drawn_from(s)) for s in loaded)).encode(), digest_size=12).hexdigest()
+        age = monotonic() - self._read_at
+        due = age > max(FACTS_S if key == self._key else LEAST_S, REST * self._took)
+        if due and (self._task is None or self._task.done()):
+            self._task = asyncio.create_task(self._read(key, loaded))
+            self._task.add_done_callback(_note)
+        if not self._facts and self._task is not None:
+            await asyncio.shield(self._task)
+        return {s.id: f for s in loaded if (f := self._facts.get(s.id)) and f.drawn_from == drawn_from(s)}
+
+    async def _read(self, key: str, statuses: Sequence[MarketStatus]) -> None:
+        began = monotonic()
+        body = await self._cache.get_or_compute(
+            f"overview-{key}", FACTS_S, lambda: asyncio.to_thread(_read_all, self._cache, statuses)
+        )
+        self._facts = {market_id: Facts(**facts) for market_id, facts in json.loads(body).items()}
+        self._key, self._read_at, self._took = key, monotonic(), monotonic() - began
+
+
+def _read_all(cache: Cache, statuses: Iterable[MarketStatus]) -> bytes:
+    return json.dumps({s.id: asdict(read_facts(cache, s)) for s in statuses}).encode()
+
+
+def _note(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        level = logging.WARNING if isinstance(error, CacheError) else logging.ERROR
+        _log.log(level, "the facts of the markets could not be read: %s", error, exc_info=level == logging.ERROR)
+
+
+def venue_sums(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Sum rows by venue: markets, open interest and liquidations of the day; null where none of them is known."""
+    frame = pl.DataFrame(
+        [
+            {
+                "exchange": r["exchange"],
+                "oi": r["open_interest_usd"],
+                "long": (r["liquidated_24h"] or {}).get("long_usd"),
+                "short": (r["liquidated_24h"] or {}).get("short_usd"),
+            }
+            for r in rows
+        ],
+        schema={"exchange": pl.String, "oi": pl.Float64, "long": pl.Float64, "short": pl.Float64},
+    )
+    sums = {"open_interest_usd": "oi", "long_usd": "long", "short_usd": "short"}
+    known = [pl.when(pl.col(n).count() > 0).then(pl.col(n).sum()).alias(name) for name, n in sums.items()]
+    return frame.group_by("exchange", maintain_order=True).agg(pl.len().alias("markets"), *known).to_dicts()

@@ -1,0 +1,229 @@
+"""Addresses of the pages, and of the API behind their tables."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Final
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+
+from dashboard.answers import Answers, Busy
+from dashboard.api import ERRORS, VIEW_PARAMETERS, negotiate, send
+from dashboard.export import FORMS, Form
+from dashboard.navigation import Look
+from dashboard.pages import markets, method, tape
+from dashboard.pages.feed import Feed, PrintFilter
+from dashboard.pages.kept import Brief, packed
+from dashboard.pages.overview import Overview
+from dashboard.pages.shell import Address, Part, document, problem
+from dashboard.view import ViewError, read_parameters
+from estimator.cache import Cache
+
+MAX_STREAMS: Final = 256  # per process
+_CSV: Final = "text/csv"
+_JSON: Final = "application/json"
+_TABLE_OK: Final = {
+    "description": "JSON or CSV",
+    "content": {_JSON: {"schema": {"type": "object"}}, _CSV: {"schema": {"type": "string"}}},
+}
+_EVENTS_OK: Final = {
+    "description": "Server-sent events",
+    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+}
+
+
+def _parameter(name: str, schema: dict[str, Any], description: str) -> dict[str, Any]:
+    return {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
+
+
+_FORMAT: Final = _parameter(
+    "format", {"type": "string", "enum": ["json", "csv"]}, "Form of the answer; without it the Accept header decides."
+)
+_LEAST: Final = _parameter("min_usd", {"type": "number", "minimum": 0, "default": 0}, "Least notional, USD.")
+_MARKETS: Final = [
+    _parameter("find", {"type": "string", "maxLength": markets.MAX_WORDS}, "Part of a symbol's or a venue's name."),
+    _parameter("venues", {"type": "string"}, "`all` or venues such as `binance,bybit`."),
+    _parameter("sort", {"type": "string", "enum": [c.key for c in markets.COLUMNS], "default": "oi"}, "Column."),
+    _parameter("order", {"type": "string", "enum": ["asc", "desc"]}, "By default as the page sorts at first."),
+    _parameter(
+        "detail", {"type": "string", "enum": ["full", "offer"], "default": "full"},
+        "`offer`: only what is on offer, by rank, without readings and unfiltered; quick.",
+    ),
+    _FORMAT,
+]  # fmt: skip
+_PRINTS: Final = [
+    *(p for p in VIEW_PARAMETERS if p["name"] != "symbol"),
+    _parameter("symbol", {"type": "string"}, "Base coin, or `all`; by default the first market's coin."),
+    _LEAST,
+    _parameter("limit", {"type": "integer", "minimum": 1, "maximum": tape.MAX_ROWS, "default": 1000}, "Rows."),
+    _parameter("before", {"type": "string"}, "`next` of an earlier answer: the page after it."),
+    _FORMAT,
+]
+_STREAM: Final = [
+    _parameter("symbol", {"type": "string", "default": "all"}, "Base coin, or `all`."),
+    _parameter("venues", {"type": "string"}, "`all` or venues such as `binance,bybit`."),
+    _parameter("side", {"type": "string", "enum": ["both", "long", "short"], "default": "both"}, "Whose."),
+    _LEAST,
+]
+
+
+def build_router(cache: Cache, answers: Answers, address: Address) -> APIRouter:
+    """Routes of the pages and of their API.
+
+    Parameters
+    ----------
+    cache : Cache
+    answers : Answers
+        Gives the markets on offer.
+    address : callable
+        Address of a file of the site by its name.
+    """
+    router, feed = APIRouter(), Feed(cache, answers.statuses)
+    _add_markets(router, answers, feed, Overview(cache))
+    _add_liquidations(router, cache, answers, feed)
+    _add_pages(router, cache, answers, address)
+    return router
+
+
+def _add_markets(router: APIRouter, answers: Answers, feed: Feed, overview: Overview) -> None:
+    brief = Brief()
+
+    async def listed(request: Request) -> Response:
+        query = markets.MarketsQuery.parse(request.url.query, "format", "detail")
+        statuses = await answers.statuses()
+        query.check(statuses)
+        form, detail = choose_form(request), request.query_params.get("detail", "full")
+        if detail not in ("full", "offer"):
+            raise ViewError("detail", detail[:80], "full or offer")
+        if detail == "offer":
+            return JSONResponse(markets.offer_json(statuses), headers={"Cache-Control": "no-cache"})
+
+        async def make() -> bytes:
+            recent = await feed.recent()
+            facts = await overview.facts(recent.statuses)
+            answer = await asyncio.to_thread(markets.markets_json, query, recent, facts)
+            return markets.to_csv(answer["markets"]) if form == _CSV else markets.to_json(answer)
+
+        key = repr((form, query.find, query.venues, query.sort, query.descending))
+        return send(await brief.get(key, form, make), request)
+
+    router.add_api_route(
+        "/api/v1/markets", listed, methods=["GET"], tags=["markets"], response_class=Response,
+        summary="Markets on offer: liquidations, clusters, funding, open interest, provenance.",
+        responses={200: _TABLE_OK, **ERRORS}, openapi_extra={"parameters": _MARKETS},
+    )  # fmt: skip
+
+
+def _add_liquidations(router: APIRouter, cache: Cache, answers: Answers, feed: Feed) -> None:
+    brief, streams = Brief(), _Streams(feed)
+
+    async def liquidations(request: Request) -> Response:
+        statuses = await answers.statuses()
+        query, form = tape.TapeQuery.of_view(request.url.query, statuses[0].base), choose_form(request)
+
+        def read() -> bytes:
+            rows, after = tape.read_page(cache, statuses, query)
+            return tape.page_csv(statuses, rows) if form == _CSV else tape.page_json(statuses, query, rows, after)
+
+        key = repr((form, query))
+        return send(await brief.get(key, form, lambda: asyncio.to_thread(read)), request)
+
+    async def stream(request: Request) -> Response:
+        wanted = tape.TapePage.parse(request.url.query).wanted
+        wanted.markets((await feed.recent()).statuses)
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(streams.open(wanted), media_type="text/event-stream", headers=headers)
+
+    router.add_api_route(
+        "/api/v1/liquidations", liquidations, methods=["GET"], tags=["views"], response_class=Response,
+        summary="Realised liquidations in the range, newest first, page by page.",
+        responses={200: _TABLE_OK, **ERRORS}, openapi_extra={"parameters": _PRINTS},
+    )  # fmt: skip
+    router.add_api_route(
+        "/api/v1/liquidations/stream", stream, methods=["GET"], tags=["views"], response_class=Response,
+        summary="Realised liquidations as they come, with totals of 1 h and 24 h.",
+        responses={200: _EVENTS_OK, 422: ERRORS[422], 503: ERRORS[503]}, openapi_extra={"parameters": _STREAM},
+    )  # fmt: skip
+
+
+class _Streams:
+    """Streams under way, at most `MAX_STREAMS`."""
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed, self._open = feed, 0
+
+    def open(self, wanted: PrintFilter) -> AsyncIterator[bytes]:
+        """Return a new stream.
+
+        Raises
+        ------
+        Busy
+        """
+        if self._open >= MAX_STREAMS:
+            raise Busy("too many pages follow the tape")
+        return self._counted(wanted)
+
+    async def _counted(self, wanted: PrintFilter) -> AsyncIterator[bytes]:
+        self._open += 1
+        try:
+            async for event in tape.stream(self._feed, wanted):
+                yield event
+        finally:
+            self._open -= 1
+
+
+def choose_form(request: Request) -> str:
+    """Return the media type asked for, JSON or CSV.
+
+    Raises
+    ------
+    ViewError
+        `NotAcceptable`, if the Accept header takes neither.
+    """
+    asked = request.query_params.get("format")
+    if asked is not None:
+        if asked not in ("json", "csv"):
+            raise ViewError("format", asked[:80], "one of json, csv")
+        return _CSV if asked == "csv" else _JSON
+    return FORMS[negotiate(request.headers.get("accept", "*/*"), (Form.JSON, Form.CSV))].media_type
+
+
+def _add_pages(router: APIRouter, cache: Cache, answers: Answers, address: Address) -> None:
+    async def markets_page(query: str) -> tuple[Part, Look]:
+        asked = markets.MarketsQuery.parse(query)
+        return markets.page(asked), asked.look
+
+    async def tape_page(query: str) -> tuple[Part, Look]:
+        asked = tape.TapePage.parse(query)
+        return tape.page(asked), asked.look
+
+    async def method_page(query: str) -> tuple[Part, Look]:
+        look = Look.parse(read_parameters(query, ("theme", "palette")))
+        return await method.page(answers.statuses, cache), look
+
+    def add(path: str, make: Callable[[str], Awaitable[tuple[Part, Look]]]) -> None:
+        async def reply(request: Request) -> Response:
+            try:
+                part, look = await make(request.url.query)
+            except ViewError as error:
+                wrong = problem(path, error, request.query_params)
+                text = document(wrong, _look(request), address)
+                return HTMLResponse(text, 422, headers={"Cache-Control": "no-store"})
+            body = document(part, look, address).encode()
+            return send(await asyncio.to_thread(packed, body, "text/html; charset=utf-8"), request)
+
+        router.add_api_route(path, reply, methods=["GET"], include_in_schema=False)
+
+    add(markets.PATH, markets_page)
+    add(tape.PATH, tape_page)
+    add(method.PATH, method_page)
+
+
+def _look(request: Request) -> Look:
+    """Return the look of an address that is wrong elsewhere."""
+    try:
+        return Look.parse(request.query_params)
+    except ViewError:
+        return Look()

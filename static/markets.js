@@ -1,0 +1,210 @@
+/* The table of markets: fetched every few seconds, filtered and sorted here. */
+(function () {
+  "use strict";
+  const { el, byId, remember, format: f } = window.liqheat;
+  const liqheat = window.liqheat;
+  const REFRESH_MS = 5000;
+  const table = byId("table");
+  const heads = [...table.querySelectorAll("th[data-key]")];
+  const now = {
+    answer: null, sort: table.dataset.sort, down: table.dataset.order === "desc", find: byId("find").value, venues: liqheat.chosenVenues(),
+  };
+  const rows = new Map(); // market id -> its row
+
+  /* ---- one cell each: [text, smaller text, exact words, class] ---- */
+  const NOT = "not known";
+  const away = (price, mark) => f.percent(price / mark - 1);
+  const signed = (x, places) => (f.finite(x) ? [f.percent(x, places), null, null, x > 0 ? "up" : x < 0 ? "down" : ""] : ["–", null, NOT]);
+  const money = (x, cls, why) => (f.finite(x) ? [f.usd(x), null, f.exact(x), cls] : ["–", null, why || NOT]);
+  const unmeasured = (m) => (m.liquidated_24h ? null : `not measured: ${liqheat.venueName(m.exchange)} has told of no liquidation`);
+  const utc = (ms) => `${f.clock(ms, true)} UTC, ${f.day(ms)} · ${f.local(ms)}`;
+
+  function cluster(found, mark, side) {
+    if (!found) return ["–", null, "no cluster stands out"];
+    const words = `≈ ${f.exact(found.usd)} of ${side}s from ${f.price(found.low)} to ${f.price(found.high)}, ` +
+      `${(100 * found.share).toFixed(1)} % of open interest. Estimated.`;
+    return [f.price(found.price), `${away(found.price, mark)} · ≈ ${f.usd(found.usd)}`, words, side];
+  }
+  function largest(m) {
+    const big = m.liquidated_24h && m.liquidated_24h.largest;
+    if (!big) return ["–", null, unmeasured(m) || "none in 24 h"];
+    return [f.usd(big.notional_usd), `${big.side} · ${f.clock(big.time_ms)}`, `${f.exact(big.notional_usd)} ${big.side} at ${f.price(big.price)}, ${utc(big.time_ms)}`, big.side];
+  }
+  function pain(m) {
+    const { long, short } = m.max_pain;
+    const one = (price, arrow) => (f.finite(price) ? `${arrow} ${f.price(price)}` : `${arrow} –`);
+    if (!f.finite(long) && !f.finite(short)) return ["–", null, "no level stands out enough"];
+    return [one(short, "▲"), one(long, "▼"), "most shorts above, most longs below. Estimated."];
+  }
+  function funding(m) {
+    if (f.finite(m.funding_rate_8h)) {
+      const hours = m.funding_interval_ms / 3600000;
+      return [f.percent(m.funding_rate_8h, 4), null, `${(m.funding_rate * 100).toFixed(5)} % every ${hours} h, put to 8 h`, m.funding_rate_8h > 0 ? "up" : "down"];
+    }
+    if (f.finite(m.funding_rate)) return ["–", null, `${(m.funding_rate * 100).toFixed(5)} % per interval; the source does not say how long that is`];
+    return ["–", null, NOT];
+  }
+  function age(m) {
+    const at = m.provenance.as_of_ms;
+    if (!at) return ["loading", null, "the past of this market is being read"];
+    const words = m.provenance.origin === "live" ? f.age(Date.now() - at) : f.clock(at, true);
+    return [words, m.stale ? "stale" : null, utc(at), m.stale ? "stale" : ""];
+  }
+  const CELLS = {
+    price: (m) => [f.price(m.mark_price), null, f.finite(m.mark_price) ? `mark price ${m.mark_price}` : "loading"],
+    change: (m) => signed(m.price_change_24h),
+    liquidated: (m) => {
+      const day = m.liquidated_24h;
+      return day ? [f.usd(day.long_usd + day.short_usd), null, `${f.exact(day.long_usd + day.short_usd)} in ${day.count} prints`] : ["–", null, unmeasured(m)];
+    },
+    long: (m) => money(m.liquidated_24h && m.liquidated_24h.long_usd, "long", unmeasured(m)),
+    short: (m) => money(m.liquidated_24h && m.liquidated_24h.short_usd, "short", unmeasured(m)),
+    largest,
+    below: (m) => cluster(m.cluster_below, m.mark_price, "long"),
+    above: (m) => cluster(m.cluster_above, m.mark_price, "short"),
+    pain,
+    funding,
+    oi: (m) => (f.finite(m.open_interest_usd) ? [f.usd(m.open_interest_usd), null, `${f.exact(m.open_interest_usd)} · ${m.open_interest_base.toLocaleString("en-US")} ${m.base}`] : ["–", null, NOT]),
+    oi_change: (m) => signed(m.open_interest_change_24h),
+    ratio: (m) => (f.finite(m.long_short_ratio) ? [m.long_short_ratio.toFixed(2), null, `accounts long / short: ${m.long_short_ratio}`] : ["–", null, NOT]),
+    age,
+  };
+  const part = (day, name) => (day ? day[name] : null);
+  const distance = (found, mark) => (found && mark ? Math.abs(found.price / mark - 1) : null);
+  const VALUES = {
+    coin: (m) => `${m.base} ${m.exchange}`,
+    price: (m) => m.mark_price,
+    change: (m) => m.price_change_24h,
+    liquidated: (m) => (m.liquidated_24h ? m.liquidated_24h.long_usd + m.liquidated_24h.short_usd : null),
+    long: (m) => part(m.liquidated_24h, "long_usd"),
+    short: (m) => part(m.liquidated_24h, "short_usd"),
+    largest: (m) => part(part(m.liquidated_24h, "largest"), "notional_usd"),
+    below: (m) => distance(m.cluster_below, m.mark_price),
+    above: (m) => distance(m.cluster_above, m.mark_price),
+    pain: (m) => (f.finite(m.max_pain.long) || f.finite(m.max_pain.short) ? Math.max(m.max_pain.long || 0, m.max_pain.short || 0) : null),
+    funding: (m) => m.funding_rate_8h,
+    oi: (m) => m.open_interest_usd,
+    oi_change: (m) => m.open_interest_change_24h,
+    ratio: (m) => m.long_short_ratio,
+    age: (m) => m.provenance.as_of_ms,
+  };
+
+  function made(m) {
+    const look = liqheat.lookQuery(liqheat.look());
+    const href = `/?symbol=${encodeURIComponent(m.base)}&venues=${encodeURIComponent(m.exchange)}${look ? "&" + look : ""}`;
+    const name = el("a", { href, title: `Heatmap of ${m.symbol} on ${liqheat.venueName(m.exchange)}` },
+      el("b", {}, m.base), el("small", {}, `${liqheat.venueName(m.exchange)} · ${m.symbol.split("/")[1].split(":")[0]}${m.contract === "inverse" ? " · inverse" : ""}`));
+    const cells = heads.slice(1).map((h) => el("td", { class: `number c-${h.dataset.key}` }));
+    return el("tr", { "data-market": m.id }, el("th", { scope: "row" }, name), cells);
+  }
+
+  function fill(row, m) {
+    row.classList.toggle("stale", m.stale);
+    heads.slice(1).forEach((head, i) => {
+      const [text, small, title, cls] = CELLS[head.dataset.key](m);
+      const said = `${text}|${small || ""}|${title || ""}|${cls || ""}`;
+      const cell = row.children[i + 1];
+      if (cell.said === said) return;
+      cell.said = said;
+      cell.className = `number c-${head.dataset.key} ${cls || ""}`;
+      cell.title = title || "";
+      cell.replaceChildren(text, ...(small ? [el("small", {}, small)] : []));
+    });
+  }
+
+  function shown() {
+    const word = now.find.trim().toLowerCase();
+    const value = VALUES[now.sort];
+    const known = (m) => value(m) !== null && value(m) !== undefined;
+    const wanted = now.answer.markets.filter((m) =>
+      (!now.venues.length || now.venues.includes(m.exchange)) && `${m.symbol} ${m.exchange}`.toLowerCase().includes(word));
+    const order = (a, b) => (value(a) < value(b) ? -1 : value(a) > value(b) ? 1 : 0) * (now.down ? -1 : 1);
+    return [...wanted.filter(known).sort(order), ...wanted.filter((m) => !known(m))];
+  }
+
+  function draw() {
+    if (!now.answer) return;
+    const markets = shown();
+    const body = byId("rows");
+    const wanted = markets.map((m) => {
+      if (!rows.has(m.id)) rows.set(m.id, made(m));
+      fill(rows.get(m.id), m);
+      return rows.get(m.id);
+    });
+    // Moving only what is out of place keeps the focus and the selection.
+    wanted.forEach((row, i) => body.children[i] !== row && body.insertBefore(row, body.children[i] || null));
+    while (body.children.length > wanted.length) body.lastElementChild.remove();
+    byId("count").textContent = `${markets.length} of ${now.answer.markets.length} markets`;
+    liqheat.notice(markets.length ? null : "No market fits", "Change the filter to see some.");
+    const query = new URLSearchParams({ format: "csv", sort: now.sort, order: now.down ? "desc" : "asc" });
+    if (now.find) query.set("find", now.find);
+    if (now.venues.length) query.set("venues", now.venues.join(","));
+    byId("csv").href = `/api/v1/markets?${query}`;
+  }
+
+  function sums(answer) {
+    const simulated = answer.origin === "simulated" ? "simulated" : "measured";
+    byId("sums").replaceChildren(...answer.venues.map((v) => el("section", { class: "card" },
+      el("h2", {}, liqheat.venueName(v.exchange), el("small", {}, `${v.markets} market${v.markets === 1 ? "" : "s"} · OI ${f.usd(v.open_interest_usd)}`)),
+      f.finite(v.long_usd)
+        ? el("div", { class: "pair" },
+          el("span", { title: f.exact(v.long_usd) }, "longs ", el("b", { class: "long" }, f.usd(v.long_usd))),
+          el("span", { title: f.exact(v.short_usd) }, "shorts ", el("b", { class: "short" }, f.usd(v.short_usd))),
+          el("span", { class: "dim" }, `24 h, ${simulated}`))
+        : el("div", { class: "dim" }, "liquidations not measured"),
+      liqheat.ratio(v.long_usd || 0, v.short_usd || 0))));
+  }
+
+  function sortBy(key) {
+    const head = heads.find((h) => h.dataset.key === key);
+    now.down = now.sort === key ? !now.down : head.dataset.kind === "number";
+    now.sort = key;
+    for (const h of heads) h.setAttribute("aria-sort", h !== head ? "none" : now.down ? "descending" : "ascending");
+    remember({ sort: key, order: now.down ? "desc" : "asc" });
+    draw();
+  }
+
+  async function load() {
+    const answer = await liqheat.insist("/api/v1/markets", () => Boolean(now.answer));
+    if (!answer) return;
+    if (!now.answer) {
+      const names = answer.venues.map((v) => v.exchange);
+      const unknown = now.venues.find((v) => !names.includes(v));
+      if (unknown) {
+        liqheat.trouble({ status: 422, answer: { parameter: "venues", value: unknown, accepted: names.join(", ") } });
+        return;
+      }
+      liqheat.venueChips(names, now.venues, (chosen) => {
+        now.venues = chosen;
+        remember({ venues: chosen.join(",") });
+        draw();
+      });
+    }
+    now.answer = answer;
+    liqheat.state("shown");
+    liqheat.banner(answer.banner, answer.origin);
+    byId("as-of").textContent = `as of ${f.clock(answer.as_of_ms, true)} UTC`;
+    byId("as-of").title = f.local(answer.as_of_ms);
+    sums(answer);
+    draw();
+    setTimeout(again, REFRESH_MS);
+  }
+  function again() {
+    if (!document.hidden) return load();
+    document.addEventListener("visibilitychange", load, { once: true });
+    return null;
+  }
+
+  for (const head of heads) head.firstElementChild.addEventListener("click", () => sortBy(head.dataset.key));
+  byId("find").addEventListener("input", (event) => {
+    now.find = event.target.value;
+    remember({ find: now.find });
+    draw();
+  });
+  new MutationObserver(() => {
+    rows.clear(); // links carry the look
+    byId("rows").replaceChildren();
+    draw();
+  }).observe(document.documentElement, { attributeFilter: ["data-theme", "data-palette"] });
+  load();
+})();
