@@ -8,6 +8,7 @@ is never rewritten, and adding rows again changes nothing.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -275,7 +276,12 @@ class History:
         try:
             yield
         except (DeltaError, OSError, pl.exceptions.PolarsError) as error:
-            raise HistoryUnavailable(f"history {self.root}/{table}: {error}") from error
+            raise HistoryUnavailable(f"history {self.root}/{table}: {_plain(error)}") from error
+
+
+def _plain(error: Exception) -> str:
+    """Message of an error on one line, without the colours and arrows of a terminal."""
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m|↳", " ", str(error)).split())
 
 
 def _known(table: TableName) -> TableName:
