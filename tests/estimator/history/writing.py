@@ -16,6 +16,7 @@ from estimator.history import History, Recorder, with_market
 
 MARKETS = ("binance:BTC/USDT:USDT", "bybit:ETH/USDT:USDT")
 BATCH = 3
+DAYS_MS = 3 * 86_400_000
 
 
 def append_open_interest(root: str, first_ms: int, n: int) -> None:
@@ -26,6 +27,22 @@ def append_open_interest(root: str, first_ms: int, n: int) -> None:
             pl.col("time").cast(TIME)
         )
         history.append("open_interest", with_market("binance:BTC/USDT:USDT", frame))
+
+
+def append_until_killed(root: str, acknowledged: str, first_ms: int) -> None:
+    """Add a row after the other, over three days; the number of each goes to a file once it is stored."""
+    with Path(acknowledged).open("ab", buffering=0) as out:
+        for i in range(1_000_000):
+            append_open_interest(root, first_ms + i * 3_600_000 % DAYS_MS + i, 1)
+            os.write(out.fileno(), b"%d\n" % i)
+
+
+def compact_for_ever(root: str) -> None:
+    """Compact and drop what is old, again and again."""
+    history = History(root, retention_days=30)
+    while True:
+        history.compact(grace_hours=1)
+        history.retain(1_700_000_000_000)
 
 
 def entries_of(batch: int) -> list[Entry]:
