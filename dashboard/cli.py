@@ -39,6 +39,7 @@ app = typer.Typer(
 app.command()(data_commands.worker)
 app.command()(data_commands.warm)
 app.command()(data_commands.backfill)
+app.command()(data_commands.score)
 
 SourceName = Literal["simulated", "recorded", "live", "auto"]
 

@@ -12,8 +12,9 @@ import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 from pydantic import ValidationError
@@ -93,6 +94,37 @@ def backfill(
         say(f"damaged: {path}: {problem}")
     if done.damaged:
         raise typer.Exit(1)
+
+
+def score(
+    data: Annotated[Path, typer.Option(help="Folder of recorded positions, prints and totals to score against.")],
+    out: Annotated[Path, typer.Option(help="Folder for scores.json, scores.md and the plots.")] = Path("scores"),
+    part: Annotated[
+        Literal["all", "tune", "report"], typer.Option(help="The first two thirds of each set, the last, or all.")
+    ] = "all",
+) -> None:
+    """Score the book and the baselines on real data and on the simulated market, and write a report."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from estimator.scoring.cases import read_cases
+    from estimator.scoring.report import terminal_tables, write_report
+    from estimator.scoring.run import MODELS, run
+    from estimator.scoring.summary import summarise
+
+    try:
+        with progress_bar() as report, ThreadPoolExecutor() as executor:
+            cases = [case.part(part) for case in read_cases(data, report=lambda done, what: report(done * 0.3, what))]
+            scored = run(MODELS, cases, executor, lambda done, what: report(0.3 + done * 0.6, what))
+            report(0.9, "drawing intervals")
+            found = summarise(scored)
+            report(1.0, "scored")
+    except LiqheatError as error:
+        fail(str(error))
+    tables = Console()
+    for table in terminal_tables(found):
+        tables.print(table)
+    for path in write_report(found, out):
+        say(f"wrote {path}")
 
 
 def _end_at_once(_signal: int, _frame: FrameType | None) -> NoReturn:

@@ -55,7 +55,7 @@ class Freshness:
         Age at which a price counts half of one that was never traded. [h]
     """
 
-    half_hours: float = 24.0
+    half_hours: float = 72.0  # the best of 6 h to 100 days on positions, near the best elsewhere
     name: str = "freshness"
 
     def densities(self, past: MarketPast, emit: BoolArray) -> LiquidationGrid:

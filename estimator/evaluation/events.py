@@ -74,7 +74,7 @@ def event_truth(
         Prints this close are drawn together in the bootstrap. [ms]
     """
     units: list[Unit] = []
-    note = {"prints": 0, "scored": 0}
+    note = {"prints": 0.0, "scored": 0.0}
     last_ms = -(-int(prints.time_ms[-1]) // HOUR_MS) * HOUR_MS
     for at in np.flatnonzero(path.start_ms + HOUR_MS >= prints.time_ms[0] // HOUR_MS * HOUR_MS):
         start_ms = int(path.start_ms[at]) + HOUR_MS

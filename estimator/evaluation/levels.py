@@ -44,6 +44,7 @@ LABELS: Final = replace(
     sink_share=0.0,
     background_share=0.0,
 )
+WIDE: Final = replace(LABELS, shares=SHARES["positions"], sigmas=(0.4,) * 12)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +143,16 @@ def _run_levels(
                 emit(state, s, rules, close, begin, end, price, out, t)
 
 
-def opens_only() -> Levels:
+def opens_only(*, wide: bool = False) -> Levels:
     """Return levels that open with rising open interest and stay until they are swept."""
-    return Levels("interest", float("inf"), "opens-only")
+    return Levels("interest", float("inf"), "opens-only, wide" if wide else "opens-only", WIDE if wide else LABELS)
 
 
-def volume_day() -> Levels:
+def volume_day(*, wide: bool = False) -> Levels:
     """Return levels of all volume that fade within a day."""
-    return Levels("volume", 24.0, "volume-1d")
+    return Levels("volume", 24.0, "volume 1 d, wide" if wide else "volume 1 d", WIDE if wide else LABELS)
+
+
+def volume_week() -> Levels:
+    """Return levels of all volume that fade within a week, spread wide."""
+    return Levels("volume", 168.0, "volume 7 d, wide", WIDE)

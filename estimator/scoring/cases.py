@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,22 +26,40 @@ _OKX_BLOCK_MS = 4 * HOUR_MS  # the set holds 24 hours: drawn by day it would hav
 _TOTALS_BURN_IN = 30 * 24  # steps: the open interest of that set starts 90 days before its volume ends
 
 
-def read_cases(folder: Path, *, simulated: bool = True, seed: int = 7) -> list[Case]:
+def read_cases(
+    folder: Path, *, simulated: bool = True, seed: int = 7, report: Callable[[float, str], None] = lambda _d, _w: None
+) -> list[Case]:
     """Read the shared sets, a case per market, and simulate a market of three coins.
+
+    Parameters
+    ----------
+    folder : Path
+    simulated : bool
+        Whether to add the simulated market (some seconds).
+    seed : int
+        Of the simulated market.
+    report : callable
+        Told the share done and what comes next.
 
     Raises
     ------
     InputError
         If a file is absent or cannot be used.
     """
+    report(0.0, "reading positions")
     snapshots = sets.read_snapshots(folder)
-    return [
-        *(_hyperliquid(folder, coin, snapshots[coin]) for coin in sets.COINS),
-        *(_okx(folder, coin) for coin in sets.OKX_MARGIN),
-        *(_binance(folder, coin) for coin in ("BTC", "ETH", "SOL")),
-        _totals(folder),
-        *(simulated_cases(seed) if simulated else ()),
+    makers: list[tuple[str, Callable[[], list[Case]]]] = [
+        *((f"reading hyperliquid {c}", lambda c=c: [_hyperliquid(folder, c, snapshots[c])]) for c in sets.COINS),
+        *((f"reading okx {c}", lambda c=c: [_okx(folder, c)]) for c in sets.OKX_MARGIN),
+        *((f"reading binance {c}", lambda c=c: [_binance(folder, c)]) for c in ("BTC", "ETH", "SOL")),
+        ("reading totals", lambda: [_totals(folder)]),
+        *([("simulating", lambda: simulated_cases(seed))] if simulated else []),
     ]
+    cases: list[Case] = []
+    for n, (what, make) in enumerate(makers):
+        report(n / len(makers), what)
+        cases += make()
+    return cases
 
 
 def _hyperliquid(folder: Path, coin: str, snapshots: list[Snapshot]) -> Case:

@@ -10,25 +10,31 @@ from estimator.errors import ParameterError
 from estimator.evaluation import books
 from estimator.evaluation.baselines import Distance, Freshness, StaticLines, Uniform
 from estimator.evaluation.density import DensityModel
-from estimator.evaluation.levels import opens_only, volume_day
+from estimator.evaluation.levels import opens_only, volume_day, volume_week
+from estimator.evaluation.mixtures import Mixture
 from estimator.evaluation.units import Case, Scored, score
 
 BASELINES: Final[tuple[DensityModel, ...]] = (
     Uniform(),
     StaticLines(),
     opens_only(),
+    opens_only(wide=True),
     volume_day(),
+    volume_day(wide=True),
     Distance(),
     Freshness(),
     books.label_leverage(),
 )
-SHIPPED: Final[tuple[DensityModel, ...]] = (
+_WIDE: Final = books.wide(background_share=0.1, name="wide")
+OURS: Final[tuple[DensityModel, ...]] = (
     books.preset("balanced"),
     books.preset("positions"),
     books.preset("high-leverage"),
+    _WIDE,
     books.wide(background_share=0.0, name="wide, no background"),
-    books.wide(background_share=0.1, name="wide"),
+    Mixture("wide and volume", (_WIDE, volume_week()), (0.5, 0.5)),
 )
+MODELS: Final = (*BASELINES, *OURS)
 
 
 def run(

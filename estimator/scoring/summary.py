@@ -13,29 +13,45 @@ from estimator.evaluation import metrics
 from estimator.evaluation.units import Scored
 
 TOTALS: Final = "totals"
+# Baselines worth beating.
+GATES: Final = (
+    "distance",
+    "freshness",
+    "volume 1 d",
+    "volume 1 d, wide",
+    "opens-only",
+    "opens-only, wide",
+    "label-leverage",
+)
 Report = dict[str, Any]  # as written to JSON: kind -> {"n": {...}, "models": {model: {metric: [value, low, high]}}}
 
 
-def summarise(scored: Sequence[Scored]) -> Report:
+def summarise(scored: Sequence[Scored], over: Sequence[str] = GATES) -> Report:
     """Put what was scored together by kind of truth and by model.
+
+    Parameters
+    ----------
+    scored : sequence of Scored
+    over : sequence of str
+        Models whose bits are subtracted for ``gain``.
 
     Returns
     -------
     dict
-        ``{kind: {"n": counts, "models": {model: {metric: [value, low, high] or a number}}}}``; ``gain`` of a model is
-        the difference of bits to every other, paired.
+        ``{kind: {"n": counts, "models": {model: {metric: [value, low, high] or a number}}}}``; ``gain`` of a model
+        holds the difference of bits to each of `over`, paired.
     """
     kinds = list(dict.fromkeys(s.kind for s in scored))
-    return {kind: _kind(kind, [s for s in scored if s.kind == kind]) for kind in kinds}
+    return {kind: _kind(kind, [s for s in scored if s.kind == kind], over) for kind in kinds}
 
 
-def _kind(kind: str, scored: list[Scored]) -> Report:
+def _kind(kind: str, scored: list[Scored], over: Sequence[str]) -> Report:
     models = list(dict.fromkeys(s.model for s in scored))
     by_model = {m: [s for s in scored if s.model == m] for m in models}
     if kind == TOTALS:
         return {"n": _counts(by_model[models[0]]), "models": {m: _totals(s) for m, s in by_model.items()}}
     found = {m: _cells(s) for m, s in by_model.items()}
-    for name, gains in _gains(by_model).items():
+    for name, gains in _gains(by_model, over).items():
         found[name]["gain"] = gains
     return {"n": _counts(by_model[models[0]]), "models": found}
 
@@ -112,14 +128,17 @@ def _totals(scored: list[Scored]) -> dict[str, Any]:
     return found
 
 
-def _gains(by_model: dict[str, list[Scored]]) -> dict[str, dict[str, metrics.Interval]]:
-    """Bits of each model over each other, with paired intervals."""
+def _gains(by_model: dict[str, list[Scored]], over: Sequence[str]) -> dict[str, dict[str, metrics.Interval]]:
+    """Bits of each model over some of the others, with paired intervals."""
     first = pl.concat([s.items for s in next(iter(by_model.values()))])
     weight, block = first["weight"].to_numpy(), first["block"].to_numpy()
     bits = {m: pl.concat([s.items for s in scored])["bits"].to_numpy() for m, scored in by_model.items()}
     mean = {m: float(np.average(b, weights=weight)) for m, b in bits.items()}
     drawn = {m: metrics.mean_replicates(b, weight, block) for m, b in bits.items()}
-    return {m: {o: metrics.interval(mean[m] - mean[o], drawn[m] - drawn[o]) for o in bits if o != m} for m in bits}
+    return {
+        m: {o: metrics.interval(mean[m] - mean[o], drawn[m] - drawn[o]) for o in over if o in bits and o != m}
+        for m in bits
+    }
 
 
 def _round(value: float) -> float:

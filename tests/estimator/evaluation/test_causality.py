@@ -13,14 +13,14 @@ from estimator.evaluation.density import DensityModel, MarketPast
 from estimator.evaluation.mixtures import LogPool, Mixture
 from estimator.model.margin import brackets_from_max_leverage
 from estimator.model.steps import Steps
-from estimator.scoring.run import BASELINES, SHIPPED
+from estimator.scoring.run import BASELINES, OURS
 
 N_STEP = 400
 FROZEN = 300
 MARKET = Market("binance", "BTC/USDT:USDT", "linear", brackets_from_max_leverage([(0.0, 100.0)]))
 MODELS = (
     *BASELINES,
-    *SHIPPED,
+    *OURS,
     Mixture("mixture", (preset("balanced"), *BASELINES[2:4]), (0.5, 0.3, 0.2)),
     LogPool("pool", (preset("balanced"), *BASELINES[4:6]), (0.5, 0.3, 0.2)),
 )
