@@ -15,16 +15,19 @@ from typing import Final
 
 from estimator.cache import Cache
 from estimator.domain import Market, Origin
-from estimator.errors import HistoryError, InputError, SourceError
+from estimator.errors import CacheError, CacheUnavailable, HistoryError, InputError, SourceError
 from estimator.exchanges.base import GrowingSource, MarketUpdate, Source
 from estimator.history import Published
 from estimator.model.parameters import Preset
 from estimator.pipeline import MarketFollower, announced
 
 _LOG: Final = logging.getLogger(__name__)
-_CHECK_S: Final = 1.0
+_CHECK_S: Final = 1.0  # how often tasks, Redis and what people look at are looked after
 _RENEWALS: Final = 8  # times a quiet market is renewed within the life time of its entries
-_CROWD: Final = 40  # with more markets than this each shows its open candle less often
+_CROWD: Final = 30  # with more markets than this those that nobody looks at show their open candle less often
+_SLOWEST: Final = 10.0  # but at least this often, in times of the usual pace
+_SHOW_S: Final = 0.1  # how often it is looked what is due
+_GO_ON_S: Final = 0.02  # so long others wait at most while updates are applied
 _RETRY_S: Final = (2.0, 60.0)  # first and longest pause before a market is tried again
 _FETCHED_AT_ONCE: Final = 8  # live markets being fetched
 _FIRST_SHARE: Final = 0.3  # of the progress, where older parts are fetched afterwards
@@ -62,24 +65,21 @@ async def follow(
     ------
     SourceError
         If a source that is not live fails; of a live one every market is tried again for itself.
-    CacheUnavailable
-        If Redis is gone; what is missing is rebuilt by starting again.
+    CacheError
+        If Redis is gone, or was emptied, and the source is not live: starting again makes it all anew. A live one is
+        followed on: what came meanwhile is kept, and what is missing is published again.
     """
     if shard[1] == 1:
         cache.clear_markets()
     markets = await asyncio.to_thread(source.markets)
-    desk = _Desk(source, cache, preset, report, published, markets)
+    desk = _Desk(source, cache, preset, report, published, markets, shard)
     try:
         desk.announce(markets)
-        await asyncio.gather(*(desk.load(market) for market in markets))
-        desk.tell_ready()
-        async with contextlib.aclosing(source.watch()) as updates:  # type: ignore[type-var]
-            async for update in updates:
-                desk.take(update)
-                desk.check()
-        while True:  # a recording that has ended stays on show
-            await asyncio.sleep(_CHECK_S)
-            desk.check()
+        if source.origin is Origin.LIVE:  # prints come once: they are heard while the past is fetched
+            await asyncio.gather(desk.load_all(markets), desk.watch(), desk.keep())
+        else:
+            await desk.load_all(markets)
+            await asyncio.gather(desk.watch(), desk.keep())
     finally:
         await desk.close()
 
@@ -95,6 +95,7 @@ class _Desk:
         report: Report,
         published: Published | None,
         markets: Sequence[Market],
+        shard: Shard,
     ) -> None:
         self._source, self._cache, self._preset = source, cache, preset
         self._report, self._published = report, published
@@ -105,35 +106,139 @@ class _Desk:
         self._shares: dict[str, float] = dict.fromkeys(self._ranks, 0.0)
         self._tasks: set[asyncio.Task[None]] = set()
         self._renewed = time.monotonic()
-        live = source.origin is Origin.LIVE
+        self._sign, self._gone = f"{shard[0]}/{shard[1]}", False
+        self._behind: dict[str, Market] = {}  # markets that missed something while Redis was gone
+        self._watched: frozenset[str] = frozenset()
+        live = self._live = source.origin is Origin.LIVE
         self._places = asyncio.Semaphore(_FETCHED_AT_ONCE if live else max(1, min(os.cpu_count() or 1, 4)))
         self._deepening = asyncio.Semaphore(2)
+
+    async def watch(self) -> None:
+        """Take in what the source says, to its end."""
+        since = time.monotonic()
+        async with contextlib.aclosing(self._source.watch()) as updates:  # type: ignore[type-var]
+            async for update in updates:
+                self.take(update)
+                if time.monotonic() - since > _GO_ON_S:
+                    await asyncio.sleep(0)
+                    since = time.monotonic()
+
+    async def keep(self) -> None:
+        """Show what is due and look after everything, for ever."""
+        checked = 0.0
+        while True:
+            if time.monotonic() - checked >= _CHECK_S:
+                self._check_tasks()
+                try:
+                    await self._check_cache()
+                except CacheError as error:
+                    self._miss(error)
+                checked = time.monotonic()
+            for follower in list(self._followers.values()):
+                self._try(follower.market, follower.show)
+            await asyncio.sleep(_SHOW_S)
 
     def take(self, update: MarketUpdate) -> None:
         """Pass an update to its follower; load a market that is seen for the first time or failed before."""
         market_id = update.market.id
         if market_id in self._waiting:
-            self._waiting[market_id].append(update)
+            if _matters(update):
+                self._waiting[market_id].append(update)
         elif market_id in self._followers:
-            self._followers[market_id].apply(update)
+            self._try(update.market, lambda: self._followers[market_id].apply(update), matters=_matters(update))
         elif self._failures.get(market_id, (0, 0.0))[1] <= time.monotonic():
             self._waiting[market_id] = []  # now: another update may come before the task begins
             self._start(self.load(update.market))
+
+    def _try(self, market: Market, publish: Callable[[], None], *, matters: bool = False) -> None:
+        """Publish something of a market. Where Redis is gone it is published anew later, if it matters."""
+        if not self._gone:
+            try:
+                return publish()
+            except CacheError as error:
+                self._miss(error)
+        if matters:
+            self._behind[market.id] = market
+        return None
+
+    def _miss(self, error: CacheError) -> None:
+        """Go on without Redis until it is back; a source that is not live ends."""
+        if not self._live:
+            raise error
+        if not self._gone:
+            _LOG.warning("nothing is published: %s", error)
+        self._gone = True
 
     def announce(self, markets: Sequence[Market]) -> None:
         """Say which markets are coming, so that nobody is told that they do not exist."""
         for market in markets:
             self._cache.put_status(announced(market, self._ranks[market.id], self._source, self._preset))
+        self._cache.put_sign(self._sign)
+        self._declare()
 
-    def check(self) -> None:
-        """Raise what ended a task of this desk; now and then keep what is quiet from expiring."""
-        if time.monotonic() - self._renewed >= self._cache.ttl_s / _RENEWALS:
-            self._renewed = time.monotonic()
-            for follower in self._followers.values():
-                follower.renew()
+    def _declare(self) -> None:
+        if isinstance(self._source, GrowingSource):
+            self._cache.put_capabilities(self._source.capabilities())
+
+    def _check_tasks(self) -> None:
+        """Raise what ended a task of this desk."""
         for task in [t for t in self._tasks if t.done()]:
             self._tasks.remove(task)
             task.result()
+
+    async def _check_cache(self) -> None:
+        """See whether Redis holds what it should, and what people look at; renew what is quiet now and then."""
+        holds, watched = await asyncio.to_thread(self._ask_cache)
+        self._gone = False
+        if not holds:
+            self._begin_again()
+        elif self._behind:
+            again, self._behind = list(self._behind.values()), {}
+            self._load_again(again)
+        self._look(watched)
+        if time.monotonic() - self._renewed >= self._cache.ttl_s / _RENEWALS:
+            self._renewed = time.monotonic()
+            self._declare()
+            for follower in self._followers.values():
+                self._try(follower.market, follower.renew)
+
+    def _ask_cache(self) -> tuple[bool, frozenset[str]]:
+        return self._cache.has_sign(self._sign), self._cache.attention.watched()
+
+    def _begin_again(self) -> None:
+        """Publish everything anew: Redis was emptied, or is another one."""
+        if not self._live:
+            raise CacheUnavailable("Redis was emptied: the market is made anew by starting again")
+        _LOG.warning("Redis was emptied: every market is published anew")
+        if isinstance(self._source, GrowingSource):
+            self._source.forgotten()
+        markets = [f.market for f in self._followers.values()]
+        self._behind.clear()
+        self._shares = dict.fromkeys(self._ranks, 0.0)
+        self.announce([m for m in markets if m.id not in self._waiting])
+        self._load_again(markets)
+
+    def _load_again(self, markets: Sequence[Market]) -> None:
+        """Load markets anew, first those that somebody looks at."""
+        for market in sorted(markets, key=lambda m: (m.base not in self._watched, self._ranks[m.id])):
+            if market.id not in self._waiting:
+                self._waiting[market.id] = []
+                self._start(self.load(market))
+
+    def _look(self, watched: frozenset[str]) -> None:
+        """Show markets that somebody looks at at the usual pace, and others less often the more there are."""
+        self._watched = watched
+        crowd = min(max(1.0, len(self._followers) / _CROWD), _SLOWEST)
+        for follower in self._followers.values():
+            follower.watched = follower.market.base in watched
+            follower.pace = 1.0 if follower.watched else crowd
+
+    async def load_all(self, markets: Sequence[Market]) -> None:
+        """Load every market, most important first."""
+        for market in markets:
+            self._waiting[market.id] = []
+        await asyncio.gather(*(self.load(market) for market in markets))
+        self.tell_ready()
 
     async def load(self, market: Market) -> None:
         """Fetch and compute the past of a market, then apply what arrived meanwhile."""
@@ -143,7 +248,7 @@ class _Desk:
         try:
             async with self._places:
                 follower = await asyncio.to_thread(self._load, market)
-        except (SourceError, HistoryError, InputError) as error:
+        except (SourceError, HistoryError, InputError, CacheError) as error:
             self._note(market, error)
         else:
             self._failures.pop(market.id, None)
@@ -152,10 +257,7 @@ class _Desk:
         if market.id not in self._followers:
             return
         for update in arrived:
-            if update.candle_closed or update.liquidations or _observes(update):
-                self._followers[market.id].apply(update)
-        for each in self._followers.values():
-            each.pace = max(1.0, len(self._followers) / _CROWD)
+            self.take(update)
         if self._followers[market.id].progress < 1.0 and isinstance(self._source, GrowingSource):
             self._start(self._deepen(market, self._source))
 
@@ -165,7 +267,7 @@ class _Desk:
         history = self._source.history(market, lambda done, text: self._tell(market, 0.9 * share * done, text))
         self._tell(market, 0.9 * share, f"estimating {market.id}")
         rank = self._ranks[market.id]
-        follower = MarketFollower(market, rank, self._source, self._cache, self._preset, self._published)
+        follower = MarketFollower(history.market, rank, self._source, self._cache, self._preset, self._published)
         if self._source.origin is Origin.LIVE:
             self._cache.clear_market(market.id)
         follower.backfill(history)
@@ -185,7 +287,7 @@ class _Desk:
                 try:
                     await asyncio.to_thread(source.deepen, market, tell)
                     break
-                except (SourceError, HistoryError) as error:
+                except (SourceError, HistoryError, CacheError) as error:
                     failures += 1
                     _LOG.warning("%s: the older past waits: %s", market.id, error)
                     await asyncio.sleep(_pause(failures))
@@ -193,7 +295,7 @@ class _Desk:
         self.tell_ready()
 
     def _note(self, market: Market, error: Exception) -> None:
-        if self._source.origin is not Origin.LIVE:
+        if not self._live:
             raise error
         count = self._failures.get(market.id, (0, 0.0))[0] + 1
         self._failures[market.id] = count, time.monotonic() + _pause(count)
@@ -224,8 +326,10 @@ class _Desk:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-def _observes(update: MarketUpdate) -> bool:
-    return any(seen is not None for seen in (update.open_interest, update.long_short_ratio, update.funding_rate))
+def _matters(update: MarketUpdate) -> bool:
+    """Whether an update tells more than where the price is, which the next one tells again."""
+    told = (update.open_interest, update.long_short_ratio, update.funding_rate, update.connection)
+    return update.candle_closed or bool(update.liquidations) or any(one is not None for one in told)
 
 
 def _pause(failures: int) -> float:

@@ -35,6 +35,7 @@ _EPOCH: Final = f"{PREFIX}:epoch"
 _VENUES: Final = f"{PREFIX}:venues"
 _HEALTH: Final = f"{PREFIX}:health"
 _CHANNEL: Final = f"{PREFIX}:updates"
+_SIGN: Final = f"{PREFIX}:sign"
 _VIEW: Final = f"{PREFIX}:view:"
 _LOCK: Final = f"{PREFIX}:lock:"
 _MEMORY_BYTES: Final = 64 << 20
@@ -75,6 +76,7 @@ class Cache:
         self._epoch: bytes | None = None
         self._stream_keys: dict[str, str] = {}
         self._renewed: dict[str, float] = {}
+        self._signs: dict[str, str] = {}
         self._updates: WeakKeyDictionary[asyncio.AbstractEventLoop, Updates] = WeakKeyDictionary()
         self._flights: WeakKeyDictionary[asyncio.AbstractEventLoop, SingleFlight] = WeakKeyDictionary()
 
@@ -108,6 +110,19 @@ class Cache:
             pipe.set(_EPOCH, secrets.token_hex(8), ex=self.ttl_s)  # after, as in clear_markets
             pipe.execute()
         self._renewed.pop(market_id, None)
+
+    def put_sign(self, name: str) -> None:
+        """Leave a sign of a worker, by which it sees whether Redis still holds what it has published."""
+        self._signs[name] = secrets.token_hex(8)
+        with self._connection.translated():
+            self._redis.set(f"{_SIGN}:{name}", self._signs[name], ex=self.ttl_s)
+        self._renewed.clear()
+
+    def has_sign(self, name: str) -> bool:
+        """Whether the sign that was left last still stands; it is renewed."""
+        with self._connection.translated():
+            found = self._redis.getex(f"{_SIGN}:{name}", ex=self.ttl_s)
+        return bool(found is not None and found.decode() == self._signs.get(name))
 
     def put_status(self, status: MarketStatus) -> None:
         """Publish the state of a market and keep its entries alive."""

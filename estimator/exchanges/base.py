@@ -112,3 +112,7 @@ class GrowingSource(Source, Protocol):
     def capabilities(self) -> Mapping[str, Mapping[str, Any]]:
         """Return what its venues declare, by name, JSON-ready."""
         ...
+
+    def forgotten(self) -> None:
+        """Write again what was on its way to where it is kept: Redis was emptied."""
+        ...

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from estimator.domain import Market
@@ -14,7 +15,19 @@ VENUES: Final = ("binance", "bybit", "okx", "gate", "bitget", "hyperliquid")
 
 
 class Wanted:
-    """Which markets are chosen of those a venue lists."""
+    """Which markets are chosen of those the venues list.
+
+    Parameters
+    ----------
+    text : str
+        Coins and symbols, comma separated, or ``"top N"``: the N coins with the largest open interest of all venues
+        together.
+
+    Raises
+    ------
+    SettingsError
+        If it is neither.
+    """
 
     def __init__(self, text: str) -> None:
         words = text.lower().split()
@@ -23,13 +36,15 @@ class Wanted:
         if not (self._top or self._names):
             raise SettingsError(f"LIQHEAT_MARKETS: got {text!r}, expected coins such as 'BTC,ETH' or 'top 100'")
 
+    def settle(self, listings: Iterable[MarketListing]) -> None:
+        """Find the largest coins, once: a venue that answers later joins with those that were found."""
+        if self._top and not self._names:
+            self._names = _largest(listings)[: self._top]
+
     def choose(self, listings: Sequence[MarketListing]) -> list[Market]:
-        """Choose from the listings of one venue, which come largest first as far as known."""
-        by_size = sorted(listings, key=lambda one: -(one.open_interest_usd or 0.0))
-        if self._top:
-            return [one.market for one in by_size[: self._top]]
+        """Choose from the listings of one venue: of a coin its largest linear market, and symbols as they are."""
         found: dict[str, Market] = {}
-        for one in by_size:
+        for one in sorted(listings, key=_size, reverse=True):
             market = one.market
             if market.symbol.upper() in self._names:
                 found.setdefault(market.symbol, market)
@@ -38,9 +53,27 @@ class Wanted:
         return sorted(dict.fromkeys(found.values()), key=self.rank)
 
     def rank(self, market: Market) -> int:
-        """Order on the page; the largest of a venue keep their order."""
+        """Order on the page."""
         names = [n for n in self._names if n in (market.symbol.upper(), market.base.upper())]
         return self._names.index(names[0]) if names else 0
+
+
+def _size(listing: MarketListing) -> tuple[float, float]:
+    """Return what markets are compared by: open interest, and where no venue tells it, what was traded. [USD]"""
+    return listing.open_interest_usd or 0.0, listing.volume_usd or 0.0
+
+
+def _largest(listings: Iterable[MarketListing]) -> list[str]:
+    """Coins that have a linear market, by their size on all venues together, the largest first."""
+    sizes: dict[str, tuple[float, float]] = defaultdict(lambda: (0.0, 0.0))
+    linear: set[str] = set()
+    for one in listings:
+        coin = one.market.base.upper()
+        if one.market.contract == "linear":
+            linear.add(coin)
+        (interest, volume), (more_interest, more_volume) = sizes[coin], _size(one)
+        sizes[coin] = interest + more_interest, volume + more_volume
+    return sorted(linear, key=lambda coin: (sizes[coin], coin), reverse=True)
 
 
 def make_venues(names: str, exchange_base: str | None = None) -> list[Exchange]:

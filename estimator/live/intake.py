@@ -3,7 +3,7 @@
 - a closed candle is yielded once, in order, after those before it; what a stream left out is fetched first.
 - an observation is stamped later than the last candle yielded before it, whatever its venue says: it was not known
   when that candle closed.
-- what is yielded is in the journal before.
+- what is yielded is in the journal before; a moving candle, which no journal keeps, is yielded as it is then.
 """
 
 from __future__ import annotations
@@ -12,56 +12,27 @@ import asyncio
 import logging
 import random
 import time
-from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass, field, fields
-from functools import partial
-from typing import Any, Final, Literal
-
-import polars as pl
+from collections import Counter, defaultdict, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Final
 
 from estimator.cache.journal import Entry, Journal
-from estimator.domain import MINUTE_MS, TIME, Candle, Liquidation, Market, Observation
-from estimator.errors import CacheUnavailable, SourceError
-from estimator.exchanges.base import MarketHistory, MarketUpdate
+from estimator.domain import MINUTE_MS, Candle, Liquidation, Market, Observation
+from estimator.errors import CacheError, SourceError
+from estimator.exchanges.base import Connection, MarketHistory, MarketUpdate
 from estimator.exchanges.venue import Exchange
 from estimator.history import TableName
+from estimator.live.hearing import PRINTS, Hearing
+from estimator.live.pace import Kind, Pace
+from estimator.live.polling import Polling
+from estimator.observed import candles_of
 
 _LOG: Final = logging.getLogger(__name__)
-_FIVE_MINUTES_MS: Final = 5 * MINUTE_MS
 _PATIENT: Final = 3  # times a venue is asked for candles that it does not have
 _MOST_PRINTS: Final = 50_000  # remembered, to tell equal ones apart
-Kind = Literal["open_interest", "long_short_ratio", "funding"]
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How often things are asked for and how long they are waited for. [s]
-
-    Parameters
-    ----------
-    open_interest_s, others_s : float
-        One round over the markets of a venue.
-    listing_s : float
-        Wait for the list of markets at the start; a venue that is slower joins later.
-    grace_s : float
-        Wait for a closed candle on the stream before it is fetched.
-    settle_s : float
-        Wait for the journal to reach history.
-    longest_s : float
-        Longest pause before another try.
-    first_days, chunk_days : float
-        Length of the past that is fetched first, and of the pieces of the rest. [days]
-    """
-
-    open_interest_s: float = 60.0
-    others_s: float = 300.0
-    listing_s: float = 10.0
-    grace_s: float = 3.0
-    settle_s: float = 60.0
-    longest_s: float = 60.0
-    first_days: float = 2.0
-    chunk_days: float = 4.0
+_MOST_WAITING: Final = 100_000  # arrivals that wait for the journal, which is an hour or more of 300 markets
+_REMEMBERED_S: Final = 60.0  # entries are written again when the journal was emptied within this time
 
 
 @dataclass(slots=True)
@@ -79,10 +50,11 @@ class _Tracked:
 
 @dataclass(frozen=True, slots=True)
 class _Arrival:
-    """One thing that arrived: rows for the journal, an update for the page, or both."""
+    """A row for the journal, and what the page is told of it; the latter alone where the journal has it already."""
 
     market_id: str
-    rows: tuple[tuple[TableName, dict[str, Any]], ...] = ()
+    table: TableName | None
+    row: Mapping[str, Any]
     update: MarketUpdate | None = None
 
 
@@ -97,14 +69,38 @@ class Intake:
     pace : Pace
     clock : callable
         Time in ms.
+    most_waiting : int
+        Arrivals that may wait for the journal. Beyond it prints are dropped, counted and told of as a gap; candles
+        are fetched again later.
+
+    Attributes
+    ----------
+    dropped : int
+        Prints dropped so far.
     """
 
-    def __init__(self, venues: dict[str, Exchange], journal: Journal, pace: Pace, clock: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        venues: dict[str, Exchange],
+        journal: Journal,
+        pace: Pace,
+        clock: Callable[[], int],
+        *,
+        most_waiting: int = _MOST_WAITING,
+    ) -> None:
         self._venues, self._journal, self._pace, self._clock = venues, journal, pace, clock
+        self._most_waiting, self.dropped = most_waiting, 0
         self._tracked: dict[str, _Tracked] = {}
-        self._arrived: asyncio.Queue[_Arrival | asyncio.Event] = asyncio.Queue()
+        self._arrived: list[_Arrival | asyncio.Event] = []
+        self._moving: dict[str, MarketUpdate] = {}  # the latest moving candle of each market
+        self._wake = asyncio.Event()
         self._reading = False
         self._equal: Counter[tuple[str, Liquidation]] = Counter()
+        self._meanwhile: dict[str, list[Liquidation]] = {}  # prints of markets whose past is being read
+        self._connections: dict[str, list[Connection]] = defaultdict(list)  # of this run, by market
+        self._has_rows: set[str] = set()  # markets that this run put rows of into the journal
+        self._deaf: set[str] = set()  # markets of which prints are being dropped
+        self._written: deque[tuple[float, list[Entry]]] = deque()  # what the journal took lately
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def updates(self) -> AsyncIterator[MarketUpdate]:
@@ -112,65 +108,133 @@ class Intake:
         self._reading = True
         try:
             while True:
-                batch = [await self._arrived.get()]
-                while not self._arrived.empty():
-                    batch.append(self._arrived.get_nowait())
-                await self._write_down([a for a in batch if isinstance(a, _Arrival)])
+                await self._wake.wait()
+                self._wake.clear()
+                batch, self._arrived = self._arrived, []
+                await self._write_down([a for a in batch if isinstance(a, _Arrival) and a.table is not None])
                 for arrival in batch:
                     if isinstance(arrival, asyncio.Event):
                         arrival.set()
                     elif arrival.update is not None:
                         yield arrival.update
+                moving, self._moving = self._moving, {}
+                for update in moving.values():
+                    yield update
         finally:
             self._reading = False
 
     def hear(self, venue: Exchange, markets: Sequence[Market]) -> None:
         """Follow markets of a venue from now on."""
-        pace = self._pace
+        polling = Polling(venue, markets, self, self._pace, self._clock)
         for work in (
             lambda: self._hear_candles(venue, markets),
             lambda: self._hear_prints(venue, markets),
-            lambda: self._poll(markets, pace.open_interest_s, partial(self._ask_interest, venue)),
-            lambda: self._poll(markets, pace.others_s, partial(self._ask_ratio, venue)),
-            lambda: self._poll(markets, pace.others_s, partial(self._ask_funding, venue)),
+            lambda: self._watch_streams(Hearing(venue.health, markets)),
+            polling.interests,
+            polling.ratios,
+            polling.fundings,
         ):
             self.start(self._again(venue.name, work))
 
-    def track(self, past: MarketHistory) -> None:
-        """From now on take in what arrives of a market: it continues this past."""
-        latest = candles_of(past.candles.tail(1))[0]
-        frames: dict[Kind, pl.DataFrame] = {
+    async def track(self, past: MarketHistory) -> MarketHistory:
+        """From now on take in what arrives of a market; return its past with what this run knows beyond history."""
+        market, latest = past.market, candles_of(past.candles.tail(1))[0]
+        frames = {
             "open_interest": past.open_interest,
             "long_short_ratio": past.long_short_ratio,
             "funding": past.funding_rate,
         }
-        stamped = {kind: int(f["time"].to_physical()[-1]) for kind, f in frames.items() if not f.is_empty()}
-        self._tracked[past.market.id] = _Tracked(
-            past.market, latest.time_ms + MINUTE_MS, latest, stamped, dict(stamped)
-        )
+        stamped: Any = {kind: int(f["time"].to_physical()[-1]) for kind, f in frames.items() if not f.is_empty()}
+        tracked = _Tracked(market, latest.time_ms + MINUTE_MS, latest, stamped, dict(stamped))
+        self._tracked[market.id] = tracked
+        prints = self._meanwhile.pop(market.id, None)
+        if prints:
+            self._put(_Arrival(market.id, None, {}, self._update(tracked, liquidations=tuple(prints))))
+        known = {*past.connections, *self._connections[market.id]}
+        return replace(past, connections=tuple(sorted(known, key=lambda c: (c.time_ms, c.connected))))
 
     async def let_go(self, market: Market) -> None:
         """Take nothing more in of a market, and wait until the journal has what was taken."""
         self._tracked.pop(market.id, None)
+        self._meanwhile[market.id] = []
         if self._reading:
             written = asyncio.Event()
-            self._arrived.put_nowait(written)
+            self._put(written)
             await written.wait()
 
+    def tell(self, market: Market, connection: Connection) -> None:
+        """Keep that a stream was heard from a time on, or not any more."""
+        self._connections[market.id].append(connection)
+        tracked = self._tracked.get(market.id)
+        update = None if tracked is None else self._update(tracked, connection=connection)
+        row = {"time": connection.time_ms, "what": connection.what, "connected": connection.connected}
+        self._put(_Arrival(market.id, "connections", row, update))
+
+    def write_again(self) -> None:
+        """Write what was written lately into a journal that has lost it; what history has is known by its key."""
+        entries = [entry for _, some in self._written for entry in some]
+        self._written.clear()
+        if entries:
+            self.start(self._journaled(entries))
+
+    def has_written(self, market: Market) -> bool:
+        """Whether this run has put rows of a market into the journal, other than of its connections."""
+        return market.id in self._has_rows
+
+    def follows(self, market: Market) -> bool:
+        """Whether observations of a market are taken in."""
+        return market.id in self._tracked
+
+    def told_ms(self, market: Market, kind: Kind) -> int | None:
+        """Return the time of the latest observation of a kind, as its venue said; None before the first."""
+        return self._tracked[market.id].told.get(kind)
+
+    def take(self, market: Market, kind: Kind, seen: Observation) -> None:
+        """Take an observation in, stamped later than what has been yielded; see the head of this module."""
+        tracked = self._tracked.get(market.id)
+        if tracked is None or seen.time_ms <= tracked.told.get(kind, 0) or self._is_full:
+            return
+        tracked.told[kind] = seen.time_ms
+        stamp = max(seen.time_ms, tracked.next_ms + 1, tracked.stamped.get(kind, 0) + 1)
+        tracked.stamped[kind] = stamp
+        name = "funding_rate" if kind == "funding" else kind
+        update = self._update(tracked, **{name: Observation(stamp, seen.value)})
+        self._put(_Arrival(market.id, kind, {"time": stamp, name: seen.value}, update))
+
+    # --- into the journal -----------------------------------------------------------------------------------------
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self._arrived) >= self._most_waiting
+
+    def _put(self, arrival: _Arrival | asyncio.Event) -> None:
+        self._arrived.append(arrival)
+        self._wake.set()
+
     async def _write_down(self, arrivals: Sequence[_Arrival]) -> None:
-        """Add what arrived to the journal, however long that takes."""
-        rows: dict[tuple[TableName, str], list[dict[str, Any]]] = defaultdict(list)
+        """Add what arrived to the journal."""
+        rows: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
         for arrival in arrivals:
-            for table, row in arrival.rows:
-                rows[table, arrival.market_id].append(row)
-        entries = [Entry.of(table, market_id, rows_of(some)) for (table, market_id), some in rows.items()]
-        while entries:
+            rows[str(arrival.table), arrival.market_id].append(arrival.row)
+        self._has_rows |= {market_id for table, market_id in rows if table != "connections"}
+        if rows:
+            await self._journaled([Entry.of_rows(table, market_id, some) for (table, market_id), some in rows.items()])
+
+    async def _journaled(self, entries: list[Entry]) -> None:
+        """Add entries to the journal, however long that takes."""
+        while True:
             try:
                 await asyncio.to_thread(self._journal.add, entries)
-                entries = []
-            except CacheUnavailable as error:  # entries that were added after all are known by their keys
+                break
+            except CacheError as error:  # entries that were added after all are known by their keys
                 _LOG.warning("%d entries wait for the journal: %s", len(entries), error)
                 await asyncio.sleep(0.5)
+        now = time.monotonic()
+        self._written.append((now, entries))
+        while self._written[0][0] < now - _REMEMBERED_S:
+            self._written.popleft()
+
+    # --- from the venues ------------------------------------------------------------------------------------------
 
     async def _again(self, name: str, work: Callable[[], Awaitable[bool]]) -> None:
         """Do some work again whenever it fails; no failure reaches another venue."""
@@ -195,59 +259,41 @@ class Intake:
     async def _hear_prints(self, venue: Exchange, markets: Sequence[Market]) -> bool:
         """Keep prints, which come once, even of a market that is still being loaded."""
         async for market, print_ in venue.watch_liquidations(markets):
-            self._equal[market.id, print_] += 1
-            if len(self._equal) > _MOST_PRINTS:
-                self._equal = Counter(dict(list(self._equal.items())[_MOST_PRINTS // 2 :]))
-            ordinal = self._equal[market.id, print_] - 1  # equal prints that the venue tells apart are two
-            row = {**_fields(print_), "side": print_.side.value, "print_id": str(ordinal)}
-            tracked = self._tracked.get(market.id)
-            update = None if tracked is None else self._update(tracked, liquidations=(print_,))
-            self._arrived.put_nowait(_Arrival(market.id, (("liquidations", row),), update))
+            if self._has_room(market):
+                self._take_print(market, print_)
+            else:
+                self.dropped += 1
         return venue.capabilities.liquidations != "none"
 
-    async def _poll(self, markets: Sequence[Market], period_s: float, ask: Callable[[Market], Awaitable[None]]) -> bool:
-        """Ask for every market that is followed once in a period, evenly spread."""
-        while True:
-            for market in markets:
-                due = time.monotonic() + period_s / len(markets)
-                if market.id in self._tracked:
-                    try:
-                        await ask(market)
-                    except SourceError as error:
-                        _LOG.info("%s: %s", market.id, error)
-                await asyncio.sleep(max(due - time.monotonic(), 0.0))
+    def _has_room(self, market: Market) -> bool:
+        """Whether a print can be taken in; the stretch for which it cannot is a gap."""
+        if self._is_full != (market.id in self._deaf):
+            (self._deaf.discard if market.id in self._deaf else self._deaf.add)(market.id)
+            self.tell(market, Connection(self._clock(), PRINTS, connected=market.id not in self._deaf))
+        return market.id not in self._deaf
 
-    async def _ask_interest(self, venue: Exchange, market: Market) -> None:
-        self._take(market, "open_interest", await venue.fetch_open_interest_now(market))
-
-    async def _ask_ratio(self, venue: Exchange, market: Market) -> None:
-        tracked, now_ms = self._tracked[market.id], self._clock()
-        since_ms = tracked.told.get("long_short_ratio", now_ms - 2 * _FIVE_MINUTES_MS) + 1
-        rows = await venue.fetch_long_short_ratio(market, since_ms, now_ms + 1)
-        for time_ms, value in rows.select(pl.col("time").dt.epoch("ms"), "long_short_ratio").iter_rows():
-            self._take(market, "long_short_ratio", Observation(time_ms, value))
-
-    async def _ask_funding(self, venue: Exchange, market: Market) -> None:
-        rate = await venue.fetch_funding_rate_now(market)
-        self._take(market, "funding", Observation(self._clock(), rate.rate))
-
-    def _take(self, market: Market, kind: Kind, seen: Observation) -> None:
-        """Take an observation in, stamped later than what has been yielded; see the head of this module."""
+    def _take_print(self, market: Market, print_: Liquidation) -> None:
+        self._equal[market.id, print_] += 1
+        if len(self._equal) > _MOST_PRINTS:
+            self._equal = Counter(dict(list(self._equal.items())[_MOST_PRINTS // 2 :]))
+        ordinal = self._equal[market.id, print_] - 1  # equal prints that the venue tells apart are two
+        row = {**_fields(print_), "side": print_.side.value, "print_id": str(ordinal)}
         tracked = self._tracked.get(market.id)
-        if tracked is None or seen.time_ms <= tracked.told.get(kind, 0):
-            return
-        tracked.told[kind] = seen.time_ms
-        stamp = max(seen.time_ms, tracked.next_ms + 1, tracked.stamped.get(kind, 0) + 1)
-        tracked.stamped[kind] = stamp
-        name = "funding_rate" if kind == "funding" else kind
-        update = self._update(tracked, **{name: Observation(stamp, seen.value)})
-        self._arrived.put_nowait(_Arrival(market.id, ((kind, {"time": stamp, name: seen.value}),), update))
+        update = None if tracked is None else self._update(tracked, liquidations=(print_,))
+        if market.id in self._meanwhile:
+            self._meanwhile[market.id].append(print_)
+        self._put(_Arrival(market.id, "liquidations", row, update))
+
+    async def _watch_streams(self, hearing: Hearing) -> bool:
+        while True:
+            for market, connection in hearing.changes():
+                self.tell(market, connection)
+            await asyncio.sleep(self._pace.listen_s)
 
     def _take_candle(self, market: Market, candle: Candle, *, closed: bool) -> None:
         tracked = self._tracked.get(market.id)
         if tracked is None:
-            told = MarketUpdate(market, self._clock(), candle.close, candle, candle_closed=False)
-            self._arrived.put_nowait(_Arrival(market.id, (), told))
+            self._move(MarketUpdate(market, self._clock(), candle.close, candle, candle_closed=False))
         elif candle.time_ms > tracked.next_ms:
             # Those before it come first. Until then nothing newer is shown either: it would close their step.
             if closed:
@@ -258,13 +304,19 @@ class Intake:
             self._close(tracked, candle)
         elif candle.time_ms == tracked.next_ms:
             tracked.latest = candle
-            self._arrived.put_nowait(_Arrival(market.id, (), self._update(tracked)))
+            self._move(self._update(tracked))
+
+    def _move(self, update: MarketUpdate) -> None:
+        self._moving[update.market.id] = update
+        self._wake.set()
 
     def _close(self, tracked: _Tracked, candle: Candle) -> None:
+        if self._is_full:
+            return  # what follows finds it missing, and has it fetched
         tracked.latest, tracked.next_ms = candle, candle.time_ms + MINUTE_MS
         row = {name: value for name, value in _fields(candle).items() if value is not None}
         update = self._update(tracked, candle_closed=True, time_ms=tracked.next_ms)
-        self._arrived.put_nowait(_Arrival(tracked.market.id, (("candles", row),), update))
+        self._put(_Arrival(tracked.market.id, "candles", row, update))
 
     async def _fill(self, tracked: _Tracked) -> None:
         """Fetch the closed candles that did not come; those nobody has stay a gap."""
@@ -274,6 +326,7 @@ class Intake:
         while self._tracked.get(market.id) is tracked:
             until_ms = self._clock() // MINUTE_MS * MINUTE_MS
             try:
+                await self._until_room()
                 table = await venue.fetch_candles(market, tracked.next_ms, max(until_ms, tracked.next_ms + MINUTE_MS))
             except SourceError as error:
                 failures += 1
@@ -290,6 +343,10 @@ class Intake:
             break
         tracked.held.clear()
         tracked.filling = None
+
+    async def _until_room(self) -> None:
+        while self._is_full:  # noqa: ASYNC110 - what is waited for is in another program's hands
+            await asyncio.sleep(self._pace.grace_s)
 
     def _close_run(self, tracked: _Tracked, candles: Iterable[Candle]) -> None:
         for candle in sorted(candles, key=lambda c: c.time_ms):
@@ -323,15 +380,3 @@ def _fields(value: Candle | Liquidation) -> dict[str, Any]:
     """Fields by the names of history's columns."""
     row = {f.name: getattr(value, f.name) for f in fields(value)}
     return {"time": row.pop("time_ms"), **row}
-
-
-def rows_of(rows: Sequence[dict[str, Any]]) -> pl.DataFrame:
-    """Make a frame of rows with times in ms."""
-    return pl.DataFrame(list(rows), infer_schema_length=None).with_columns(pl.col("time").cast(TIME))
-
-
-def candles_of(table: pl.DataFrame) -> list[Candle]:
-    """Turn rows of a candle frame into values."""
-    named = table.with_columns(pl.col("time").dt.epoch("ms")).rename({"time": "time_ms"})
-    names = [f.name for f in fields(Candle) if f.name in named.columns]
-    return [Candle(**row) for row in named.select(names).iter_rows(named=True)]

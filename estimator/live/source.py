@@ -11,20 +11,24 @@ import asyncio
 import logging
 import time
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import aclosing
+from dataclasses import asdict, replace
 from typing import Any, Final, TypeVar
 
 import polars as pl
 
 from estimator.cache.journal import Journal
-from estimator.domain import DAY_MS, MINUTE_MS, Market, Origin
+from estimator.domain import DAY_MS, MINUTE_MS, TIME, LeverageBracket, Market, Origin
 from estimator.errors import BadPayload, HistoryUnavailable, RateLimited, RegionBlocked, SourceError
-from estimator.exchanges.base import MarketHistory, MarketUpdate, Progress
-from estimator.exchanges.venue import Exchange
-from estimator.history import TABLES, History, TableName, with_market
+from estimator.exchanges.base import Connection, MarketHistory, MarketUpdate, Progress
+from estimator.exchanges.venue import Exchange, MarketListing
+from estimator.history import History, TableName, with_market
 from estimator.live.choice import Wanted
-from estimator.live.intake import Intake, Pace, rows_of
+from estimator.live.hearing import PRINTS
+from estimator.live.intake import Intake
+from estimator.live.pace import Pace
+from estimator.live.past import Frames, fetch_past, usable
 
 _LOG: Final = logging.getLogger(__name__)
 _FIVE_MINUTES_MS: Final = 5 * MINUTE_MS
@@ -50,7 +54,7 @@ class LiveSource:
         Something must move it into `history`: see `estimator.history.Recorder`.
     wanted : str
         Coins and symbols (``"BTC,ETH,SOL/USDC:USDC"``), the largest linear market of each coin on each venue; or
-        ``"top 100"``, the largest of each venue.
+        ``"top 100"``, the coins with the largest open interest of all venues together.
     days : float
         Length of the past.
     shard : (int, int)
@@ -86,7 +90,12 @@ class LiveSource:
         self._loop = asyncio.get_running_loop()
         self._chosen: dict[str, list[Market]] = {}
         self._oldest: dict[str, int] = {}
+        self._listings: dict[str, list[MarketListing]] = {}  # of venues whose markets are not chosen yet
         self._funding_ms: dict[str, int | None] = {}
+        self._brackets: dict[str, tuple[LeverageBracket, ...]] = {}
+        self._started_ms = self._clock()
+        self._begun: set[str] = set()  # markets whose last connection of an earlier run has been ended
+        self._settled = False  # whether what an earlier run left in the journal is in history
         self._deep: set[str] = set()
         self._failed: dict[str, str] = {}
         self._intake = Intake(self._venues, journal, self._pace, self._clock)
@@ -118,19 +127,20 @@ class LiveSource:
     def history(self, market: Market, progress: Progress) -> MarketHistory:
         """Return what history holds of `market`, after adding what its venue has beyond it."""
         self._call(self._intake.let_go(market))
-        self._settle()
+        self._settle(market)
         progress(0.1, f"fetching {market.id}")
         now_ms = self._clock()
         last_ms = self._history.last_time("candles", market.id)
+        if last_ms is not None and market.id not in self._begun:
+            self._end_connection(market, last_ms)
+        self._begun.add(market.id)
         first_ms = int(now_ms - self._pace.first_days * DAY_MS) // _FIVE_MINUTES_MS * _FIVE_MINUTES_MS
         start_ms = first_ms if last_ms is None else last_ms + MINUTE_MS
         # With candles in history, what was known when they closed is history too.
         known_ms = start_ms - _FIVE_MINUTES_MS if last_ms is None else start_ms + 1
-        self._add(market, self._call(self._fetch(market, start_ms, known_ms, now_ms)))
+        self._add(market, self._fetch(market, start_ms, known_ms, now_ms))
         progress(0.9, f"fetched {market.id}")
-        past = self._read(market, now_ms)
-        self._loop.call_soon_threadsafe(self._intake.track, past)
-        return past
+        return self._call(self._intake.track(self._read(self._measured(market), now_ms)))
 
     def deepen(self, market: Market, progress: Progress) -> None:
         """Fetch what the venue has before the oldest candle in history, backwards."""
@@ -138,7 +148,7 @@ class LiveSource:
         first_ms = oldest_ms = self._oldest[market.id]
         while oldest_ms > start_ms:
             since_ms = max(start_ms, int(oldest_ms - self._pace.chunk_days * DAY_MS)) // MINUTE_MS * MINUTE_MS
-            frames = self._call(self._fetch(market, since_ms, since_ms, oldest_ms))
+            frames = self._fetch(market, since_ms, since_ms, oldest_ms)
             self._add(market, frames)
             if frames["candles"].is_empty():
                 break  # not listed then
@@ -147,18 +157,55 @@ class LiveSource:
             progress(done_days / max(days, 1), f"filling {market.id} backwards: {done_days} of {days} days")
         self._deep.add(market.id)
 
+    def forgotten(self) -> None:
+        """Write into the journal again what it may have lost: Redis was emptied."""
+        self._intake.write_again()
+
+    def capabilities(self) -> dict[str, dict[str, Any]]:
+        """Return what the venues declare, by name."""
+        return {name: asdict(venue.capabilities) for name, venue in self._venues.items()}
+
+    def _fetch(self, market: Market, since_ms: int, known_ms: int, until_ms: int) -> Frames:
+        venue = self._venues[market.exchange]
+        return self._call(fetch_past(venue, market, since_ms, known_ms, until_ms, now_ms=self._clock()))
+
     def _call(self, work: Coroutine[Any, Any, _T]) -> _T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
-    def _settle(self) -> None:
-        """Wait until what is in the journal now is in history."""
+    def _measured(self, market: Market) -> Market:
+        """Return a market with the maintenance tiers its venue publishes; as it was listed where it says none."""
+        venue = self._venues[market.exchange]
+        if market.id not in self._brackets and venue.capabilities.brackets == "public":
+            try:
+                self._brackets[market.id] = self._call(venue.fetch_brackets(market)).brackets
+            except SourceError as error:
+                _LOG.warning("%s goes by the tiers of its listing: %s", market.id, error)
+        return replace(market, brackets=self._brackets.get(market.id, market.brackets))
+
+    def _end_connection(self, market: Market, last_ms: int) -> None:
+        """Say that the worker before this one has heard nothing since the last that history has of a market."""
+        rows = self._history.read("connections", market.id, 0, self._started_ms)
+        told = rows.filter(pl.col("what") == PRINTS).sort("time", "connected")
+        if told.is_empty() or not told["connected"][-1]:
+            return
+        heard_ms = max(int(told["time"].to_physical()[-1]) + 1, last_ms + MINUTE_MS)
+        if heard_ms < self._started_ms:
+            row = {"time": [heard_ms], "what": [PRINTS], "connected": [False]}
+            frame = pl.DataFrame(row).with_columns(pl.col("time").cast(TIME))
+            self._history.append("connections", with_market(market.id, frame))
+
+    def _settle(self, market: Market) -> None:
+        """Wait until what is in the journal of a market is in history; at first, all that another run left there."""
+        if self._settled and not self._intake.has_written(market):
+            return
         last_id, deadline = self._journal.last_id(), time.monotonic() + self._pace.settle_s
         while last_id is not None and self._journal.waits(last_id):
             if time.monotonic() > deadline:
                 raise HistoryUnavailable("the journal does not reach history: its disk or object store refuses")
             time.sleep(0.05)
+        self._settled = True
 
-    def _add(self, market: Market, frames: dict[TableName, pl.DataFrame]) -> None:
+    def _add(self, market: Market, frames: Frames) -> None:
         """Store what was fetched; candles last, for they say how far the rest is complete."""
         for table in sorted(frames, key=lambda name: name == "candles"):
             if not frames[table].is_empty():
@@ -170,19 +217,25 @@ class LiveSource:
         candles, interest, ratio, funding, prints = (self._history.read(n, market.id, *span) for n in names)
         if candles.is_empty():
             raise SourceError(f"{market.id}: no candles")
-        present = [c for c in candles.columns if candles[c].null_count() == 0]
         oldest_ms = self._oldest[market.id] = int(candles["time"].to_physical()[0])
         share = (now_ms - oldest_ms) / DAY_MS / self._days
         complete = market.id in self._deep or share >= 1.0
         return MarketHistory(
-            market, MINUTE_MS, candles.select(present), interest, ratio, funding, prints,
+            market, MINUTE_MS, usable(candles), interest, ratio, funding, prints,
             progress=1.0 if complete else min(share, 0.99), funding_interval_ms=self._funding_ms.get(market.id),
+            connections=self._connections(market, span),
         )  # fmt: skip
 
-    # --- fetching -------------------------------------------------------------------------------------------------
+    def _connections(self, market: Market, span: tuple[int, int]) -> tuple[Connection, ...]:
+        rows = self._history.read("connections", market.id, *span).sort("time", "connected")
+        columns = rows.select(pl.col("time").dt.epoch("ms"), "what", "connected")
+        return tuple(Connection(t, what, connected) for t, what, connected in columns.iter_rows())
+
+    # --- listing --------------------------------------------------------------------------------------------------
 
     async def _list_all(self) -> None:
         await asyncio.gather(*(self._list(venue) for venue in self._venues.values() if venue.name not in self._chosen))
+        self._choose()
 
     async def _list(self, venue: Exchange) -> bool:
         """List the markets of a venue; False if it does not answer in time."""
@@ -195,42 +248,17 @@ class LiveSource:
             return False
         self._failed.pop(venue.name, None)
         self._funding_ms |= {one.market.id: one.funding_interval_ms for one in listings}
-        index, count = self._shard
-        chosen = self._wanted.choose(listings)
-        self._chosen[venue.name] = [m for m in chosen if zlib.crc32(m.id.encode()) % count == index]
+        self._listings[venue.name] = listings
         return True
 
-    async def _fetch(
-        self, market: Market, since_ms: int, known_ms: int, until_ms: int
-    ) -> dict[TableName, pl.DataFrame]:
-        """Fetch candles from `since_ms` and what was known from `known_ms` on; without the latter two it can do."""
-        venue = self._venues[market.exchange]
-        requests: dict[TableName, Awaitable[pl.DataFrame]] = {
-            "candles": venue.fetch_candles(market, since_ms, until_ms),
-            "open_interest": self._fetch_interest(venue, market, known_ms, until_ms),
-            "long_short_ratio": venue.fetch_long_short_ratio(market, known_ms, until_ms),
-            "funding": venue.fetch_funding_rate(market, known_ms, until_ms),
-        }
-        answers = await asyncio.gather(*requests.values(), return_exceptions=True)
-        frames: dict[TableName, pl.DataFrame] = {}
-        for table, answer in zip(requests, answers, strict=True):
-            if not isinstance(answer, BaseException):
-                frames[table] = answer
-            elif table in ("candles", "open_interest") or not isinstance(answer, SourceError):
-                raise answer
-            else:
-                _LOG.warning("%s goes without %s: %s", market.id, table, answer)
-        return frames
-
-    async def _fetch_interest(self, venue: Exchange, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:
-        """Fetch its past; where the venue keeps none, what it is now: the book then starts there."""
-        if venue.capabilities.open_interest_history is not None:
-            return await venue.fetch_open_interest(market, since_ms, until_ms)
-        schema = TABLES["open_interest"].required
-        if until_ms < self._clock() - _FIVE_MINUTES_MS:
-            return pl.DataFrame(schema=schema)
-        seen = await venue.fetch_open_interest_now(market)
-        return rows_of([{"time": max(seen.time_ms, since_ms), "open_interest": seen.value}])
+    def _choose(self) -> None:
+        """Choose the markets of the venues that have answered since the last time."""
+        self._wanted.settle(one for listings in self._listings.values() for one in listings)
+        index, count = self._shard
+        for name, listings in self._listings.items():
+            chosen = self._wanted.choose(listings)
+            self._chosen[name] = [m for m in chosen if zlib.crc32(m.id.encode()) % count == index]
+        self._listings.clear()
 
     async def watch(self) -> AsyncIterator[MarketUpdate]:
         """Yield what happens, for ever. A market that `history` has not been asked for shows its moving candle only."""
@@ -249,6 +277,7 @@ class LiveSource:
         while venue.name not in self._chosen and not await self._list(venue):
             failures += 1
             await asyncio.sleep(self._intake.pause(failures))
+        self._choose()
         if self._chosen[venue.name]:
             self._intake.hear(venue, self._chosen[venue.name])
 

@@ -1,0 +1,66 @@
+"""Whether the prints of a venue are heard: what its `Health` says of the streams, as changes by market."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from estimator.domain import Market
+from estimator.exchanges.base import Connection
+from estimator.exchanges.edge import Health
+
+PRINTS: Final = "liquidations"
+
+
+@dataclass(slots=True)
+class _Stream:
+    """One stream as it was when last looked at."""
+
+    connected: bool = False
+    heard_ms: int = 0
+    reconnects: int = 0
+
+
+class Hearing:
+    """The streams of prints of one venue.
+
+    Parameters
+    ----------
+    health : Health
+        Of the venue.
+    markets : sequence of Market
+        Those that are followed.
+    """
+
+    def __init__(self, health: Health, markets: Sequence[Market]) -> None:
+        self._health, self._markets = health, markets
+        self._streams: dict[str, _Stream] = {}
+
+    def changes(self) -> Iterator[tuple[Market, Connection]]:
+        """Yield what has changed since the last call.
+
+        A stream counts as heard from its first message on and until the last that was seen: what came between that
+        and the loss of the connection may have been all, but nobody knows.
+        """
+        unheard = {line.name for line in self._health.unheard}
+        for name, heard_ms in list(self._health.last_message_ms.items()):
+            if not name.startswith(PRINTS):
+                continue
+            stream = self._streams.setdefault(name, _Stream(reconnects=self._health.reconnects[name]))
+            lost = name in unheard or self._health.reconnects[name] != stream.reconnects
+            if stream.connected and lost:
+                stream.connected = False
+                yield from self._of(name, Connection(stream.heard_ms + 1, PRINTS, connected=False))
+            if not stream.connected and name not in unheard:
+                stream.connected = True
+                yield from self._of(name, Connection(heard_ms, PRINTS, connected=True))
+            stream.heard_ms, stream.reconnects = heard_ms, self._health.reconnects[name]
+
+    def _of(self, name: str, connection: Connection) -> Iterator[tuple[Market, Connection]]:
+        """Tell every market that comes through a stream; inverse ones may have one of their own."""
+        names = {*self._health.last_message_ms, *(line.name for line in self._health.unheard)}
+        own = any(n != PRINTS and n.startswith(PRINTS) for n in names)
+        for market in self._markets:
+            if not own or (name != PRINTS) == (market.contract == "inverse"):
+                yield market, connection
