@@ -71,31 +71,31 @@ def _away(name: str) -> Callable[[Row], float | None]:
 
 COLUMNS: Final = (
     Column("coin", "Market", "", "Coin and venue; opens its heatmap", lambda r: (r["base"], r["exchange"]), "text"),
-    Column("price", "Price", "quote", "Mark price, and its change in 24 h", lambda r: r["mark_price"]),
-    Column("change", "24 h", "%", "Change of the price in 24 h", lambda r: r["price_change_24h"]),
-    Column("liquidated", "Liquidated 24 h", "USD", "Longs and shorts liquidated in 24 h", _liquidated),
-    Column("long", "Longs", "USD", "Longs liquidated in 24 h", lambda r: _part(r, "liquidated_24h", "long_usd")),
-    Column("short", "Shorts", "USD", "Shorts liquidated in 24 h", lambda r: _part(r, "liquidated_24h", "short_usd")),
+    Column("price", "Price", "quote", "Mark price", lambda r: r["mark_price"]),
+    Column("change", "Change", "%, 24 h", "Change of the price in 24 h", lambda r: r["price_change_24h"]),
+    Column("liquidated", "Liquidated", "USD, 24 h", "Longs and shorts liquidated in 24 h", _liquidated),
+    Column("long", "Longs", "USD, 24 h", "Longs liquidated in 24 h", lambda r: _part(r, "liquidated_24h", "long_usd")),
+    Column("short", "Shorts", "USD, 24 h", "Shorts liquidated in 24 h", lambda r: _part(r, "liquidated_24h", "short_usd")),
     Column(
-        "largest", "Largest", "USD", "Largest liquidation of 24 h",
+        "largest", "Largest", "USD, 24 h", "Largest liquidation of 24 h",
         lambda r: _part(r, "liquidated_24h", "largest", "notional_usd"),
     ),
     Column(
-        "below", "Cluster below", "≈", "Nearest cluster of longs below: distance and size. Estimated.",
+        "below", "Cluster below", "estimated", "Nearest cluster of longs below: distance and size. Estimated.",
         _away("cluster_below"),
     ),
     Column(
-        "above", "Cluster above", "≈", "Nearest cluster of shorts above: distance and size. Estimated.",
+        "above", "Cluster above", "estimated", "Nearest cluster of shorts above: distance and size. Estimated.",
         _away("cluster_above"),
     ),
     Column(
-        "pain", "Max pain", "≈", "Where most longs (below) and shorts (above) would be liquidated. Estimated.",
+        "pain", "Max pain", "estimated", "Where most longs (below) and shorts (above) would be liquidated. Estimated.",
         lambda r: max((p for p in r["max_pain"].values() if p is not None), default=None),
     ),
     Column("funding", "Funding", "% / 8 h", "Funding rate, put to eight hours", lambda r: r["funding_rate_8h"]),
     Column("oi", "Open interest", "USD", "Open interest at the mark price", lambda r: r["open_interest_usd"]),
     Column(
-        "oi_change", "OI 24 h", "%", "Change of open interest in 24 h, counted in coins",
+        "oi_change", "OI change", "%, 24 h", "Change of open interest in 24 h, counted in coins",
         lambda r: r["open_interest_change_24h"],
     ),
     Column("ratio", "Long/short", "accounts", "Accounts long over accounts short", lambda r: r["long_short_ratio"]),
