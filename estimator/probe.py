@@ -81,11 +81,21 @@ async def _ask(session: aiohttp.ClientSession, name: str, within_s: float, base:
         async with asyncio.timeout(within_s):
             request = session.request("GET" if body is None else "POST", url, json=body, allow_redirects=False)
             async with request as answer:
-                return name, _problem(answer.status, await answer.content.read(_MOST_BYTES))
+                return name, _problem(answer.status, await _body(answer))
     except TimeoutError:
         return name, f"no answer within {within_s:g} s"
     except (aiohttp.ClientError, OSError) as error:
         return name, _failure(error)
+
+
+async def _body(answer: aiohttp.ClientResponse) -> bytes:
+    """Read it whole, up to `_MOST_BYTES`: nobody who answers for a venue says more."""
+    body = b""
+    async for part in answer.content.iter_any():
+        body += part
+        if len(body) > _MOST_BYTES:
+            break
+    return body
 
 
 def _problem(status: int, body: bytes) -> str | None:

@@ -39,7 +39,7 @@
   function streamLines(doing) {
     return Object.entries(doing.streams).map(([name, s]) => {
       const heard = s.last_message_ms ? `heard at ${f.clock(s.last_message_ms, true)} UTC` : "nothing heard yet";
-      const lost = s.reconnects ? `, connected again ${s.reconnects} times` : "";
+      const lost = s.reconnects ? `, lost ${s.reconnects} ${s.reconnects === 1 ? "time" : "times"} since the start` : "";
       return `${what(name)}: ${s.connected ? heard : `not connected, ${heard}`}${lost}`;
     });
   }
