@@ -166,7 +166,7 @@ class Rows:
 
     def add(self, start_ms: int, row: Mapping[str, float | None]) -> None:
         """Add a row."""
-        values = [np.nan if row[name] is None else row[name] for name in SERIES]
+        values = [np.nan if (value := row[name]) is None else value for name in SERIES]
         self._start_ms = np.append(self._start_ms, start_ms)
         self._values = np.vstack([self._values, values])
 
