@@ -15,8 +15,7 @@ Facts that matter here (endpoints and units as Binance documents them):
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import aclosing
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, Final, Literal, Unpack
 
@@ -29,9 +28,7 @@ from estimator.domain import (
     LONG_SHORT_RATIO,
     MINUTE_MS,
     OPEN_INTEREST,
-    Candle,
     ContractType,
-    Liquidation,
     Market,
     Observation,
 )
@@ -61,18 +58,15 @@ from estimator.exchanges.binance_payloads import (
 )
 from estimator.exchanges.connected import ConnectedVenue, Connection, each
 from estimator.exchanges.edge import (
-    MovingCandles,
-    Recent,
     between,
     frame,
-    plausible_candle,
     plausible_candles,
-    plausible_liquidation,
     plausible_observations,
-    readable,
 )
 from estimator.exchanges.frames import usd_to_base
 from estimator.exchanges.listings import Listings
+from estimator.exchanges.moving import MakeStream, Print, Stream, Tick
+from estimator.exchanges.paging import all_pages, together, windows
 from estimator.exchanges.venue import (
     BracketTable,
     Capabilities,
@@ -82,7 +76,7 @@ from estimator.exchanges.venue import (
     OrderBook,
     RateLimit,
 )
-from estimator.exchanges.wire import Wire, all_pages, merged, together, windows
+from estimator.exchanges.wire import Wire
 
 CAPABILITIES: Final = Capabilities(
     candles=Depth(MINUTE_MS, None, 499),  # a page of up to 499 rows costs least per row
@@ -307,62 +301,37 @@ class Binance(ConnectedVenue):
         payload = await wire.call(f"{family.public}GetDepth", {"symbol": native_id(market), "limit": limit})
         return parse_order_book(payload, family, await self._contract_size(market))
 
-    async def watch_candles(self, markets: Sequence[Market]) -> AsyncIterator[tuple[Market, Candle, bool]]:
-        """Yield moving 1m candles from the kline streams, about four a second and market."""
-        order = MovingCandles(self.health)
-        async with aclosing(merged([self._watch_candles(group, order) for group in _by_family(markets)])) as candles:
-            async for candle in candles:
-                yield candle
+    def _candle_streams(self, markets: Sequence[Market]) -> list[MakeStream[Tick]]:
+        return [partial(self._candle_stream, group) for group in _by_family(markets)]
 
-    async def _watch_candles(
-        self, markets: Sequence[Market], order: MovingCandles
-    ) -> AsyncIterator[tuple[Market, Candle, bool]]:
+    async def _candle_stream(self, markets: Sequence[Market]) -> Stream[Tick]:
         family, wire = self._of(markets[0])
-        by_id = await self._listings[family.contract].by_native_id(markets, self.health)
-        messages = wire.stream(
+        named = await self._listings[family.contract].by_native_id(markets, self.health)
+        return Stream(
+            wire,
             "candles" + family.suffix,
-            lambda: _subscribed(wire, family, "kline", [f"{native.lower()}@kline_1m" for native in by_id]),
+            lambda: _subscribed(wire, family, "kline", [f"{native.lower()}@kline_1m" for native in named]),
             lambda message: isinstance(message, dict) and message.get("e") == "kline",
+            partial(parse_kline_message, family=family, markets=named),
             silence_s=_CANDLE_SILENCE_S,
+            says_closed=True,
         )
-        async with aclosing(messages):
-            async for message in messages:
-                read = readable(lambda m: parse_kline_message(m, family), message, self.health)
-                market = by_id.get(read[0]) if read is not None else None
-                if market is None or read is None or not plausible_candle(read[1], wire.now_ms(), self.health):
-                    continue
-                _, candle, closed = read
-                if order.accept(market.id, candle, closed=closed):
-                    yield market, candle, closed
 
-    async def watch_liquidations(self, markets: Sequence[Market]) -> AsyncIterator[tuple[Market, Liquidation]]:
-        """Yield forced orders, at most one per market and second."""
-        async with aclosing(merged([self._watch_liquidations(group) for group in _by_family(markets)])) as prints:
-            async for item in prints:
-                yield item
+    def _print_streams(self, markets: Sequence[Market]) -> list[MakeStream[Print]]:
+        return [partial(self._print_stream, group) for group in _by_family(markets)]
 
-    async def _watch_liquidations(self, markets: Sequence[Market]) -> AsyncIterator[tuple[Market, Liquidation]]:
+    async def _print_stream(self, markets: Sequence[Market]) -> Stream[Print]:
         family, wire = self._of(markets[0])
-        by_id = await self._listings[family.contract].by_native_id(markets, self.health)
-        sizes = {} if family is LINEAR else {native: await self._contract_size(m) for native, m in by_id.items()}
-        recent = Recent()
-        messages = wire.stream(
+        named = await self._listings[family.contract].by_native_id(markets, self.health)
+        sizes = {} if family is LINEAR else {native: await self._contract_size(m) for native, m in named.items()}
+        return Stream(
+            wire,
             "liquidations" + family.suffix,
             lambda: _subscribed(wire, family, "forceOrder", ["!forceOrder@arr"]),
             lambda message: isinstance(message, dict) and message.get("e") == "forceOrder",
+            partial(parse_liquidation_message, contract_size_of=sizes, markets=named),
             silence_s=_LIQUIDATION_SILENCE_S,
         )
-        async with aclosing(messages):
-            async for message in messages:
-                read = readable(lambda m: parse_liquidation_message(m, sizes), message, self.health)
-                market = by_id.get(read[0]) if read is not None else None
-                if market is None or read is None or not plausible_liquidation(read[1], wire.now_ms(), self.health):
-                    continue
-                # One order per symbol and second is all there is: an equal one is the same one.
-                if recent.repeats(read):
-                    self.health.reject("liquidations", "repeated message", example=read)
-                    continue
-                yield market, read[1]
 
     def _of(self, market: Market) -> tuple[Family, Wire]:
         return FAMILIES[market.contract], self._by_contract[market.contract]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, TypeVar, Unpack
 
 import polars as pl
@@ -13,7 +14,6 @@ from estimator.domain import (
     FUNDING_RATE,
     MINUTE_MS,
     OPEN_INTEREST,
-    Liquidation,
     Market,
     Observation,
 )
@@ -41,10 +41,9 @@ from estimator.exchanges.bitget_payloads import (
 from estimator.exchanges.connected import ConnectedVenue, Connection, each
 from estimator.exchanges.edge import between, frame, plausible_candles, plausible_observations
 from estimator.exchanges.listings import Listings, largest_first
-from estimator.exchanges.moving import Stream, Tick, follow_candles, follow_prints
-from estimator.exchanges.paging import Page, paged
+from estimator.exchanges.moving import MakeStream, Print, Stream, Tick
+from estimator.exchanges.paging import Page, paged, together
 from estimator.exchanges.venue import BracketTable, Capabilities, FundingRate, MarketListing, OrderBook
-from estimator.exchanges.wire import together
 
 _Value = TypeVar("_Value")
 
@@ -201,31 +200,38 @@ class Bitget(ConnectedVenue):
         limit = str(_SHORT_BOOK) if depth <= _SHORT_BOOK else "max"
         return parse_order_book(await self._ask("publicMixGetV2MixMarketMergeDepth", market, limit=limit))
 
-    async def watch_candles(self, markets: Sequence[Market]) -> AsyncGenerator[Tick, None]:
-        """Yield the moving 1m candle."""
-        named = await self._listings.by_native_id(markets, self.health)
-        topics = [
-            {"instType": _product(market), "channel": "candle1m", "instId": native_id}
-            for native_id, market in named.items()
-        ]
-        stream = self._stream("candles", topics, "channel", {"candle1m"}, unified_account=False)
-        async for tick in follow_candles(self._wire, stream, lambda m: parse_candle_message(m, named)):
-            yield tick
+    def _candle_streams(self, markets: Sequence[Market]) -> list[MakeStream[Tick]]:
+        async def make() -> Stream[Tick]:
+            named = await self._listings.by_native_id(markets, self.health)
+            topics = [
+                {"instType": _product(market), "channel": "candle1m", "instId": native_id}
+                for native_id, market in named.items()
+            ]
+            parse = partial(parse_candle_message, markets=named)
+            return self._stream("candles", topics, "channel", {"candle1m"}, parse, unified_account=False)
 
-    async def watch_liquidations(self, markets: Sequence[Market]) -> AsyncGenerator[tuple[Market, Liquidation], None]:
-        """Yield forced liquidations."""
-        named = await self._listings.by_native_id(markets, self.health)
-        products = sorted({_product(market) for market in named.values()})
-        topics = [{"instType": product.lower(), "topic": "liquidation"} for product in products]
-        stream = self._stream(
-            "liquidations", [*topics, _PULSE], "topic", {"liquidation", "kline"}, unified_account=True
-        )
-        async for found in follow_prints(self._wire, stream, lambda m: parse_liquidation_message(m, named)):
-            yield found
+        return [make]
+
+    def _print_streams(self, markets: Sequence[Market]) -> list[MakeStream[Print]]:
+        async def make() -> Stream[Print]:
+            named = await self._listings.by_native_id(markets, self.health)
+            products = sorted({_product(market) for market in named.values()})
+            topics = [{"instType": product.lower(), "topic": "liquidation"} for product in products]
+            kinds, parse = {"liquidation", "kline"}, partial(parse_liquidation_message, markets=named)
+            return self._stream("liquidations", [*topics, _PULSE], "topic", kinds, parse, unified_account=True)
+
+        return [make]
 
     def _stream(
-        self, name: str, topics: list[dict[str, str]], key: str, values: set[str], *, unified_account: bool
-    ) -> Stream:
+        self,
+        name: str,
+        topics: list[dict[str, str]],
+        key: str,
+        values: set[str],
+        parse: Callable[[Any], Sequence[_Value]],
+        *,
+        unified_account: bool,
+    ) -> Stream[_Value]:
         def subscribe() -> Any:
             parts = [topics[i : i + _TOPICS] for i in range(0, len(topics), _TOPICS)]
             watch = self._wire.client.watch_public_multiple
@@ -235,8 +241,12 @@ class Bitget(ConnectedVenue):
             arg = message.get("arg") if isinstance(message, dict) else None
             return isinstance(arg, dict) and arg.get(key) in values and message.get("event") != "subscribe"
 
-        return Stream(name, subscribe, accepts, lambda message: message.get("event") == "error", _SILENCE_S)
+        return Stream(self._wire, name, subscribe, accepts, parse, _refused, _SILENCE_S)
 
 
 def _product(market: Market) -> str:
     return PRODUCTS[market.symbol.rpartition(":")[2]]
+
+
+def _refused(message: Any) -> bool:
+    return bool(message.get("event") == "error")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar, Unpack
 
@@ -18,9 +17,7 @@ from estimator.domain import (
     LONG_SHORT_RATIO,
     MINUTE_MS,
     OPEN_INTEREST,
-    Candle,
     ContractType,
-    Liquidation,
     Market,
     Observation,
 )
@@ -33,7 +30,6 @@ from estimator.exchanges.bybit_payloads import (
     parse_candles,
     parse_funding_rate,
     parse_funding_rate_now,
-    parse_liquidation_message,
     parse_long_short_ratio,
     parse_mark_candles,
     parse_markets,
@@ -41,21 +37,19 @@ from estimator.exchanges.bybit_payloads import (
     parse_open_interest_now,
     parse_opens,
     parse_order_book,
+    parse_prints,
     parse_tickers,
 )
 from estimator.exchanges.connected import ConnectedVenue, Connection, each
 from estimator.exchanges.edge import (
-    MovingCandles,
-    Recent,
     between,
     get,
-    plausible_candle,
     plausible_candles,
-    plausible_liquidation,
     plausible_observations,
-    readable,
 )
 from estimator.exchanges.live import subscribing
+from estimator.exchanges.moving import MakeStream, Print, Stream, Tick
+from estimator.exchanges.paging import all_pages, together, windows
 from estimator.exchanges.venue import (
     BracketTable,
     Capabilities,
@@ -65,9 +59,9 @@ from estimator.exchanges.venue import (
     OrderBook,
     RateLimit,
 )
-from estimator.exchanges.wire import Wire, all_pages, merged, together, windows
+from estimator.exchanges.wire import Wire
 
-_Read = TypeVar("_Read")
+_Item = TypeVar("_Item")
 
 _FIVE_MINUTES: Final = 5 * MINUTE_MS
 _LIMIT: Final = RateLimit(600, 5.0, concurrent=8)
@@ -269,64 +263,39 @@ class Bybit(ConnectedVenue):
         limit = min(max(depth, 1), _BOOK_DEPTH)
         return parse_order_book(await self._call("publicGetV5MarketOrderbook", market, limit=limit), market.contract)
 
-    def watch_candles(self, markets: Sequence[Market]) -> AsyncGenerator[tuple[Market, Candle, bool], None]:
-        """Yield the moving 1m candle."""
-        order = MovingCandles(self.health)
-
-        def parse(market: Market, message: Any) -> list[tuple[Market, Candle, bool]]:
-            return [
-                (market, candle, closed)
-                for candle, closed in parse_candle_message(message, market.contract)
-                if plausible_candle(candle, self._wire.now_ms(), self.health)
-                and order.accept(market.id, candle, closed=closed)
-            ]
-
-        sockets = [
-            self._watch(self._wire, "candles", "kline.1", contract, group, parse)
+    def _candle_streams(self, markets: Sequence[Market]) -> list[MakeStream[Tick]]:
+        return [
+            partial(self._stream, self._wire, "candles", "kline.1", contract, group, parse_candle_message)
             for contract, group in _by_contract(markets)
         ]
-        return sockets[0] if len(sockets) == 1 else merged(sockets)
 
-    def watch_liquidations(self, markets: Sequence[Market]) -> AsyncGenerator[tuple[Market, Liquidation], None]:
-        """Yield every forced liquidation of the markets."""
-        seen = Recent()
-
-        def parse(market: Market, message: Any) -> list[tuple[Market, Liquidation]]:
-            # A batch has no number of its own, but no market has two at one time.
-            if seen.repeats((message["topic"], message.get("ts"), str(message.get("data")))):
-                self.health.reject("liquidations", "message sent twice")
-                return []
-            prints = parse_liquidation_message(message, market.contract)
-            return [(market, one) for one in prints if plausible_liquidation(one, self._wire.now_ms(), self.health)]
-
-        sockets = [
-            self._watch(self._prints_wire, "liquidations", "allLiquidation", contract, group, parse)
+    def _print_streams(self, markets: Sequence[Market]) -> list[MakeStream[Print]]:
+        return [
+            partial(self._stream, self._prints_wire, "liquidations", "allLiquidation", contract, group, parse_prints)
             for contract, group in _by_contract(markets)
         ]
-        return sockets[0] if len(sockets) == 1 else merged(sockets)
 
-    async def _watch(
+    async def _stream(
         self,
         wire: Wire,
         name: str,
         kind: str,
         contract: ContractType,
         markets: Sequence[Market],
-        parse: Callable[[Market, Any], list[_Read]],
-    ) -> AsyncGenerator[_Read, None]:
-        """Follow one kind of topic on the socket of one contract type."""
+        parse: Callable[[Any, Market], Sequence[_Item]],
+    ) -> Stream[_Item]:
+        """Make one kind of topic on the socket of one contract type."""
         topics = {f"{kind}.{native_id(market)}": market for market in markets}
         wanted = list(dict.fromkeys([*topics, _PULSE[contract]]))
         url = wire.client.implode_hostname(wire.client.urls["api"]["ws"]["public"][contract])
         subscribe = subscribing(wanted, lambda left: wire.client.watch_topics(url, left, left), self.health)
-        messages = wire.stream(name, subscribe, partial(_is_of, frozenset(wanted)), silence_s=_SILENCE_S)
-        async with aclosing(messages):
-            async for message in messages:
-                market = topics.get(message["topic"])
-                if market is None:
-                    continue
-                for item in readable(partial(parse, market), message, self.health) or ():
-                    yield item
+
+        def read(message: Any) -> Sequence[_Item]:
+            market = topics.get(message["topic"])
+            return () if market is None else parse(message, market)
+
+        accepts = partial(_is_of, frozenset(wanted))
+        return Stream(wire, name, subscribe, accepts, read, silence_s=_SILENCE_S, says_closed=True)
 
 
 def _is_of(topics: frozenset[str], message: Any) -> bool:

@@ -309,7 +309,7 @@ def _levels(listed: list[Any], contract: ContractType) -> Float64Array:
     return levels
 
 
-def parse_candle_message(message: Any, contract: ContractType) -> list[tuple[Candle, bool]]:
+def parse_candle_message(message: Any, market: Market) -> list[tuple[Market, Candle, bool]]:
     """Read a ``kline.1.SYMBOL`` message: candles, and whether they have closed.
 
     Raises
@@ -317,7 +317,7 @@ def parse_candle_message(message: Any, contract: ContractType) -> list[tuple[Can
     BadPayload
     """
     listed = rows(message, ["data"], "kline stream")
-    return [(_candle(row, contract), get(row, ["confirm"], "kline stream") is True) for row in listed]
+    return [(market, _candle(row, market.contract), get(row, ["confirm"], "kline stream") is True) for row in listed]
 
 
 def _candle(row: Any, contract: ContractType) -> Candle:
@@ -325,14 +325,15 @@ def _candle(row: Any, contract: ContractType) -> Candle:
     return Candle(int(number(row, "start", "kline stream")), *(number(row, key, "kline stream") for key in keys))
 
 
-def parse_liquidation_message(message: Any, contract: ContractType) -> list[Liquidation]:
+def parse_prints(message: Any, market: Market) -> list[tuple[Market, Liquidation]]:
     """Read an ``allLiquidation.SYMBOL`` message.
 
     Raises
     ------
     BadPayload
     """
-    return [_liquidation(row, contract) for row in rows(message, ["data"], "allLiquidation stream")]
+    listed = rows(message, ["data"], "allLiquidation stream")
+    return [(market, _liquidation(row, market.contract)) for row in listed]
 
 
 def _liquidation(row: Any, contract: ContractType) -> Liquidation:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TypedDict, TypeVar, Unpack
 
 import polars as pl
@@ -13,6 +13,7 @@ from estimator.domain import LIQUIDATIONS, Market, Observation
 from estimator.errors import SourceError
 from estimator.exchanges.edge import Health
 from estimator.exchanges.live import Levels
+from estimator.exchanges.moving import MakeStream, Print, Tick, follow_candles, follow_prints, merged
 from estimator.exchanges.venue import FundingRate, RateLimit
 from estimator.exchanges.wire import Patience, Wire
 
@@ -65,6 +66,22 @@ class ConnectedVenue(ABC):
     async def fetch_funding_rates_now(self, markets: Sequence[Market]) -> dict[str, FundingRate]:
         """Return the rates in force of many markets, by market id."""
         return await answered(markets, self.fetch_funding_rate_now)
+
+    @abstractmethod
+    def _candle_streams(self, markets: Sequence[Market]) -> list[MakeStream[Tick]]:
+        """Return the streams on which moving candles of markets come."""
+
+    @abstractmethod
+    def _print_streams(self, markets: Sequence[Market]) -> list[MakeStream[Print]]:
+        """Return the streams on which liquidations of markets come; none where the venue tells none."""
+
+    def watch_candles(self, markets: Sequence[Market]) -> AsyncGenerator[Tick, None]:
+        """Yield the moving 1m candle."""
+        return merged([follow_candles(make) for make in self._candle_streams(markets)])
+
+    def watch_liquidations(self, markets: Sequence[Market]) -> AsyncGenerator[Print, None]:
+        """Yield forced liquidations; end at once where the venue tells none."""
+        return merged([follow_prints(make) for make in self._print_streams(markets)])
 
     async def fetch_liquidations(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:  # noqa: ARG002
         """Return an empty frame: the venue has no past prints that are told from those of its stream."""

@@ -265,27 +265,6 @@ def readable(parse: Callable[[Any], _Read], message: Any, health: Health) -> _Re
         return None
 
 
-class MovingCandles:
-    """The order of a stream of moving candles: nothing older, and each closed candle once.
-
-    Messages come twice and out of order. Of one open candle the volume only grows, so a smaller one is older.
-    """
-
-    def __init__(self, health: Health) -> None:
-        self._health = health
-        self._latest: dict[str, tuple[int, bool, float]] = {}
-
-    def accept(self, market_id: str, candle: Candle, *, closed: bool) -> bool:
-        """Whether a candle is news; counted where not."""
-        now = (candle.time_ms, closed, candle.volume)
-        last = self._latest.get(market_id)
-        if last is not None and (now < last or (closed and now[:2] == last[:2])):
-            self._health.reject("candles", "late or repeated message", example=candle)
-            return False
-        self._latest[market_id] = now
-        return True
-
-
 class Recent:
     """The last keys seen, to tell a message that comes twice."""
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, TypeVar, Unpack
 
 import polars as pl
@@ -15,7 +16,6 @@ from estimator.domain import (
     LONG_SHORT_RATIO,
     MINUTE_MS,
     OPEN_INTEREST,
-    Liquidation,
     Market,
     Observation,
 )
@@ -43,10 +43,9 @@ from estimator.exchanges.gate_payloads import (
     parse_tickers,
 )
 from estimator.exchanges.listings import Listings, largest_first
-from estimator.exchanges.moving import Stream, Tick, follow_candles, follow_prints
-from estimator.exchanges.paging import paged
+from estimator.exchanges.moving import MakeStream, Print, Stream, Tick
+from estimator.exchanges.paging import paged, together
 from estimator.exchanges.venue import BracketTable, Capabilities, FundingRate, MarketListing, OrderBook
-from estimator.exchanges.wire import together
 
 _Value = TypeVar("_Value")
 
@@ -210,27 +209,35 @@ class Gate(ConnectedVenue):
         asked = {"settle": _settle(market), "contract": listing.native_id, "limit": min(depth, _BOOK_LEVELS)}
         return parse_order_book(await self._wire.call("publicFuturesGetSettleOrderBook", asked), listing)
 
-    async def watch_candles(self, markets: Sequence[Market]) -> AsyncGenerator[Tick, None]:
-        """Yield the moving 1m candle."""
-        named, listings = await self._named(markets)
-        wanted = [(market, ["1m", native_id]) for native_id, market in named.items()]
-        stream = self._stream("candles", "futures.candlesticks", wanted)
-        async for tick in follow_candles(self._wire, stream, lambda m: parse_candle_message(m, listings, named)):
-            yield tick
+    def _candle_streams(self, markets: Sequence[Market]) -> list[MakeStream[Tick]]:
+        async def make() -> Stream[Tick]:
+            named, listings = await self._named(markets)
+            wanted = [(market, ["1m", native_id]) for native_id, market in named.items()]
+            parse = partial(parse_candle_message, listings=listings, markets=named)
+            return self._stream("candles", "futures.candlesticks", wanted, parse)
 
-    async def watch_liquidations(self, markets: Sequence[Market]) -> AsyncGenerator[tuple[Market, Liquidation], None]:
-        """Yield forced liquidations."""
-        named, listings = await self._named(markets)
-        wanted = [(market, [native_id]) for native_id, market in named.items()]
-        stream = self._stream("liquidations", "futures.public_liquidates", wanted)
-        async for found in follow_prints(self._wire, stream, lambda m: parse_liquidation_message(m, listings, named)):
-            yield found
+        return [make]
+
+    def _print_streams(self, markets: Sequence[Market]) -> list[MakeStream[Print]]:
+        async def make() -> Stream[Print]:
+            named, listings = await self._named(markets)
+            wanted = [(market, [native_id]) for native_id, market in named.items()]
+            parse = partial(parse_liquidation_message, listings=listings, markets=named)
+            return self._stream("liquidations", "futures.public_liquidates", wanted, parse)
+
+        return [make]
 
     async def _named(self, markets: Sequence[Market]) -> tuple[dict[str, Market], dict[str, MarketListing]]:
         named = await self._listings.by_native_id(markets, self.health)
         return named, {native_id: await self._listings.of(market) for native_id, market in named.items()}
 
-    def _stream(self, name: str, channel: str, wanted: Sequence[tuple[Market, list[str]]]) -> Stream:
+    def _stream(
+        self,
+        name: str,
+        channel: str,
+        wanted: Sequence[tuple[Market, list[str]]],
+        parse: Callable[[Any], Sequence[_Value]],
+    ) -> Stream[_Value]:
         asked = {(_settle(market), channel, *payload) for market, payload in wanted}
         # Candles that never rest: where they do not come either, the socket is dead and not the market quiet.
         asked |= {
@@ -250,10 +257,14 @@ class Gate(ConnectedVenue):
         def accepts(message: Any) -> bool:
             if not isinstance(message, dict) or message.get("channel") not in {channel, _PULSE_CHANNEL}:
                 return False
-            return message.get("event") == "update" or bool(message.get("error"))
+            return message.get("event") == "update" or _refused(message)
 
-        return Stream(name, subscribe, accepts, lambda message: bool(message.get("error")), _SILENCE_S)
+        return Stream(self._wire, name, subscribe, accepts, parse, _refused, _SILENCE_S)
 
 
 def _settle(market: Market) -> str:
     return market.symbol.rpartition(":")[2].lower()
+
+
+def _refused(message: Any) -> bool:
+    return bool(message.get("error"))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final, Unpack
 
 import polars as pl
@@ -15,7 +16,6 @@ from estimator.domain import (
     LONG_SHORT_RATIO,
     MINUTE_MS,
     OPEN_INTEREST,
-    Liquidation,
     Market,
     Observation,
 )
@@ -36,7 +36,7 @@ from estimator.exchanges.hyperliquid_payloads import (
     parse_order_book,
 )
 from estimator.exchanges.listings import Listings, largest_first
-from estimator.exchanges.moving import Stream, Tick, follow_candles
+from estimator.exchanges.moving import MakeStream, Print, Stream, Tick
 from estimator.exchanges.paging import paged
 from estimator.exchanges.venue import BracketTable, Capabilities, FundingRate, MarketListing, OrderBook
 
@@ -145,8 +145,10 @@ class Hyperliquid(ConnectedVenue):
         book = parse_order_book(await self._info("l2Book", coin=listing.native_id))
         return OrderBook(book.time_ms, book.bids[:depth], book.asks[:depth])
 
-    async def watch_candles(self, markets: Sequence[Market]) -> AsyncGenerator[Tick, None]:
-        """Yield the moving 1m candle."""
+    def _candle_streams(self, markets: Sequence[Market]) -> list[MakeStream[Tick]]:
+        return [partial(self._candles, markets)]
+
+    async def _candles(self, markets: Sequence[Market]) -> Stream[Tick]:
         named = await self._listings.by_native_id(markets, self.health)
         client = self._wire.client
 
@@ -159,15 +161,8 @@ class Hyperliquid(ConnectedVenue):
         def accepts(message: Any) -> bool:
             return isinstance(message, dict) and message.get("channel") in {"candle", "error"}
 
-        stream = Stream("candles", subscribe, accepts, lambda message: message["channel"] == "error")
-        async for tick in follow_candles(self._wire, stream, lambda m: parse_candle_message(m, named)):
-            yield tick
+        parse = partial(parse_candle_message, markets=named)
+        return Stream(self._wire, "candles", subscribe, accepts, parse, lambda message: message["channel"] == "error")
 
-    async def watch_liquidations(
-        self,
-        markets: Sequence[Market],  # noqa: ARG002
-    ) -> AsyncGenerator[tuple[Market, Liquidation], None]:
-        """End at once: no public feed tells liquidations."""
-        nothing: tuple[tuple[Market, Liquidation], ...] = ()
-        for found in nothing:
-            yield found
+    def _print_streams(self, markets: Sequence[Market]) -> list[MakeStream[Print]]:  # noqa: ARG002 - nobody is told
+        return []

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, Final, Unpack
 
 import polars as pl
@@ -16,24 +16,19 @@ from estimator.domain import (
     LONG_SHORT_RATIO,
     MINUTE_MS,
     OPEN_INTEREST,
-    Candle,
     Liquidation,
     Market,
     Observation,
 )
 from estimator.exchanges.connected import ConnectedVenue, Connection, each
 from estimator.exchanges.edge import (
-    MovingCandles,
-    Recent,
     between,
-    plausible_candle,
     plausible_candles,
-    plausible_liquidation,
     plausible_observations,
-    readable,
 )
 from estimator.exchanges.listings import Listings, largest_first
 from estimator.exchanges.live import subscribing
+from estimator.exchanges.moving import MakeStream, Print, Stream, Tick
 from estimator.exchanges.okx_payloads import (
     MARK_CANDLES,
     family,
@@ -53,6 +48,7 @@ from estimator.exchanges.okx_payloads import (
     parse_open_interest_now,
     parse_order_book,
 )
+from estimator.exchanges.paging import all_pages, together, windows
 from estimator.exchanges.prints import prints_frame
 from estimator.exchanges.venue import (
     BracketTable,
@@ -63,7 +59,6 @@ from estimator.exchanges.venue import (
     OrderBook,
     RateLimit,
 )
-from estimator.exchanges.wire import all_pages, together, windows
 
 _Read = Callable[[int, int], Awaitable[pl.DataFrame]]
 _Schema = dict[str, pl.DataType]
@@ -77,6 +72,7 @@ _PRINTS: Final = 100  # of a page
 _SILENCE_S: Final = 60.0
 # Channels that never rest: where nothing of them comes either, the socket is dead and not the market quiet.
 _PULSE: Final = "BTC-USDT-SWAP"
+_PRINTS_CHANNEL: Final = "liquidation-orders"
 
 CAPABILITIES: Final = Capabilities(
     candles=Depth(MINUTE_MS, None, 300),
@@ -301,53 +297,42 @@ class Okx(ConnectedVenue):
             "publicGetPublicLiquidationOrders", lambda: request(path, ["public"], "GET", dict(asked), cost)
         )
 
-    async def watch_candles(self, markets: Sequence[Market]) -> AsyncGenerator[tuple[Market, Candle, bool], None]:
-        """Yield the moving 1m candle."""
-        order, client = MovingCandles(self.health), self._wire.client
-        by_name = {native_id(market): market for market in markets}
+    def _candle_streams(self, markets: Sequence[Market]) -> list[MakeStream[Tick]]:
+        return [partial(self._candle_stream, markets)]
+
+    async def _candle_stream(self, markets: Sequence[Market]) -> Stream[Tick]:
+        client, by_name = self._wire.client, {native_id(market): market for market in markets}
 
         async def subscribe(names: list[str]) -> None:
-            arguments = [{"channel": "candle1m", "instId": name} for name in names]
-            request = {"op": "subscribe", "args": arguments}
+            request = {"op": "subscribe", "args": [{"channel": "candle1m", "instId": name} for name in names]}
             await client.watch_multiple(client.get_url("candle1m"), names, request, names)
 
         attempt = subscribing(list(dict.fromkeys([*by_name, _PULSE])), subscribe, self.health)
-        messages = self._wire.stream("candles", attempt, _of_channel("candle1m"), silence_s=_SILENCE_S)
-        async with aclosing(messages):
-            async for message in messages:
-                market = by_name.get(message["arg"].get("instId"))
-                if market is None:
-                    continue
-                for candle, closed in readable(parse_candle_message, message, self.health) or ():
-                    plausible = plausible_candle(candle, self._wire.now_ms(), self.health)
-                    if plausible and order.accept(market.id, candle, closed=closed):
-                        yield market, candle, closed
+        parse = partial(parse_candle_message, markets=by_name)
+        accepts = _of_channel("candle1m")
+        return Stream(self._wire, "candles", attempt, accepts, parse, silence_s=_SILENCE_S, says_closed=True)
 
-    async def watch_liquidations(self, markets: Sequence[Market]) -> AsyncGenerator[tuple[Market, Liquidation], None]:
-        """Yield the forced liquidations the venue shows."""
-        seen, client = Recent(), self._wire.client
-        named = await self._listings.by_native_id(markets, self.health)
+    def _print_streams(self, markets: Sequence[Market]) -> list[MakeStream[Print]]:
+        return [partial(self._print_stream, markets)]
+
+    async def _print_stream(self, markets: Sequence[Market]) -> Stream[Print]:
+        client, named = self._wire.client, await self._listings.by_native_id(markets, self.health)
         listed = {name: (market, await self._contract_size(market)) for name, market in named.items()}
 
-        async def subscribe() -> None:
-            prints = {"channel": "liquidation-orders", "instType": "SWAP"}
-            pulse = {"channel": "open-interest", "instId": _PULSE}
-            request = {"op": "subscribe", "args": [prints, pulse]}
-            hashes = ["liquidation-orders", "open-interest"]
-            await client.watch_multiple(client.get_url("liquidation-orders", "public"), hashes, request, hashes)
+        async def subscribe(names: list[str]) -> None:
+            pulses = [{"channel": "open-interest", "instId": name} for name in names if name != _PRINTS_CHANNEL]
+            request = {"op": "subscribe", "args": [{"channel": _PRINTS_CHANNEL, "instType": "SWAP"}, *pulses]}
+            await client.watch_multiple(client.get_url(_PRINTS_CHANNEL, "public"), names, request, names)
 
-        accepts = _of_channel("liquidation-orders", "open-interest")
-        messages = self._wire.stream("liquidations", subscribe, accepts, silence_s=_SILENCE_S)
-        async with aclosing(messages):
-            async for message in messages:
-                if message["arg"]["channel"] != "liquidation-orders":
-                    continue
-                for market, one in readable(lambda m: parse_liquidations(m, listed), message, self.health) or ():
-                    # A market shows one order a second, so two that are the same are one sent twice.
-                    if seen.repeats((market.id, one)):
-                        self.health.reject("liquidations", "message sent twice", example=one)
-                    elif plausible_liquidation(one, self._wire.now_ms(), self.health):
-                        yield market, one
+        def parse(message: Any) -> list[Print]:
+            if message["arg"]["channel"] != _PRINTS_CHANNEL:
+                return []
+            # A market shows one order a second, so two that are the same are one sent twice.
+            return list(dict.fromkeys(parse_liquidations(message, listed)))
+
+        attempt = subscribing([_PRINTS_CHANNEL, _PULSE], subscribe, self.health)
+        accepts = _of_channel(_PRINTS_CHANNEL, "open-interest")
+        return Stream(self._wire, "liquidations", attempt, accepts, parse, silence_s=_SILENCE_S)
 
 
 def _of_channel(*channels: str) -> Callable[[Any], bool]:

@@ -293,16 +293,20 @@ def _levels(listed: list[Any], contract: ContractType, contract_size: float) -> 
     return levels
 
 
-def parse_candle_message(message: Any) -> list[tuple[Candle, bool]]:
-    """Read a ``candle1m`` message: candles, and whether they are complete.
+def parse_candle_message(message: Any, markets: Mapping[str, Market]) -> list[tuple[Market, Candle, bool]]:
+    """Read a ``candle1m`` message: candles of a market, and whether they are complete.
 
     Raises
     ------
     BadPayload
     """
     endpoint = "candle1m channel"
+    market = markets.get(text(get(message, ["arg"], endpoint), "instId", endpoint))
+    if market is None:
+        return []
     return [
         (
+            market,
             Candle(int(number(row, 0, endpoint)), *(number(row, i, endpoint) for i in (1, 2, 3, 4, 6))),
             text(row, 8, endpoint) == _CONFIRMED,
         )

@@ -1,13 +1,16 @@
-"""Long histories, page by page."""
+"""Several requests at once, and long histories page by page."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeVar
 
 import polars as pl
 
 from estimator.exchanges.edge import between, frame
-from estimator.exchanges.wire import all_pages, windows
+
+_Page = TypeVar("_Page")
 
 Page = Callable[[int, int], Awaitable[pl.DataFrame]]
 """Fetches the rows of ``start <= time < end``; more do no harm. [ms]"""
@@ -30,3 +33,25 @@ async def paged(
     """
     tables = await all_pages(page, windows(since_ms, until_ms, page_ms))
     return between(pl.concat([frame(schema, []), *tables]), since_ms, until_ms)
+
+
+def windows(since_ms: int, until_ms: int, page_ms: int) -> list[tuple[int, int]]:
+    """Cut a stretch of time into pages, ends exclusive; cuts lie on multiples of `page_ms`."""
+    cuts = range(since_ms - since_ms % page_ms, until_ms if since_ms < until_ms else 0, page_ms)
+    return [(max(start, since_ms), min(start + page_ms, until_ms)) for start in cuts]
+
+
+async def all_pages(fetch: Callable[[int, int], Awaitable[_Page]], pages: Sequence[tuple[int, int]]) -> list[_Page]:
+    """Fetch pages at once, in order of the pages; the first failure ends the others and is raised."""
+    return await together([fetch(start, end) for start, end in pages])
+
+
+async def together(requests: Sequence[Awaitable[_Page]]) -> list[_Page]:
+    """Await several requests at once; the first failure ends the others and is raised."""
+    tasks = [asyncio.ensure_future(request) for request in requests]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -13,11 +13,10 @@ import email.utils
 import logging
 import math
 import time
-from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from aiolimiter import AsyncLimiter
@@ -34,11 +33,11 @@ from estimator.errors import (
 )
 from estimator.exchanges.clients import client_class, errors
 from estimator.exchanges.edge import Health, Line
+from estimator.exchanges.taps import Tap
 from estimator.exchanges.translate import Answer, translated
 from estimator.exchanges.venue import RateLimit
 
 _LOG: Final = logging.getLogger(__name__)
-_Page = TypeVar("_Page")
 
 _DATE_STEP_MS: Final = 2_000
 
@@ -135,7 +134,7 @@ class Wire:
         }
         self._ahead_ms = 0  # of the venue's clock against ours
         self._shut_until = 0.0  # monotonic seconds; a venue that says wait is not asked by anyone
-        self._taps: list[_Tap] = []
+        self._taps: list[Tap] = []
         self._pass_on = self.client.handle_message
         self.client.handle_message = self._on_message
         self._open_socket = self.client.client
@@ -222,6 +221,7 @@ class Wire:
         accepts: Callable[[Any], bool],
         *,
         silence_s: float = 60.0,
+        lost: Callable[[], None] | None = None,
     ) -> AsyncGenerator[Any, None]:
         """Yield raw messages for ever, reconnecting as needed.
 
@@ -235,6 +235,8 @@ class Wire:
             Whether a parsed message is of this stream.
         silence_s : float
             Without any message for so long the connection is taken for dead. [s]
+        lost : callable, optional
+            Called when a connection was lost, before the next is made.
 
         Raises
         ------
@@ -245,7 +247,7 @@ class Wire:
         line = Line(name)
         self.health.unheard.add(line)
         while True:
-            tap = _Tap(accepts)
+            tap = Tap(accepts)
             self._taps.append(tap)
             subscription = asyncio.ensure_future(self._subscribed(name, subscribe))
             try:
@@ -263,6 +265,8 @@ class Wire:
                 self._noted(error)
                 self.health.reconnects[name] += 1
                 self.health.unheard.add(line)
+                if lost is not None:
+                    lost()
                 _LOG.info("%s %s: %s; connecting again", self.client.id, name, error)
             finally:
                 self._taps.remove(tap)
@@ -311,118 +315,6 @@ class Wire:
     async def close(self) -> None:
         """Close every connection."""
         await self.client.close()
-
-
-class _Tap:
-    """The messages of one stream on their way from ccxt's receive loop to their reader."""
-
-    def __init__(self, accepts: Callable[[Any], bool]) -> None:
-        self.accepts = accepts
-        self._waiting: deque[Any] = deque()
-        self._arrived = asyncio.Event()
-        self.sockets: set[Any] = set()
-
-    def offer(self, socket: Any, message: Any) -> bool:
-        """Take a message if it is of this stream."""
-        if not self.accepts(message):
-            return False
-        self.sockets.add(socket)
-        self._waiting.append(message)
-        self._arrived.set()
-        return True
-
-    async def messages(self, subscription: asyncio.Future[None], silence_s: float) -> AsyncIterator[Any]:
-        """Yield messages until the subscription fails or nothing comes for `silence_s`; then raise."""
-        while True:
-            if not self._waiting:
-                await self._wait(subscription, silence_s)
-            while self._waiting:
-                yield self._waiting.popleft()
-            self._arrived.clear()
-
-    async def _wait(self, subscription: asyncio.Future[None], silence_s: float) -> None:
-        arrival = asyncio.ensure_future(self._arrived.wait())
-        either: set[asyncio.Future[Any]] = {arrival, subscription}
-        try:
-            await asyncio.wait(either, timeout=silence_s, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            arrival.cancel()
-        if self._waiting:
-            return
-        if subscription.done():
-            subscription.result()
-            raise VenueDown("the subscription ended")
-        raise VenueDown(f"no message for {silence_s:g} s")
-
-    def hang_up(self, client: Any, others: Iterable[_Tap]) -> None:
-        """Have ccxt forget the sockets of this stream, so that the next subscription opens new ones.
-
-        Where nothing ever came, any socket may be its own but those on which other streams are heard.
-        """
-        heard = {socket for other in others for socket in other.sockets}
-        for socket in self.sockets or {*client.clients.values()} - heard:
-            if client.clients.get(socket.url) is socket:
-                socket.on_error(errors.NetworkError("hung up"))
-
-
-def windows(since_ms: int, until_ms: int, page_ms: int) -> list[tuple[int, int]]:
-    """Cut a stretch of time into pages, ends exclusive; cuts lie on multiples of `page_ms`."""
-    cuts = range(since_ms - since_ms % page_ms, until_ms if since_ms < until_ms else 0, page_ms)
-    return [(max(start, since_ms), min(start + page_ms, until_ms)) for start in cuts]
-
-
-async def all_pages(fetch: Callable[[int, int], Awaitable[_Page]], pages: Sequence[tuple[int, int]]) -> list[_Page]:
-    """Fetch pages at once, in order of the pages; the first failure ends the others and is raised."""
-    return await together([fetch(start, end) for start, end in pages])
-
-
-async def together(requests: Sequence[Awaitable[_Page]]) -> list[_Page]:
-    """Await several requests at once; the first failure ends the others and is raised."""
-    tasks = [asyncio.ensure_future(request) for request in requests]
-    try:
-        return list(await asyncio.gather(*tasks))
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-@dataclass(frozen=True, slots=True)
-class _Ended:
-    error: BaseException | None
-
-
-async def merged(streams: Sequence[AsyncIterator[_Page]]) -> AsyncGenerator[_Page, None]:
-    """Yield what any of several streams yields, as it comes; the first failure ends all and is raised."""
-    arrived: asyncio.Queue[_Page | _Ended] = asyncio.Queue()
-    pumps = [asyncio.ensure_future(_pump(stream, arrived)) for stream in streams]
-    running = len(pumps)
-    try:
-        while running:
-            item = await arrived.get()
-            if not isinstance(item, _Ended):
-                yield item
-                continue
-            running -= 1
-            if item.error is not None:
-                raise item.error
-    finally:
-        for pump in pumps:
-            pump.cancel()
-        await asyncio.gather(*pumps, return_exceptions=True)
-
-
-async def _pump(stream: AsyncIterator[_Page], arrived: asyncio.Queue[_Page | _Ended]) -> None:
-    try:
-        async for item in stream:
-            arrived.put_nowait(item)
-    except Exception as error:  # noqa: BLE001 - raised by the reader
-        arrived.put_nowait(_Ended(error))
-    else:
-        arrived.put_nowait(_Ended(None))
-    finally:
-        if isinstance(stream, AsyncGenerator):
-            await stream.aclose()
 
 
 def _rebased(urls: Any, base: str) -> Any:

@@ -68,6 +68,7 @@ AFTER_GOLDEN = 1_760_000_200_000
 LINEAR_BTC = Market("binance", "BTC/USDT:USDT", "linear", rule_brackets("BTC", "linear").brackets)
 INVERSE_BTC = Market("binance", "BTC/USD:BTC", "inverse", rule_brackets("BTC", "inverse").brackets)
 INVERSE_LISTED = MarketListing(INVERSE_BTC, "BTCUSD_PERP", 100.0, "rule", funding_interval_ms=8 * HOUR_MS)
+NAMED = {"BTCUSDT": LINEAR_BTC, "BTCUSD_PERP": INVERSE_BTC}
 BOTH = pytest.mark.parametrize("market", [LINEAR_BTC, INVERSE_BTC], ids=["usdm", "coinm"])
 _Item = TypeVar("_Item")
 
@@ -155,24 +156,30 @@ def test_listings_are_the_perpetuals_that_trade_with_names_we_can_write() -> Non
 
 
 def test_a_sell_closes_a_long_at_its_average_fill() -> None:
-    native, print_ = parse_liquidation_message(recorded("liquidation_stream"), {})
-    assert native == "BTCUSDT"
+    ((market, print_),) = parse_liquidation_message(recorded("liquidation_stream"), {}, NAMED)
+    assert market is LINEAR_BTC
     assert print_ == Liquidation(1_568_014_460_893, Side.LONG, 9910.12345678, 0.014, 0.014 * 9910.12345678)
 
 
 def test_a_coin_m_order_is_worth_its_contracts() -> None:
-    native, print_ = parse_liquidation_message(golden("dapi_forceOrder"), {"BTCUSD_PERP": 100.0})
-    assert (native, print_.notional_usd, print_.price) == ("BTCUSD_PERP", 100.0, 9496.5)
+    ((market, print_),) = parse_liquidation_message(golden("dapi_forceOrder"), {"BTCUSD_PERP": 100.0}, NAMED)
+    assert (market, print_.notional_usd, print_.price) == (INVERSE_BTC, 100.0, 9496.5)
     assert print_.quantity_base == pytest.approx(100.0 / 9496.5)
 
 
 def test_a_kline_message_says_whether_its_candle_has_closed() -> None:
     open_, closed = recorded("kline_stream_open"), recorded("kline_stream_closed")
-    assert parse_kline_message(open_, LINEAR) == (
-        "BTCUSDT", Candle(1_638_747_660_000, 0.001, 0.0025, 0.0015, 0.002, 1000.0, 500.0), False,
-    )  # fmt: skip
-    assert parse_kline_message(closed, LINEAR)[2] is True
-    assert parse_kline_message(golden("dapi_kline"), INVERSE)[1].volume == 20.0
+    assert parse_kline_message(open_, LINEAR, NAMED) == [
+        (LINEAR_BTC, Candle(1_638_747_660_000, 0.001, 0.0025, 0.0015, 0.002, 1000.0, 500.0), False)
+    ]
+    assert [done for *_, done in parse_kline_message(closed, LINEAR, NAMED)] == [True]
+    ((_, candle, _),) = parse_kline_message(golden("dapi_kline"), INVERSE, NAMED)
+    assert candle.volume == 20.0
+
+
+def test_messages_about_markets_nobody_follows_are_passed_over() -> None:
+    assert parse_kline_message(golden("dapi_kline"), INVERSE, {}) == []
+    assert parse_liquidation_message(golden("dapi_forceOrder"), {}, {}) == []
 
 
 @pytest.mark.parametrize(
@@ -188,7 +195,7 @@ def test_a_message_of_another_shape_names_the_field(spoil: Callable[[Any], Any],
     payload = golden("dapi_forceOrder")
     spoil(payload)
     with pytest.raises(BadPayload) as caught:
-        parse_liquidation_message(payload, {})
+        parse_liquidation_message(payload, {}, NAMED)
     assert (caught.value.endpoint, caught.value.field) == ("forceOrder", field)
 
 
@@ -206,8 +213,8 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     "fapi_openInterest": lambda p: parse_open_interest_now(p, LINEAR),
     "dapi_premiumIndex": lambda p: parse_funding_rate_now(parse_marks(p, INVERSE), INVERSE_LISTED, INVERSE),
     "fapi_depth": lambda p: parse_order_book(p, INVERSE, 100.0),
-    "dapi_forceOrder": lambda p: parse_liquidation_message(p, {"BTCUSD_PERP": 100.0}),
-    "dapi_kline": lambda p: parse_kline_message(p, INVERSE),
+    "dapi_forceOrder": lambda p: parse_liquidation_message(p, {"BTCUSD_PERP": 100.0}, NAMED),
+    "dapi_kline": lambda p: parse_kline_message(p, INVERSE, NAMED),
 }
 JUNK: tuple[Any, ...] = (None, True, -2, 10**20, 1e-300, "", "0", "-1", "1e400", "nan", "BTC", [], {}, [[]], [{}])
 

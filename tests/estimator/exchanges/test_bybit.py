@@ -162,7 +162,8 @@ def test_risk_limits_of_a_market_that_is_not_there_are_an_error() -> None:
 
 @pytest.mark.parametrize(("contract", "base"), [("linear", 20_000.0), ("inverse", 20_000 / 0.04499)])
 def test_buy_means_a_long_was_liquidated_at_its_bankruptcy_price(contract: Any, base: float) -> None:
-    long, short = payloads.parse_liquidation_message(golden("ws_all_liquidation"), contract)
+    market = BTCUSDT if contract == "linear" else BTCUSD
+    (_, long), (_, short) = payloads.parse_prints(golden("ws_all_liquidation"), market)
     assert long == Liquidation(1_739_502_302_929, Side.LONG, 0.04499, base, base * 0.04499)
     assert short.side is Side.SHORT
 
@@ -171,7 +172,7 @@ def test_a_side_nobody_knows_is_not_guessed() -> None:
     message = golden("ws_all_liquidation")
     message["data"][0]["S"] = "None"
     with pytest.raises(BadPayload, match="neither Buy nor Sell"):
-        payloads.parse_liquidation_message(message, "linear")
+        payloads.parse_prints(message, BTCUSDT)
 
 
 def test_the_book_of_an_inverse_market_is_turned_into_coins() -> None:
@@ -238,5 +239,5 @@ def test_recorded_payloads_are_read() -> None:
     )
     assert [one.native_id for one in listings] == ["BTCUSDT", "ETHUSDT"]
     assert listings[0].market.max_leverage == 100
-    candle, closed = payloads.parse_candle_message(recorded("ws_kline.json"), "linear")[0]
+    ((_, candle, closed),) = payloads.parse_candle_message(recorded("ws_kline.json"), BTCUSDT)
     assert (candle.high, candle.volume, closed) == (16677.0, 2.081, False)

@@ -248,5 +248,5 @@ def test_recorded_payloads_are_read() -> None:
     sizes = {one.native_id: (one.contract_size, one.market.contract) for one in listings}
     assert sizes["BTC-USD-SWAP"] == (100.0, "inverse")
     assert sizes["ETH-USDT-SWAP"] == (0.1, "linear")
-    candle, closed = payloads.parse_candle_message(recorded("ws_candle.json"))[0]
+    ((_, candle, closed),) = payloads.parse_candle_message(recorded("ws_candle.json"), {"BTC-USDT": LINEAR})
     assert (candle.close, candle.volume, closed) == (8548.26, 529.5858061, True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from itertools import pairwise
@@ -32,7 +32,6 @@ from estimator.exchanges.edge import (
     AHEAD_MS,
     LARGEST_JUMP,
     Health,
-    MovingCandles,
     Recent,
     between,
     frame,
@@ -48,8 +47,10 @@ from estimator.exchanges.edge import (
     steady,
     text,
 )
+from estimator.exchanges.moving import merged
+from estimator.exchanges.paging import all_pages, windows
 from estimator.exchanges.venue import RateLimit
-from estimator.exchanges.wire import Patience, Wire, all_pages, merged, windows
+from estimator.exchanges.wire import Patience, Wire
 from tests.venues.feed import Event, Feed, Print
 from tests.venues.loop import run
 from tests.venues.server import Call, Json, RefusedError, Session, VenueServer, running
@@ -355,7 +356,7 @@ def test_a_venue_that_refuses_sockets_is_asked_again_until_it_does_not() -> None
 def test_merged_streams_end_together_with_the_first_failure() -> None:
     closed = []
 
-    async def count(name: str, upto: int) -> AsyncIterator[str]:
+    async def count(name: str, upto: int) -> AsyncGenerator[str, None]:
         try:
             for n in range(upto):
                 yield f"{name}{n}"
@@ -493,25 +494,6 @@ def test_a_new_level_that_holds_is_believed() -> None:
     assert steady(np.array([1.0, 1.0, 1.0, 1.0, 1000.0, 1001.0, 1002.0, 1003.0])).tolist() == [True] * 4 + [
         False, False, True, True,
     ]  # fmt: skip
-
-
-def test_moving_candles_go_forward_and_close_once() -> None:
-    health = Health()
-    order = MovingCandles(health)
-    later = replace(GOOD, time_ms=GOOD.time_ms + MINUTE_MS)
-    steps = [
-        (GOOD, False, True),
-        (replace(GOOD, volume=4.0), False, False),  # older
-        (replace(GOOD, volume=6.0), False, True),
-        (replace(GOOD, volume=6.0), True, True),
-        (replace(GOOD, volume=6.0), True, False),  # twice
-        (replace(GOOD, volume=7.0), False, False),  # after its close
-        (later, False, True),
-        (GOOD, True, False),
-    ]
-    assert [order.accept("m", candle, closed=closed) for candle, closed, _ in steps] == [news for *_, news in steps]
-    assert order.accept("other", GOOD, closed=True)
-    assert health.rejected.total() == 4
 
 
 def test_only_recent_keys_are_remembered() -> None:
