@@ -349,3 +349,26 @@ def test_a_bucket_without_margin_beyond_maintenance_is_refused() -> None:
     tight: Market = market(maintenance=0.009)
     with pytest.raises(ParameterError, match="margin exceeds maintenance"):
         PositionBook(tight)
+
+
+@given(walks(), st.data())
+@settings(max_examples=40, deadline=None)
+def test_a_book_that_rested_goes_on_bit_for_bit(steps: Steps, data: st.DataObject) -> None:
+    awake, rested = PositionBook(market(), SMALL), PositionBook(market(), SMALL)
+    for t in range(len(steps)):
+        awake.run(steps.part(t, t + 1))
+        rested.run(steps.part(t, t + 1))
+        if data.draw(st.booleans()):
+            rested.rest()
+            beside = rested.copy()  # as for a candle that is still open
+            beside.run(steps.part(t, t + 1))
+            rested.rest()
+        if data.draw(st.booleans()):
+            assert rested.save() == awake.save()
+    for mine, theirs in zip(rested.state, awake.state, strict=True):
+        assert np.array_equal(mine, theirs)
+
+
+def test_markets_of_equal_maintenance_share_their_kernels() -> None:
+    one, two = PositionBook(market(), SMALL), PositionBook(replace(market(), symbol="ETH/USDT:USDT"), SMALL)
+    assert one._kernels.mass is two._kernels.mass

@@ -1,0 +1,64 @@
+"""Whether prints are heard, market by market, from what a venue's health says."""
+
+from __future__ import annotations
+
+from estimator.domain import ContractType, LeverageBracket, Market
+from estimator.exchanges.base import Connection
+from estimator.exchanges.edge import Health, Line
+from estimator.live.hearing import Hearing
+
+
+def market(symbol: str, contract: ContractType = "linear") -> Market:
+    return Market("binance", symbol, contract, (LeverageBracket(0.0, 100.0, 0.004),))
+
+
+BTC, INVERSE = market("BTC/USDT:USDT"), market("BTC/USD:BTC", "inverse")
+
+
+def told(hearing: Hearing) -> list[tuple[str, int, bool]]:
+    return [
+        (m.symbol, c.time_ms, c.connected)
+        for m, c in hearing.changes()
+        if c == Connection(c.time_ms, "liquidations", c.connected)
+    ]
+
+
+def test_a_stream_is_heard_from_its_first_message_to_the_last_before_it_was_lost() -> None:
+    health, line = Health(), Line("liquidations")
+    hearing = Hearing(health, [BTC])
+    health.unheard.add(line)
+    assert told(hearing) == []
+    health.last_message_ms["liquidations"] = 100
+    health.unheard.discard(line)
+    assert told(hearing) == [(BTC.symbol, 100, True)]
+    health.last_message_ms["liquidations"] = 170
+    assert told(hearing) == []
+    health.reconnects["liquidations"] += 1
+    health.unheard.add(line)
+    assert told(hearing) == [(BTC.symbol, 171, False)]
+    health.last_message_ms["liquidations"] = 300
+    health.unheard.discard(line)
+    assert told(hearing) == [(BTC.symbol, 300, True)]
+
+
+def test_a_connection_lost_and_back_between_two_looks_is_noticed() -> None:
+    health = Health()
+    hearing = Hearing(health, [BTC])
+    health.last_message_ms["liquidations"] = 100
+    assert told(hearing) == [(BTC.symbol, 100, True)]
+    health.reconnects["liquidations"] += 1
+    health.last_message_ms["liquidations"] = 200
+    assert told(hearing) == [(BTC.symbol, 101, False), (BTC.symbol, 200, True)]
+
+
+def test_inverse_markets_go_by_their_own_stream_where_they_have_one() -> None:
+    health, lines = Health(), [Line("liquidations"), Line("liquidations (coin-m)")]
+    hearing = Hearing(health, [BTC, INVERSE])
+    for line in lines:
+        health.unheard.add(line)
+    health.unheard.discard(lines[0])
+    health.last_message_ms["liquidations"] = 100
+    assert told(hearing) == [(BTC.symbol, 100, True)]
+    health.unheard.discard(lines[1])
+    health.last_message_ms["liquidations (coin-m)"] = 150
+    assert told(hearing) == [(INVERSE.symbol, 150, True)]
