@@ -8,7 +8,7 @@ import polars as pl
 
 from estimator.domain import HOUR_MS, TIME
 from estimator.errors import InputError, ParameterError
-from estimator.model.indicators import percentile_rank, realised_volatility, rsi, z_score
+from estimator.model.indicators import percentile_rank, rsi, z_score
 from estimator.model.rules import SignalRules, washout
 
 BARS: Final[dict[str, pl.DataType]] = {
@@ -22,6 +22,7 @@ BARS: Final[dict[str, pl.DataType]] = {
     "near_short_usd": pl.Float64(),  # estimated shorts within it above
 }
 DAY: Final = 24  # bars
+_LEAST_RETURNS: Final = 18  # of them, for a volatility
 
 
 class Feature(NamedTuple):
@@ -114,10 +115,11 @@ def _checked(bars: pl.DataFrame) -> pl.DataFrame:
 
 
 def _from_closes(bars: pl.DataFrame, rules: SignalRules) -> pl.DataFrame:
-    """RSI and realised volatility; an hour without a close neither moves them nor has one."""
-    known = bars.drop_nulls("close")
-    close = pl.col("close")
-    return known.select("time", rsi=rsi(close, rules.rsi_period), volatility=realised_volatility(close, DAY, HOUR_MS))
+    """RSI, which an hour without a close does not move, and realised volatility of the returns that are known."""
+    known = bars.drop_nulls("close").select("time", rsi=rsi(pl.col("close"), rules.rsi_period))
+    returns = pl.col("close").log().diff()
+    volatility = bars.select("time", volatility=returns.rolling_std(DAY, min_samples=_LEAST_RETURNS))
+    return volatility.join(known, on="time", how="left", maintain_order="left")
 
 
 def _washouts_of_a_day(washed: pl.Expr) -> pl.Expr:
