@@ -83,6 +83,7 @@ def backfill(
     until = last or datetime.now(UTC) - timedelta(days=1)
     since = first or until - timedelta(days=settings.days)
     history = History(history_root(settings))
+    signal.signal(signal.SIGINT, _leave_import)
     try:
         with progress_bar() as report, closing(Archive(archive or BINANCE)) as files:
             markets = archived_markets(symbols)
@@ -90,10 +91,21 @@ def backfill(
     except LiqheatError as error:
         fail(str(error))
     say(f"{done.rows} new rows from {done.files} files; {done.complete} files were there, {len(done.missing)} absent")
+    for path in done.missing:
+        say(f"absent: {path}")
+    for path, rows in done.short.items():
+        say(f"short: {path}: {rows} rows are not in it")
     for path, problem in done.damaged.items():
         say(f"damaged: {path}: {problem}")
     if done.damaged:
         raise typer.Exit(1)
+
+
+def _leave_import(_signal: int, _frame: FrameType | None) -> NoReturn:
+    """End without waiting for downloads: a day is in history whole or not at all."""
+    console.show_cursor()
+    say("liqheat: interrupted; the same command goes on where this one was")
+    os._exit(130)
 
 
 def score(
