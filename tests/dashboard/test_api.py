@@ -139,7 +139,7 @@ def test_map_prints_and_markets(client: httpx.Client) -> None:
     prints = (client.get("/api/v1/liquidations?symbol=BTC&venues=okx")).json()
     assert {row[1] for row in prints["rows"]} == {"okx"}
     times = [row[0] for row in prints["rows"]]
-    assert times == sorted(times)
+    assert times == sorted(times, reverse=True)
     markets = (client.get("/api/v1/markets")).json()["markets"]
     assert [m["exchange"] for m in markets] == ["binance", "bybit", "okx"]
     assert all(m["provenance"]["origin"] == "simulated" for m in markets)
@@ -181,7 +181,7 @@ def test_pages_and_probes_answer(client: httpx.Client, path: str) -> None:
 def test_every_route_of_ours_is_documented(client: httpx.Client) -> None:
     described = (client.get("/openapi.json")).json()["paths"]
     docs = (client.get("/docs")).text
-    expected = {"chart", "heatmap", "map", "liquidations", "markets"}
+    expected = {"chart", "heatmap", "map", "liquidations", "liquidations/stream", "markets", "source"}
     assert {p.removeprefix("/api/v1/") for p in described if p.startswith("/api/v1/")} == expected
     assert all(path in docs for path in described)
     heatmap = described["/api/v1/heatmap"]["get"]
