@@ -12,10 +12,12 @@ import contextlib
 import email.utils
 import logging
 import math
+import ssl
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -119,11 +121,15 @@ class Wire:
                 "aiohttp_trust_env": exchange_base is None,
                 "verify": exchange_base is None,
                 "timeout_on_exit": 250 if exchange_base is None else 0,
+                "enableLastHttpResponse": False,
+                "enableLastResponseHeaders": False,
                 "options": {"fetchCurrencies": False, **(options or {})},
             }
         )
         self.client.has["fetchCurrencies"] = False
-        if exchange_base is not None:
+        if exchange_base is None:
+            self.client.ssl_context = _trusting(self.client.cafile)
+        else:
             self.client.urls["api"] = _rebased(self.client.urls["api"], exchange_base.rstrip("/"))
         self._gate = asyncio.Semaphore(concurrent)
         # Half the rate, because a bucket that starts full lets twice its size through in its first period.
@@ -315,6 +321,12 @@ class Wire:
     async def close(self) -> None:
         """Close every connection."""
         await self.client.close()
+
+
+@cache
+def _trusting(cafile: str) -> ssl.SSLContext:
+    """Return one context for all clients, which would each make their own of a megabyte."""
+    return ssl.create_default_context(cafile=cafile)
 
 
 def _rebased(urls: Any, base: str) -> Any:
