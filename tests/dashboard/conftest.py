@@ -39,9 +39,11 @@ def frame(cache: Cache) -> ChartFrame:
 
 
 @contextmanager
-def serve(redis_url: str) -> Iterator[httpx.Client]:
+def serve(redis_url: str, settings: Settings | None = None) -> Iterator[httpx.Client]:
     """The whole application on a free loopback port, and a client for it."""
-    config = uvicorn.Config(create_app(Settings(), Cache(redis_url)), log_level="warning", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(
+        create_app(settings or Settings(), Cache(redis_url)), log_level="warning", timeout_graceful_shutdown=1
+    )
     server = uvicorn.Server(config)
     listener = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
