@@ -11,6 +11,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from estimator.cache import Cache
@@ -30,6 +31,7 @@ _SHOW_S: Final = 0.1  # how often it is looked what is due
 _GO_ON_S: Final = 0.02  # so long others wait at most while updates are applied
 _RETRY_S: Final = (2.0, 60.0)  # first and longest pause before a market is tried again
 _FETCHED_AT_ONCE: Final = 8  # live markets being fetched
+_DEEPENED_AT_ONCE: Final = 2  # and whose older past is
 _FIRST_SHARE: Final = 0.3  # of the progress, where older parts are fetched afterwards
 
 Report = Callable[[float, str], None]
@@ -110,8 +112,10 @@ class _Desk:
         self._behind: dict[str, Market] = {}  # markets that missed something while Redis was gone
         self._watched: frozenset[str] = frozenset()
         live = self._live = source.origin is Origin.LIVE
+        # Not the event loop's own threads: while all of these wait for it, it needs one to write the journal.
+        self._threads = ThreadPoolExecutor(_FETCHED_AT_ONCE + _DEEPENED_AT_ONCE, "past")
         self._places = asyncio.Semaphore(_FETCHED_AT_ONCE if live else max(1, min(os.cpu_count() or 1, 4)))
-        self._deepening = asyncio.Semaphore(2)
+        self._deepening = asyncio.Semaphore(_DEEPENED_AT_ONCE)
 
     async def watch(self) -> None:
         """Take in what the source says, to its end."""
@@ -220,10 +224,8 @@ class _Desk:
 
     def _load_again(self, markets: Sequence[Market]) -> None:
         """Load markets anew, first those that somebody looks at."""
-        for market in sorted(markets, key=lambda m: (m.base not in self._watched, self._ranks[m.id])):
-            if market.id not in self._waiting:
-                self._waiting[market.id] = []
-                self._start(self.load(market))
+        again = [m for m in markets if m.id not in self._waiting]
+        self._start(self.load_all(sorted(again, key=lambda m: (m.base not in self._watched, self._ranks[m.id]))))
 
     def _look(self, watched: frozenset[str]) -> None:
         """Show markets that somebody looks at at the usual pace, and others less often the more there are."""
@@ -234,7 +236,7 @@ class _Desk:
             follower.pace = 1.0 if follower.watched else crowd
 
     async def load_all(self, markets: Sequence[Market]) -> None:
-        """Load every market, most important first."""
+        """Load markets, most important first."""
         for market in markets:
             self._waiting[market.id] = []
         await asyncio.gather(*(self.load(market) for market in markets))
@@ -247,7 +249,7 @@ class _Desk:
         self._followers.pop(market.id, None)
         try:
             async with self._places:
-                follower = await asyncio.to_thread(self._load, market)
+                follower = await asyncio.get_running_loop().run_in_executor(self._threads, self._load, market)
         except (SourceError, HistoryError, InputError, CacheError) as error:
             self._note(market, error)
         else:
@@ -285,7 +287,7 @@ class _Desk:
         async with self._deepening:
             while True:
                 try:
-                    await asyncio.to_thread(source.deepen, market, tell)
+                    await asyncio.get_running_loop().run_in_executor(self._threads, source.deepen, market, tell)
                     break
                 except (SourceError, HistoryError, CacheError) as error:
                     failures += 1
@@ -324,6 +326,7 @@ class _Desk:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _matters(update: MarketUpdate) -> bool:

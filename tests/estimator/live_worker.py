@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import importlib
 import json
 import logging
 import mmap
 import os
+import signal
 import struct
 import sys
 from collections.abc import Callable, Sequence
@@ -99,6 +101,7 @@ async def keep_house(history: History, every_s: float) -> None:
 
 def work(log: str, arguments: Sequence[Any]) -> None:
     """Be the worker of a process of one's own until killed or interrupted."""
+    faulthandler.register(signal.SIGUSR1)  # for whoever wonders what it waits for
     logging.basicConfig(filename=log, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(main(*arguments))

@@ -103,10 +103,11 @@ def acknowledged(side: Side) -> dict[str, list[Seen]]:
 
 def unheard(side: Side, market_id: str) -> list[Gap]:
     """Stretches in which the page says that the prints of a market were not heard."""
-    return [gap for gap in _status(side, market_id).gaps if gap.what == "liquidations"]
+    return [gap for gap in status_of(side, market_id).gaps if gap.what == "liquidations"]
 
 
-def _status(side: Side, market_id: str) -> MarketStatus:
+def status_of(side: Side, market_id: str) -> MarketStatus:
+    """Return the state of a market."""
     return next(s for s in side.cache.get_statuses() if s.id == market_id)
 
 
@@ -150,9 +151,9 @@ def same_observations(whole: Side, broken: Side) -> Check:
     """Everything observed, as it was known at each close."""
     check = Check("observations used at closes")
     for market_id in whole.market_ids():
-        closes = _closes(whole, market_id)
+        closes = closes_of(whole, market_id)
         for table in OBSERVED:
-            one, two = (_known_at(s.history.read(table, market_id, 0, FOR_EVER), closes) for s in (whole, broken))
+            one, two = (known_at(s.history.read(table, market_id, 0, FOR_EVER), closes) for s in (whole, broken))
             check.compared += closes.len()
             check.wrong += [
                 f"{market_id} {table} at {close}: {a} and {b}"
@@ -189,8 +190,8 @@ def same_cache(whole: Side, broken: Side) -> Iterator[Check]:
             one, two = (s.cache.get_series(market_id, level, 0, FOR_EVER) for s in (whole, broken))
             _compare_series(series, f"{market_id} level {level}", LEVELS[level].interval_ms, one, two,
                             unheard(broken, market_id))  # fmt: skip
-        one_, two_ = (_status(s, market_id) for s in (whole, broken))
-        for name in ("first_ms", "last_ms", "provisional_until_ms", "mark_price", "open_interest_base", "progress"):
+        one_, two_ = (status_of(s, market_id) for s in (whole, broken))
+        for name in ("first_ms", "last_ms", "provisional_until_ms", "open_interest_base", "progress"):
             status.expect(getattr(one_, name) == getattr(two_, name), f"{market_id} {name}")
         status.expect(_candle_gaps(one_.gaps) == _candle_gaps(two_.gaps), f"{market_id} gaps of candles")
     yield from (columns, series, status)
@@ -257,10 +258,17 @@ def _compare_grids(
         check.expect(one is two, f"{market_id} level {level}: none on one side")
         return
     check.compared += len(one.time)
-    try:
-        assert_same_bits(two, one)
-    except AssertionError:
+    if not same_bits(two, one):
         check.wrong.append(f"{market_id} level {level}")
+
+
+def same_bits(got: LiquidationGrid, expected: LiquidationGrid) -> bool:
+    """Whether `got` has every column of `expected`, bit for bit."""
+    try:
+        assert_same_bits(got, expected)
+    except AssertionError:
+        return False
+    return True
 
 
 def _compare_series(
@@ -285,18 +293,36 @@ def _compare_series(
             check.wrong.append(f"{where}: {name}")
 
 
+def nothing_waits(side: Side) -> Check:
+    """The journal is empty."""
+    check = Check("nothing waits in the journal, nothing was rejected")
+    check.expect(side.cache.journal.length() == 0, f"{side.cache.journal.length()} entries wait")
+    check.expect(side.cache.journal.rejected() == 0, f"{side.cache.journal.rejected()} were rejected")
+    return check
+
+
+def no_mistakes(side: Side) -> Check:
+    """Its log has none."""
+    check = Check("no error of the program, no end by itself")
+    lines = side.log.read_text().splitlines() if side.log.exists() else []
+    check.wrong = [line[:300] for line in lines if " ERROR " in line or line.startswith("Traceback")]
+    check.expect(not side.crashes, f"ended by itself {len(side.crashes)} times")
+    return check
+
+
 def _seen(print_: Liquidation) -> Seen:
     return Seen(print_.time_ms, print_.side.value, print_.price, print_.quantity_base)
 
 
-def _closes(side: Side, market_id: str) -> pl.Series:
+def closes_of(side: Side, market_id: str) -> pl.Series:
     """Times at which the book stepped."""
     candles = side.history.read("candles", market_id, 0, FOR_EVER)["time"].dt.epoch("ms")
     first, last = (int(candles[at]) // CLOSE_MS for at in (0, -1))
     return pl.int_range(first + 1, last + 1, eager=True).alias("time") * CLOSE_MS
 
 
-def _known_at(rows: pl.DataFrame, closes: pl.Series) -> list[float | None]:
+def known_at(rows: pl.DataFrame, closes: pl.Series) -> list[float | None]:
+    """Return the value known at each close."""
     values = rows.select(pl.col("time").dt.epoch("ms"), value=pl.col(rows.columns[1]))
     found: list[float | None] = closes.to_frame("time").join_asof(values, on="time")["value"].to_list()
     return found

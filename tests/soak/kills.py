@@ -18,6 +18,8 @@ from estimator.domain import MINUTE_MS
 from estimator.model.grid import LEVELS, LiquidationGrid
 from tests.soak.account import (
     Check,
+    no_mistakes,
+    nothing_waits,
     owed_prints,
     recomputed,
     same_cache,
@@ -73,7 +75,7 @@ class _Killer:
             await side.kill()
         else:
             await until(side.listening, f"{side.name}: listening")
-            await until(lambda: self.settled or side.caught_up(), f"{side.name}: its past")
+            await until(lambda: self.settled or side.caught_up(), f"{side.name}: its past", side.behind)
             self.settled = True
             await self._strike_running(kind)
         self._look()
@@ -171,7 +173,7 @@ async def kill_again_and_again(
         whole, broken = made.sides
         whole.start()
         await until(whole.listening, "whole: listening")
-        await until(whole.caught_up, "whole: its past", whole.cache.get_statuses)
+        await until(whole.caught_up, "whole: its past", whole.behind)
         killer = _Killer(made, broken, luck)
         for at, kind in enumerate(_plan(luck, moments, kinds)):
             tell(at, kind)
@@ -195,27 +197,12 @@ async def _compare(whole: Side, broken: Side, killer: _Killer) -> list[Check]:
         await side.stop()
     checks += [same_candles(whole, broken), same_observations(whole, broken), *same_columns(whole, broken)]
     for side in (whole, broken):
-        for check in (*owed_prints(side), whole_tables(side), _nothing_waits(side), _no_mistakes(side)):
+        for check in (*owed_prints(side), whole_tables(side), nothing_waits(side), no_mistakes(side)):
             check.what = f"{side.name}: {check.what}"
             checks.append(check)
     never_lost = next(check for check in checks if check.what.startswith("whole: prints lost"))
     never_lost.wrong = [f"lost though nobody was killed: {never_lost.compared}"] if never_lost.compared else []
     return [*checks, await recomputed(broken)]
-
-
-def _nothing_waits(side: Side) -> Check:
-    check = Check("nothing waits in the journal, nothing was rejected")
-    check.expect(side.cache.journal.length() == 0, f"{side.cache.journal.length()} entries wait")
-    check.expect(side.cache.journal.rejected() == 0, f"{side.cache.journal.rejected()} were rejected")
-    return check
-
-
-def _no_mistakes(side: Side) -> Check:
-    check = Check("no error of the program, no end by itself")
-    lines = side.log.read_text().splitlines() if side.log.exists() else []
-    check.wrong = [line[:300] for line in lines if " ERROR " in line or line.startswith("Traceback")]
-    check.expect(not side.crashes, f"ended by itself {len(side.crashes)} times")
-    return check
 
 
 def _plan(luck: random.Random, moments: int, kinds: tuple[str, ...]) -> list[str]:

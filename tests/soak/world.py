@@ -30,6 +30,7 @@ from tests.venues.feed import STEP_MS, Feed
 from tests.venues.server import VenueServer, running
 
 START: Final = 20_605 * DAY_MS - 25 * 60_000 + 30_000  # 23:35:30 UTC: a book is saved at midnight
+PATIENT_S: Final = 10.0  # a side that is given less than this may go without
 NO_PRINTS: Final = ("hyperliquid",)  # venues that tell of none
 _FORK: Final = mp.get_context("forkserver")
 _FORK.set_forkserver_preload(["tests.estimator.live_worker"])
@@ -77,6 +78,7 @@ class Side:
     venues: tuple[str, ...]
     compact_s: float = 0.0
     silence_s: float = 60.0
+    patience_s: float = 120.0  # how long the clock waits for what it must know at a close
     process: Any = None
     crashes: list[int | None] = field(default_factory=list)
     _read: int = 0
@@ -141,18 +143,24 @@ class Side:
 
     def listening(self) -> bool:
         """Whether its worker would be told of everything that happens."""
-        return all(
-            self.server.hears(venue, coin, prints=prints)
-            for venue in self.venues
-            for coin in self.coins
-            for prints in ((False,) if venue in NO_PRINTS else (False, True))
-        )
+        return not self.deaf()
+
+    def deaf(self) -> list[str]:
+        """Markets of which its worker would not be told."""
+        told = [
+            (v, c, p) for v in self.venues for c in self.coins for p in (False, True) if not p or v not in NO_PRINTS
+        ]
+        return [f"{v} {c} {'prints' if p else 'candles'}" for v, c, p in told if not self.server.hears(v, c, prints=p)]
+
+    def behind(self) -> list[str]:
+        """Markets that have not closed their last step, or lack some of their past, and where they stand."""
+        over_ms = self.server.feed.now_ms // CLOSE_MS * CLOSE_MS
+        stand = {s.id: (s.last_ms - over_ms, s.progress) for s in self.cache.get_statuses()}
+        return [f"{m}: {stand.get(m)}" for m in self.market_ids() if stand.get(m) != (0, 1.0)]
 
     def caught_up(self) -> bool:
         """Whether every market has closed its last step and has all of its past."""
-        over_ms = self.server.feed.now_ms // CLOSE_MS * CLOSE_MS
-        found = [s for s in self.cache.get_statuses() if s.last_ms == over_ms and s.progress == 1.0]
-        return {s.id for s in found} == set(self.market_ids())
+        return not self.behind()
 
     def entries(self) -> Iterator[tuple[str, str, dict[str, list[Any]]]]:
         """Every entry that the journal acknowledged: table, market, columns."""
@@ -191,6 +199,7 @@ class World:
     feed: Feed
     sides: list[Side]
     step_s: float = 0.05
+    start_ms: int = START
 
     async def play(self, steps: int, stop: Callable[[], bool] = lambda: False) -> int:
         """Turn the clock, ten seconds a step, until it has made so many or `stop`; return how many were made.
@@ -216,13 +225,15 @@ class World:
                 lambda side=side: stop() or not side.alive or not side.unasked(close_ms),  # type: ignore[misc]
                 f"{side.name}: open interest",
                 lambda side=side: side.unasked(close_ms),  # type: ignore[misc]
+                timeout_s=side.patience_s,
+                fatal=side.patience_s > PATIENT_S,
             )
 
     async def at_rest(self) -> None:
         """Play on until something has closed after all came together, and every worker has caught up."""
         await self.play(2 * CLOSE_MS // STEP_MS)
         for side in self.sides:
-            await until(side.caught_up, f"{side.name}: the last close", side.cache.get_statuses)
+            await until(side.caught_up, f"{side.name}: the last close", side.behind)
 
 
 @contextlib.asynccontextmanager
@@ -258,12 +269,19 @@ async def world(
 
 
 async def until(
-    true: Callable[[], Any], what: str, tell: Callable[[], object] = lambda: "", timeout_s: float = 120.0
+    true: Callable[[], Any],
+    what: str,
+    tell: Callable[[], object] = lambda: "",
+    *,
+    timeout_s: float = 120.0,
+    fatal: bool = True,
 ) -> None:
     """Wait until something holds."""
     deadline = time.monotonic() + timeout_s
     while not true():
         if time.monotonic() > deadline:
+            if not fatal:
+                return
             raise TimeoutError(f"{what}: not within {timeout_s:g} s {tell()}")
         await asyncio.sleep(0.01)
 
