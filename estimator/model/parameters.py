@@ -1,7 +1,7 @@
 """What the position book assumes, every value with its unit and its reason.
 
-The numbers are those the method was designed with (docs/method.md says how they were found and that this project has
-yet to score them itself); the rule for defaults is the sharpest mix whose scores are within noise of the best.
+The numbers are those the method was designed with; docs/accuracy.md scores them. The rule for defaults is the sharpest
+mix whose scores are within noise of the best.
 """
 
 from __future__ import annotations

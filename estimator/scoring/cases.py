@@ -100,9 +100,9 @@ def _totals(folder: Path) -> Case:
     return Case(truth.source, past, (truth.after(_TOTALS_BURN_IN),))
 
 
-def simulated_cases(seed: int) -> list[Case]:
-    """Simulate three coins on the venue with the largest share, with the books they hide."""
-    source = SimulatedSource(seed, end_ms=SIMULATED_END_MS, days=SIMULATED_DAYS, keep_books=True)
+def simulated_cases(seed: int, days: float = SIMULATED_DAYS) -> list[Case]:
+    """Simulate three coins on the venue with the largest share, with the books they hide; a week is not scored."""
+    source = SimulatedSource(seed, end_ms=SIMULATED_END_MS, days=days, keep_books=True)
     cases = []
     for market in source.markets():
         if market.exchange != "binance":

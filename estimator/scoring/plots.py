@@ -51,7 +51,7 @@ def _bits_panel(title: str, names: Sequence[str], models: Scores) -> Iterator[st
     for i, name in enumerate(names):
         value, below, above = models.get(name, {}).get("bits") or (None, None, None)
         y = _HEAD + i * _ROW + 9
-        if below is not None and above is not None:
+        if value is not None and value > low and below is not None and above is not None:
             yield _line(x(below), y, x(above), y, _COLOURS[2], 2)
         if value is not None:
             yield (

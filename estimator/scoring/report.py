@@ -69,7 +69,7 @@ def score_table(report: Report, kind: str, columns: tuple[Value, ...] | None = N
     """Tabulate the scores of every model on one kind of truth."""
     columns = _TOTALS if kind == TOTALS else columns or _CELLS
     models = report[kind]["models"]
-    rows = [(name, *(_text(models[name], c) for c in columns)) for name in _ordered(models)]
+    rows = [(name, *(_text(models[name], c) for c in columns)) for name in ordered(models)]
     return Grid(("model", *(c.title for c in columns)), rows)
 
 
@@ -77,12 +77,13 @@ def gain_table(report: Report, kind: str) -> Grid:
     """Tabulate what our models gain over the baselines worth beating, in bits."""
     models = report[kind]["models"]
     gates = [g for g in GATES if g in models]
-    ours = [m for m in _ordered(models) if m not in {b.name for b in BASELINES}]
+    ours = [m for m in ordered(models) if m not in {b.name for b in BASELINES}]
     rows = [(m, *(_interval(models[m]["gain"][g], 2) for g in gates)) for m in ours]
     return Grid(("bits more than", *gates), rows)
 
 
-def _ordered(models: dict[str, Any]) -> list[str]:
+def ordered(models: dict[str, Any]) -> list[str]:
+    """Order models for people: unknown ones first, then ours, then the baselines."""
     known = [name for name in NAMES if name in models]
     return [*(name for name in models if name not in known), *known]
 
@@ -168,7 +169,7 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     parts: dict[str, Callable[[], str]] = {
         "scores.json": lambda: as_json(report),
         "scores.md": lambda: markdown({kind: plain[kind] for kind in report}),
-        "bits.svg": lambda: bits_svg(plain, _ordered),
+        "bits.svg": lambda: bits_svg(plain, ordered),
         "calibration.svg": lambda: calibration_svg(plain),
     }
     for name, make in parts.items():
