@@ -120,7 +120,9 @@ class Published:
             try:
                 if frames:
                     self._history.append(table, pl.concat(frames))
-            except HistoryError as error:
+            except BaseException as error:  # noqa: BLE001 - delta-rs may panic; nothing ends this thread silently
+                if not isinstance(error, HistoryError):
+                    _LOG.exception("published columns: a mistake of this program, tried again")
                 errors.append(str(error))
                 self._put_back([(table, frame) for frame in frames])
         self._note("; ".join(errors) or None)

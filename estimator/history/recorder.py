@@ -114,6 +114,10 @@ class Recorder:
             except (HistoryError, CacheError) as error:
                 self._note(error)
                 stop.wait(self._pause.compute(self._failures))
+            except BaseException as error:  # noqa: BLE001 - delta-rs may panic; nothing ends this thread silently
+                _LOG.exception("recording: a mistake of this program, tried again")
+                self._note(HistoryError(f"a mistake of this program: {error!r}"))
+                stop.wait(self._pause.compute(self._failures))
         self._finish()
 
     def move(self, stop: threading.Event | None = None) -> int:

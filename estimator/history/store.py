@@ -181,14 +181,21 @@ class History:
         Raises
         ------
         HistoryUnavailable
-            Also when two processes compact the same table at once: one of them fails and changes nothing.
+            After all tables were tried. Also when two processes compact the same table at once: one of them fails and
+            changes nothing.
         """
         done: dict[str, Compacted] = {}
+        failures: list[HistoryUnavailable] = []
         for table in TABLE_NAMES:
-            with self._translated(table):
-                store = self._open(table)
-                if store is not None:
-                    done[table] = _compact(store, grace_hours)
+            try:
+                with self._translated(table):
+                    store = self._open(table)
+                    if store is not None:
+                        done[table] = _compact(store, grace_hours)
+            except HistoryUnavailable as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
         return done
 
     def retain(self, now_ms: int) -> int:

@@ -20,9 +20,11 @@ from estimator.cache import Cache
 from estimator.cache.journal import JOURNAL, REJECTED, Entry
 from estimator.domain import TIME
 from estimator.errors import CacheUnavailable, CorruptEntry, HistoryUnavailable
-from estimator.history import History, Recorder, with_market
+from estimator.history import History, Published, PublishedStatus, Recorder, with_market
+from estimator.model.book import PositionBook
 from estimator.redis_server import BundledServer
 from tests.estimator.history.writing import BATCH, MARKETS, entries_of, produce_and_record
+from tests.estimator.model.markets import market
 
 KILLS = 20
 BTC, ETH = MARKETS
@@ -240,6 +242,33 @@ def test_while_history_cannot_be_written_entries_wait_and_the_error_shows(
     said = [r.message for r in caplog.records]
     assert sum("nothing is lost" in m for m in said) == 1
     assert any("10 entries wait in the journal" in m for m in said)
+
+
+def test_a_panic_below_history_ends_nothing_and_shows(
+    cache: Cache, history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Panic(BaseException):
+        """As what a library in Rust raises when it gives up."""
+
+    def give_up(*_: object, **__: object) -> None:
+        raise Panic("index out of bounds")
+
+    stop, recorder, published = threading.Event(), recorder_of(cache, history), Published(history, interval_s=0.05)
+    threads = [threading.Thread(target=one.run, args=(stop,)) for one in (recorder, published)]
+    for thread in threads:
+        thread.start()
+    with monkeypatch.context() as patched:
+        patched.setattr("estimator.history.store.write_deltalake", give_up)
+        cache.journal.add([interest(0)])
+        published.add_book(PositionBook(market()), 86_400_000)
+        assert within(5, lambda: "index out of bounds" in str(recorder.status.error))
+        assert within(5, lambda: "index out of bounds" in str(published.status.error))
+    assert within(5, lambda: cache.journal.length() == 0 and recorder.status.error is None)
+    assert within(5, lambda: published.status == PublishedStatus())
+    stop.set()
+    for thread in threads:
+        thread.join(5)
+    assert stored(history).height == 1
 
 
 def test_a_full_disk_leaves_entries_in_the_journal(cache: Cache, history: History) -> None:
