@@ -22,7 +22,7 @@ from dashboard.navigation import NAVIGATION
 from dashboard.pages import method
 from dashboard.pages.drawings import open_at_one_price
 from dashboard.pages.markets import COLUMNS, MarketsQuery
-from dashboard.pages.overview import funding_8h
+from dashboard.hours import funding_8h
 from estimator.cache import Cache, MarketStatus
 from estimator.domain import DAY_MS, HOUR_MS, Liquidation, Origin, Side
 from estimator.model.clusters import ClusterRules
@@ -226,7 +226,8 @@ def test_a_page_may_end_within_a_millisecond(tmp_path: Path) -> None:
     with BundledServer(tmp_path) as server:
         _fill(server.url, [AS_OF_MS - 50] * 9 + [AS_OF_MS - 90] * 2)
         with serve(server.url) as client:
-            rows, cursor = [], None
+            rows: list[list[Any]] = []
+            cursor = None
             for _ in range(4):
                 page = _page(client, f"limit=3{f'&before={cursor}' if cursor else ''}")
                 rows, cursor = rows + page["rows"], page["next"]
