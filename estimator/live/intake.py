@@ -117,6 +117,8 @@ class Intake:
                         arrival.set()
                     elif arrival.update is not None:
                         yield arrival.update
+                if self._arrived:
+                    continue  # what closed meanwhile comes before what moves now
                 moving, self._moving = self._moving, {}
                 for update in moving.values():
                     yield update
