@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from estimator.cache import Cache
 from estimator.domain import Market, Origin
