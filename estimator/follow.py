@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, TypeVar
+from typing import Final
 
 from estimator.cache import Cache
 from estimator.domain import Market, Origin
@@ -31,12 +31,10 @@ _SHOW_S: Final = 0.1  # how often it is looked what is due
 _GO_ON_S: Final = 0.02  # so long others wait at most while updates are applied
 _RETRY_S: Final = (2.0, 60.0)  # first and longest pause before a market is tried again
 _FETCHED_AT_ONCE: Final = 8  # live markets being fetched
-_DEEPENED_AT_ONCE: Final = 2  # and those whose older past is
 _DEEPENED_AT_ONCE: Final = 2  # and whose older past is
 _FIRST_SHARE: Final = 0.3  # of the progress, where older parts are fetched afterwards
 
 Report = Callable[[float, str], None]
-_T = TypeVar("_T")
 Shard = tuple[int, int]
 
 
@@ -320,9 +318,6 @@ class _Desk:
         self._cache.put_progress(1.0, text if self._followers else "waiting for a venue to answer")
         self._report(1.0, f"{len(self._followers)} markets ready")
 
-    async def _in_thread(self, work: Callable[..., _T], *arguments: Any) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
-
     def _start(self, task: Coroutine[None, None, None]) -> None:
         self._tasks.add(asyncio.ensure_future(task))
 
@@ -331,7 +326,6 @@ class _Desk:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._threads.shutdown(wait=False, cancel_futures=True)
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
