@@ -13,8 +13,10 @@ import os
 import signal
 import struct
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +101,16 @@ async def keep_house(history: History, every_s: float) -> None:
             await asyncio.to_thread(history.compact)
 
 
+def end_with(parent: Any) -> None:
+    """End when the process that started this one does, however it does."""
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
 def work(log: str, arguments: Sequence[Any]) -> None:
     """Be the worker of a process of one's own until killed or interrupted."""
+    threading.Thread(target=end_with, args=(parent_process(),), daemon=True).start()
     faulthandler.register(signal.SIGUSR1)  # for whoever wonders what it waits for
     logging.basicConfig(filename=log, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     with contextlib.suppress(KeyboardInterrupt):
@@ -108,4 +118,5 @@ def work(log: str, arguments: Sequence[Any]) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:6]))
+    url, root, base, clock_file, witness = sys.argv[1:6]
+    asyncio.run(main(url, root, base, clock_file, witness))

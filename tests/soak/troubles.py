@@ -40,7 +40,7 @@ from tests.soak.world import Side, World, until, world
 from tests.venues.faults import muddled, wounded
 from tests.venues.server import VENUES
 
-COINS: Final = ("BTC", "ETH", "SOL")
+COINS: Final = ("BTC", "ETH")
 _SILENCE_S: Final = 3.0  # after which a worker here takes a socket for dead
 _MEGA: Final = 1 << 20
 _NUMBER: Final = re.compile(r"[A-Z]{3,}")
