@@ -71,7 +71,7 @@ def provenance(frame: ChartFrame) -> dict[str, Any]:
         "venues": [
             {
                 "exchange": s.exchange, "market": s.id, "as_of_ms": s.as_of_ms,
-                "provisional_until_ms": s.provisional_until_ms,
+                "provisional_until_ms": s.provisional_until_ms, "stale": frame.is_stale(s),
                 "gaps": [{"start_ms": g.start_ms, "end_ms": g.end_ms, "what": g.what} for g in gaps_in_range(frame, s)],
             }
             for s in frame.statuses

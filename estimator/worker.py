@@ -70,17 +70,19 @@ async def work(settings: Settings, cache: Cache, report: Report, shard: Shard = 
     SourceError, CacheUnavailable
         As `follow`.
     """
+    if settings.source != "auto":
+        await asyncio.to_thread(cache.choices.forget)
     if settings.source in ("simulated", "recorded"):
-        return await _show(build_source(settings), settings, cache, report)
+        return await _show(build_source(settings), settings, cache, report, shard)
     if settings.source == "live":
         await _follow_live(settings, cache, report, shard)
         return None
     return await _follow_either(settings, cache, report, shard)
 
 
-async def _show(source: Source, settings: Settings, cache: Cache, report: Report) -> None:
+async def _show(source: Source, settings: Settings, cache: Cache, report: Report, shard: Shard) -> None:
     """Follow a source that is not live: nothing of it is recorded."""
-    async with reporting(Reporter(cache)):
+    async with reporting(Reporter(cache, shard)):
         await follow(source, cache, settings.preset, report)
 
 
@@ -100,7 +102,7 @@ async def _follow_either(settings: Settings, cache: Cache, report: Report, shard
     if not problems:
         problems = await _follow_live(settings, cache, report, shard, auto, must_answer=not stands)
     simulated.description += f"; no venue answers ({in_words(problems)})"
-    following = asyncio.ensure_future(_show(simulated, settings, cache, report))
+    following = asyncio.ensure_future(_show(simulated, settings, cache, report, shard))
     asking = asyncio.ensure_future(auto.until_asked(problems))
     try:
         done, _ = await asyncio.wait((following, asking), return_when=asyncio.FIRST_COMPLETED)

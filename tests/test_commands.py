@@ -30,9 +30,10 @@ NAMES: Final = {"valkey", "web", "worker"}
 
 
 def environment(folder: Path, **more: str) -> dict[str, str]:
-    """The caller's environment without any of our settings, data in `folder`."""
+    """The caller's environment without any of our settings, data in `folder`, no venue asked for anything."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("LIQHEAT_") and k != "REDIS_URL"}
-    return kept | {"LIQHEAT_DATA": str(folder / "data"), "LIQHEAT_DAYS": "2", "PYTHONPATH": str(ROOT)} | more
+    ours = {"LIQHEAT_DATA": str(folder / "data"), "LIQHEAT_DAYS": "2", "LIQHEAT_SOURCE": "simulated"}
+    return kept | ours | {"PYTHONPATH": str(ROOT)} | more
 
 
 def liqheat(folder: Path, *arguments: object, **more: str) -> subprocess.CompletedProcess[str]:

@@ -83,3 +83,8 @@ class Choices:
         """Take the user's wish for done."""
         with self._connection.translated():
             self._connection.sync.unlink(_ASKED)
+
+    def forget(self) -> None:
+        """Forget choice and wish: the source is a fixed one from now on."""
+        with self._connection.translated():
+            self._connection.sync.unlink(CHOICE, _ASKED)

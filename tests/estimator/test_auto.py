@@ -21,11 +21,12 @@ import redis
 from estimator.auto import Auto
 from estimator.cache import Cache, Choice
 from estimator.domain import MINUTE_MS, Origin
-from estimator.errors import SettingsError
+from estimator.errors import LiqheatError, SettingsError
 from estimator.history import History
 from estimator.probe import QUESTIONS, ask_venues, in_words
 from estimator.redis_server import BundledServer
 from estimator.settings import Settings
+from estimator.worker import work
 from tests.venues.feed import Feed
 from tests.venues.server import VENUES, VenueServer, running
 
@@ -210,6 +211,14 @@ def test_the_choice_is_one_for_all_workers_and_outlives_the_first(cache: Cache) 
         assert await made(cache, "http://127.0.0.1:1").is_chosen()  # a worker that was started again
 
     asyncio.run(story())
+
+
+def test_a_fixed_source_leaves_no_choice_behind(cache: Cache, tmp_path: Path) -> None:
+    cache.choices.put(Choice("simulated", 1, {}, ("bybit",)))
+    settings = Settings(source="recorded", recording=tmp_path, _env_file=None)  # type: ignore[call-arg]
+    with pytest.raises(LiqheatError):
+        asyncio.run(work(settings, cache, lambda _done, _text: None))
+    assert cache.choices.get() is None
 
 
 def test_a_new_run_forgets_markets_and_keeps_the_choice(cache: Cache) -> None:
