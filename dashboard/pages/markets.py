@@ -75,7 +75,9 @@ COLUMNS: Final = (
     Column("change", "Change", "%, 24 h", "Change of the price in 24 h", lambda r: r["price_change_24h"]),
     Column("liquidated", "Liquidated", "USD, 24 h", "Longs and shorts liquidated in 24 h", _liquidated),
     Column("long", "Longs", "USD, 24 h", "Longs liquidated in 24 h", lambda r: _part(r, "liquidated_24h", "long_usd")),
-    Column("short", "Shorts", "USD, 24 h", "Shorts liquidated in 24 h", lambda r: _part(r, "liquidated_24h", "short_usd")),
+    Column(
+        "short", "Shorts", "USD, 24 h", "Shorts liquidated in 24 h", lambda r: _part(r, "liquidated_24h", "short_usd"),
+    ),
     Column(
         "largest", "Largest", "USD, 24 h", "Largest liquidation of 24 h",
         lambda r: _part(r, "liquidated_24h", "largest", "notional_usd"),
