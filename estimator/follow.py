@@ -9,6 +9,7 @@ import logging
 import os
 import random
 import sys
+import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +33,7 @@ _GO_ON_S: Final = 0.02  # so long others wait at most while updates are applied
 _RETRY_S: Final = (2.0, 60.0)  # first and longest pause before a market is tried again
 _FETCHED_AT_ONCE: Final = 8  # live markets being fetched
 _DEEPENED_AT_ONCE: Final = 2  # and whose older past is
+_CORES: Final = max(1, min(os.cpu_count() or 1, 4))
 _FIRST_SHARE: Final = 0.3  # of the progress, where older parts are fetched afterwards
 
 Report = Callable[[float, str], None]
@@ -114,8 +116,9 @@ class _Desk:
         live = self._live = source.origin is Origin.LIVE
         # Not the event loop's own threads: while all of these wait for it, it needs one to write the journal.
         self._threads = ThreadPoolExecutor(_FETCHED_AT_ONCE + _DEEPENED_AT_ONCE, "past")
-        self._places = asyncio.Semaphore(_FETCHED_AT_ONCE if live else max(1, min(os.cpu_count() or 1, 4)))
+        self._places = asyncio.Semaphore(_FETCHED_AT_ONCE if live else _CORES)
         self._deepening = asyncio.Semaphore(_DEEPENED_AT_ONCE)
+        self._computing = threading.Semaphore(_CORES)  # a past being computed takes much memory
 
     async def watch(self) -> None:
         """Take in what the source says, to its end."""
@@ -272,7 +275,8 @@ class _Desk:
         follower = MarketFollower(history.market, rank, self._source, self._cache, self._preset, self._published)
         if self._source.origin is Origin.LIVE:
             self._cache.clear_market(market.id)
-        follower.backfill(history)
+        with self._computing:
+            follower.backfill(history)
         self._tell(market, 1.0 if history.progress >= 1.0 else share, f"{market.id} ready")
         _give_back()
         return follower

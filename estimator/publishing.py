@@ -19,7 +19,7 @@ from estimator.model.series import SERIES, coarsen_series, level_mask
 from estimator.model.steps import STEP_MS, Steps
 from estimator.observed import since
 
-_CHUNK: Final = 400  # columns with tiers held at once during a backfill
+_CHUNK: Final = 128  # columns with tiers held at once during a backfill
 _WARM_UP: Final = 200  # rows of series kept before the first column, for indicators
 _LONGEST_MS: Final = LEVELS[-1].interval_ms
 
