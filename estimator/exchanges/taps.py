@@ -47,6 +47,8 @@ class Tap:
             except TimeoutError:
                 raise VenueDown(f"no message for {silence_s:g} s") from None
         if subscription.done() and not self._waiting:
+            if subscription.cancelled():  # ccxt shares its futures: another stream has given one up
+                raise VenueDown("the subscription was given up with another's")
             subscription.result()
             raise VenueDown("the subscription ended")
 

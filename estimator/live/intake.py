@@ -248,6 +248,11 @@ class Intake:
                     return
             except SourceError as error:
                 _LOG.warning("%s: %s", name, error)
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                _LOG.exception("%s: given up by a library", name)  # nobody asked for it: it must not end in silence
             except Exception:  # noqa: BLE001 - the other venues go on
                 _LOG.exception("%s: a mistake of this program", name)
             failures = 1 if time.monotonic() - began > 2 * self._pace.longest_s else failures + 1
