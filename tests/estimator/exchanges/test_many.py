@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -13,8 +12,8 @@ import pytest
 from estimator.domain import LIQUIDATIONS, MINUTE_MS, Market
 from estimator.errors import BadPayload, SourceError
 from estimator.exchanges.venue import Exchange
-from tests.venues.harness import NOW, Work, at_work
-from tests.venues.server import VENUES
+from tests.venues.every import EACH, at
+from tests.venues.harness import NOW, Work
 
 # Where each venue tells of all its markets, and how one of them is spoiled there.
 TOLD: dict[str, tuple[str, Callable[[Any], Any]]] = {
@@ -31,14 +30,8 @@ HELD = {
     "bitget": "holdingAmount",
     "hyperliquid": "openInterest",
 }
-EACH = pytest.mark.parametrize("name", VENUES)
+SUBSCRIPTIONS = {"binance": 2, "bybit": 6, "okx": 2, "gate": 5, "bitget": 3}  # of prints, with what never rests
 IN_BULK = pytest.mark.parametrize("name", TOLD)
-
-
-def at(name: str, story: Callable[[Work[Exchange]], Any], **feed: Any) -> None:
-    wire = importlib.import_module(f"tests.venues.wire_{name}").WIRE
-    made = getattr(importlib.import_module(f"estimator.exchanges.{name}"), name.capitalize())
-    at_work(made, wire, story, **feed)
 
 
 @EACH
@@ -128,14 +121,22 @@ def test_an_answer_of_another_shape_is_refused(name: str) -> None:
     at(name, story)
 
 
+async def told_all(work: Work[Exchange]) -> None:
+    """Wait until nothing more comes."""
+    heard = -1
+    while heard < len(work.prints):
+        heard = len(work.prints)
+        await asyncio.sleep(0.3)
+
+
 @EACH
 def test_past_prints_are_those_of_the_stream_to_the_last_digit_or_there_are_none(name: str) -> None:
     async def story(work: Work[Exchange]) -> None:
         markets, kept_ms = list(work.markets.values()), work.venue.capabilities.past_liquidations_ms
         if work.venue.capabilities.liquidations != "none":
-            async with work.following(markets, prints=True, subscriptions=1):
-                await asyncio.sleep(0.05)
+            async with work.following(markets, prints=True, subscriptions=SUBSCRIPTIONS[name]):
                 await work.feed.advance(30 * MINUTE_MS)
+                await told_all(work)
             assert len(work.prints) > 20
         for market in markets:
             streamed = [
