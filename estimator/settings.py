@@ -49,7 +49,7 @@ class Settings(BaseSettings):
     venues: str = Field(default="binance,bybit,okx", description="Venues that --source live and auto follow.")
     markets: str = Field(
         default="BTC,ETH,SOL",
-        description="Coins or symbols to follow on each venue, or e.g. 'top 100' for the largest by open interest.",
+        description="Coins or symbols to follow on each venue, or 'top 100' for those with most open interest on all.",
     )
     exchange_base: str | None = Field(
         default=None, description="Address that stands in for all venues, with their hosts as folders; for tests."

@@ -31,7 +31,7 @@ from tests.benchmarks.start import children
 
 COINS: Final = int(os.environ.get("FOLLOW_COINS", "100"))
 SECONDS: Final = float(os.environ.get("FOLLOW_SECONDS", "90"))
-SETTLE_S: Final = 60.0
+SETTLE_S: Final = float(os.environ.get("FOLLOW_SETTLE", "60"))
 LIMIT_S: Final = 1200.0
 WATCHED: Final = (0, 5, 30, 80)  # ranks of the coins on somebody's screen
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
