@@ -48,7 +48,10 @@
     const at = m.provenance.as_of_ms;
     if (!at) return ["loading", null, "the past of this market is being read"];
     const words = m.provenance.origin === "live" ? f.age(Date.now() - at) : f.clock(at, true);
-    return [words, m.stale ? "stale" : null, utc(at), m.stale ? "stale" : ""];
+    const gaps = m.provenance.gaps.filter((g) => g.end_ms > at - 864e5);
+    const told = gaps.map((g) => `gap ${f.clock(g.start_ms)}–${f.clock(g.end_ms)} (${g.what.replace(/_/g, " ")})`);
+    const small = m.stale ? "stale" : gaps.length ? (gaps.length > 1 ? `${gaps.length} gaps` : told[0].replace(/ \(.*/, "")) : null;
+    return [words, small, [utc(at), ...told].join("\n"), m.stale ? "stale" : gaps.length ? "gap" : ""];
   }
   const CELLS = {
     price: (m) => [f.price(m.mark_price), null, f.finite(m.mark_price) ? `mark price ${m.mark_price}` : "loading"],

@@ -146,8 +146,8 @@ def _pictures(example: MarketStatus | None, preset: Preset) -> str:
     opening = drawings.open_at_one_price(preset, cast("ContractType", contract), maintenance, leverage)
     one = f"""<b>1. One opening.</b> Somebody opens at one price of {escape(name)}; nobody says with which
 leverage. Each row is an effective leverage with its share of openings. Maintenance margin with the fee in it is
-{100 * maintenance:.3g} %, at most {leverage:g}x. Rows are scaled each to itself."""
-    many = f"""<b>2. Added up.</b> Weighted by their shares, without the {100 * opening.sink_share:g} % never at
+{100 * maintenance:.3g}&nbsp;%, at most {leverage:g}x. Rows are scaled each to itself."""
+    many = f"""<b>2. Added up.</b> Weighted by their shares, without the {100 * opening.sink_share:g}&nbsp;% never at
 risk in range, they are the levels of that opening. Every candle adds such a shape around the prices it traded at,
 and older ones fade as positions close. {_tier_legend()}"""
     left = f"""<b>3. Swept.</b> The price falls by {100 * drawings.FALL:g} %. Levels it has passed are gone for good and
@@ -178,10 +178,16 @@ def _assumptions(preset: Preset, parameters: Parameters) -> str:
         for leverage, sigma, tau in zip(parameters.leverages, parameters.sigmas, parameters.tau_hours, strict=True)
     ]
     names = (f"Share, {n}{' (in force)' if n == preset else ''} [%]" for n in SHARES)
-    return table + _table(
+    return table + _FROM + _table(
         "Buckets of effective leverage", ("Leverage", *names, "Sigma of ln distance", "Holding time, relative [h]"),
         buckets, numbers=True,
     )  # fmt: skip
+
+
+_FROM: Final = (
+    "<p><b>Scored</b>: chosen by scores on real liquidations and positions, the sharpest of those that score alike. "
+    "<b>Judgement</b>: what is plausible, not settled by scores. <b>Definition</b>: how things are counted.</p>"
+)
 
 
 def _share(value: float, *, current: bool) -> str:

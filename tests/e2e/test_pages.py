@@ -101,6 +101,7 @@ def test_numbers_have_exact_values_and_what_is_estimated_says_so(visit: Visit) -
     expect(row.locator(".c-below")).to_have_attribute("title", re.compile("Estimated"))
     expect(row.get_by_role("link")).to_have_attribute("href", "/?symbol=BTC&venues=binance")
     expect(page.locator("#banner")).to_contain_text("SIMULATED")
+    expect(page.locator('tr[data-market="okx:BTC/USDT:USDT"] .c-age')).to_contain_text("gap 11:30–12:00")
 
 
 # --- tape -------------------------------------------------------------------------------------------------------------
