@@ -25,6 +25,7 @@ from dashboard import callbacks, layout
 from dashboard.answers import Answers
 from dashboard.api import add_error_handlers, build_router
 from dashboard.guard import MAX_BODY, Guard
+from dashboard.insight_routes import build_insight_router
 from dashboard.metrics import State, Traffic, build_metrics_router
 from dashboard.pages import routes as pages
 from dashboard.share import (
@@ -117,6 +118,7 @@ def create_app(settings: Settings, cache: Cache) -> FastAPI:
     app.include_router(build_router(cache, answers))
     address = _versioned(STATIC)
     app.include_router(pages.build_router(cache, answers, address))
+    app.include_router(build_insight_router(cache, answers))
     app.include_router(build_source_router(Conditions(cache, may_switch=settings.allow_switch), settings))
     app.include_router(build_metrics_router(registry, settings.metrics_token))
     app.add_api_route("/docs", _docs, methods=["GET"], include_in_schema=False)

@@ -32,6 +32,13 @@ _STOCKS: Final = ("close", "open_interest", "long_short_ratio", "funding_rate")
 _MARGIN: Final = 0.01  # of log price, for the bins at the ends
 
 
+def funding_8h(status: MarketStatus) -> float | None:
+    """Funding per eight hours; None where the rate or its interval is not known."""
+    if status.funding_rate is None or not status.funding_interval_ms:
+        return None
+    return status.funding_rate * EIGHT_HOURS_MS / status.funding_interval_ms
+
+
 def last_hour(statuses: Sequence[MarketStatus]) -> int:
     """Close of the last full hour that the freshest venue has."""
     return max(s.last_ms for s in statuses) // HOUR_MS * HOUR_MS

@@ -16,6 +16,7 @@ import polars as pl
 
 from dashboard.api import market_json
 from dashboard.frame import STALE_MS
+from dashboard.hours import funding_8h
 from estimator.cache import Cache, MarketStatus
 from estimator.domain import DAY_MS, HOUR_MS, Side
 from estimator.errors import CacheError
@@ -28,7 +29,6 @@ REST: Final = 5.0  # times as long as a reading took until the next one: at most
 REACH: Final = 0.22  # log price around the mark that clusters are found in, background included
 PAIN_REACH: Final = 0.15  # log price around the mark where max pain is looked for
 _NOW_COLUMNS: Final = 6
-EIGHT_HOURS_MS: Final = 8 * HOUR_MS
 
 _log = logging.getLogger(__name__)
 
@@ -129,6 +129,7 @@ def market_row(
     known = facts or Facts("")
     return {
         **market_json(status),
+        "pending": status.loaded and facts is None,
         "stale": status.loaded and freshest_ms - status.as_of_ms > STALE_MS,
         "price_change_24h": _change(price, known.price_before),
         "open_interest_usd": held * price if held is not None and price is not None else None,
@@ -144,13 +145,6 @@ def market_row(
 
 def _change(now: float | None, before: float | None) -> float | None:
     return now / before - 1 if now is not None and before else None
-
-
-def funding_8h(status: MarketStatus) -> float | None:
-    """Funding per eight hours; None where the rate or its interval is not known."""
-    if status.funding_rate is None or not status.funding_interval_ms:
-        return None
-    return status.funding_rate * EIGHT_HOURS_MS / status.funding_interval_ms
 
 
 class Overview:

@@ -210,6 +210,7 @@ class CascadeEnd:
     displacement : float
         ``D*``, log price away from the mark, >= 0.
     price : float
+        There; where it ran past the levels that are known, at the last of them (or the shock, if that is farther).
     liquidated_base, liquidated_usd : float
         ``Q(D*)``, and its notional at the liquidation prices.
     amplification : float
@@ -300,7 +301,7 @@ def run_cascade(
     return CascadeEnd(
         impact=impact.name,
         displacement=ended,
-        price=mark_price * math.exp(-side.sign * ended),
+        price=mark_price * math.exp(-side.sign * min(ended, max(ladder.end, shock))),
         liquidated_base=float(taken[stopped]),
         liquidated_usd=float(notional[:stopped].sum()),
         amplification=ended / shock,

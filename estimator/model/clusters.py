@@ -252,6 +252,7 @@ def place_stop(
     side : Side
         Of the position to protect.
     mark_price : float
+        The position's; clusters on its other side are left out.
     atr_1h : float or None
         Average true range of 14 hourly candles. [quote]
     liquidation_price : float, optional
@@ -261,7 +262,8 @@ def place_stop(
     safety : float
         Refused where less than this part of the way from the mark to the liquidation price would be left.
     """
-    cluster = nearest_cluster(clusters, side)
+    adverse = (c for c in clusters if c.side is side and side.sign * (mark_price - c.price) > 0)
+    cluster = min(adverse, key=lambda c: abs(c.price - mark_price), default=None)
     where = "below" if side is Side.LONG else "above"
     if cluster is None:
         return Stop(None, f"no cluster of {side}s stands out {where} the price", None, None)

@@ -170,7 +170,8 @@ def work_out(plan: Plan) -> Outcome:
     left = plan.quantity * (1 - plan.close_share)
     closed_at = plan.mark_price if plan.close_price is None else plan.close_price
     realised = plan.profit(plan.quantity * plan.close_share, closed_at)
-    funding = plan.side.sign * plan.funding_rate_8h * FUNDING_PER_DAY * plan.days * plan.value(left, plan.mark_price)
+    paid = plan.funding_rate_8h * FUNDING_PER_DAY * plan.days * plan.value(left, plan.mark_price)
+    funding = plan.side.sign * paid if paid else 0.0  # no funding has no sign
     kept = plan.margin + realised if plan.cross else plan.margin * (1 - plan.close_share)
     margin = kept + plan.extra_margin - funding
     equity = margin + plan.profit(left, plan.mark_price) + sum(_profit(p) for p in plan.others)

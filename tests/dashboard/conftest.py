@@ -21,8 +21,8 @@ from tests.dashboard.sample import sample_server
 
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """BTC of three venues, the finest level and the two-hour one."""
-    with sample_server(tmp_path_factory.mktemp("sample"), levels=(0, 3), coins=("BTC",)) as url:
+    """BTC of three venues: the finest level, the half-hourly and the two-hourly one."""
+    with sample_server(tmp_path_factory.mktemp("sample"), levels=(0, 2, 3), coins=("BTC",)) as url:
         yield url
 
 

@@ -142,6 +142,7 @@ def test_liquidations_of_a_market_are_those_of_its_prints(rows: list[dict[str, A
 
 def test_clusters_and_max_pain_lie_on_their_side(rows: list[dict[str, Any]]) -> None:
     assert any(row["cluster_below"] and row["cluster_above"] for row in rows)
+    assert not any(row["pending"] for row in rows)
     for row in rows:
         below, above, mark = row["cluster_below"], row["cluster_above"], row["mark_price"]
         assert below is None or below["low"] < below["price"] < below["high"] <= mark * 1.001

@@ -188,6 +188,8 @@ def test_branching_above_one_means_that_a_further_push_feeds_itself() -> None:
     uniform = Ladder(away, np.full(200, 10.0), end=0.2)
     runaway = run_long(uniform, 0.0095, LinearImpact(0.0002))
     assert runaway.beyond_known  # it takes the whole ladder and ends behind it
+    assert runaway.displacement > 0.2
+    assert runaway.price == pytest.approx(100 * math.exp(-0.2))  # no price is told beyond the levels that are known
     calm = run_long(uniform, 0.0095, LinearImpact(0.00005))
     assert calm.branching == pytest.approx(0.5, rel=0.01)
     assert calm.amplification == pytest.approx(2.0, rel=0.06)  # 1 / (1 - branching)

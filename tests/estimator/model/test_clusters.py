@@ -177,6 +177,12 @@ def test_a_stop_lies_beyond_the_far_edge_of_the_nearest_cluster_against_the_posi
     assert short.cluster == ABOVE
 
 
+def test_a_stop_lies_on_the_losing_side_whatever_mark_is_given() -> None:
+    stop = place_stop((FAR, NEAR), side=Side.LONG, mark_price=94.0, atr_1h=2.0)
+    assert (stop.price, stop.cluster) == (89.5, FAR)
+    assert place_stop((FAR, NEAR), side=Side.LONG, mark_price=80.0, atr_1h=2.0).price is None
+
+
 @pytest.mark.parametrize(
     ("liquidation", "reason"), [(95.8, "past the position's own"), (95.5, "past"), (95.0, "within 20% of the way")]
 )

@@ -1,0 +1,274 @@
+"""``/api/v1/clusters``, ``signals``, ``cascade`` and ``position``: what a view's levels and hours amount to."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import hashlib
+import json
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, Generic, TypeVar
+
+import polars as pl
+from fastapi import APIRouter, Request, Response
+
+from dashboard import asked, insights
+from dashboard.answers import Answer, Answers, Busy
+from dashboard.api import ERRORS, VIEW_PARAMETERS, send
+from dashboard.asked import Asked, Number, Text
+from dashboard.frame import select_statuses
+from dashboard.hours import last_hour, read_hours
+from dashboard.insights import Outlook
+from dashboard.view import ViewError
+from estimator.cache import Cache, MarketStatus
+
+Value = TypeVar("Value")
+
+MAX_WAITING: Final = 32  # questions that wait for a thread
+_THREADS: Final = 2
+
+
+class Shared(Generic[Value]):
+    """Values by key, each made once in a thread for all who ask, the last few kept; for one event loop.
+
+    Parameters
+    ----------
+    threads : ThreadPoolExecutor
+    kept : int
+        How many.
+    """
+
+    def __init__(self, threads: ThreadPoolExecutor, kept: int) -> None:
+        self._threads, self._kept = threads, kept
+        self._tasks: OrderedDict[str, asyncio.Future[Value]] = OrderedDict()
+
+    async def get(self, key: str, make: Callable[[], Value]) -> Value:
+        """Return the value of a key.
+
+        Raises
+        ------
+        Busy
+            If too many are being made; and whatever `make` raises.
+        """
+        task = self._tasks.get(key)
+        if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
+            if sum(not t.done() for t in self._tasks.values()) >= MAX_WAITING:
+                raise Busy("too much is asked at once")
+            task = asyncio.get_running_loop().run_in_executor(self._threads, make)
+            task.add_done_callback(lambda t: t.cancelled() or t.exception())  # seen by nobody else where all have left
+            self._tasks[key] = task
+        self._tasks.move_to_end(key)
+        for old in [k for k, t in self._tasks.items() if t.done()][: max(len(self._tasks) - self._kept, 0)]:
+            del self._tasks[old]
+        return await asyncio.shield(task)
+
+
+class Insights:
+    """Answers to questions about views; one per process.
+
+    Parameters
+    ----------
+    cache : Cache
+    answers : Answers
+        Gives the markets on offer.
+    """
+
+    def __init__(self, cache: Cache, answers: Answers) -> None:
+        self._cache, self._offered = cache, answers
+        threads = ThreadPoolExecutor(_THREADS, "insight")
+        self._hours: Shared[pl.DataFrame] = Shared(threads, 32)
+        self._outlooks: Shared[Outlook] = Shared(threads, 8)
+        self._answers: Shared[Answer] = Shared(threads, 128)
+
+    async def statuses(self) -> list[MarketStatus]:
+        """Return the markets on offer."""
+        return await self._offered.statuses()
+
+    async def choose(self, question: Asked) -> tuple[MarketStatus, ...]:
+        """Return the markets a question is about."""
+        return select_statuses(await self.statuses(), question.view)
+
+    async def hours(self, statuses: Sequence[MarketStatus]) -> pl.DataFrame:
+        """Return the hourly bars of markets."""
+        return await self._hours.get(_hours_key(statuses), lambda: read_hours(self._cache, statuses))
+
+    async def outlook(self, question: Asked, statuses: Sequence[MarketStatus]) -> Outlook:
+        """Return the latest columns of markets with their hours."""
+        bars, key = await self.hours(statuses), _now_key(statuses)
+        return await self._outlooks.get(key, lambda: insights.read_outlook(self._cache, question.view, statuses, bars))
+
+    async def answer(self, kind: str, key: str, build: Callable[[], dict[str, Any]]) -> Answer:
+        """Return the answer of a name, built once."""
+        name = f"{kind}-{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}"
+
+        def make() -> Answer:
+            body = json.dumps(build(), separators=(",", ":"), allow_nan=False).encode()
+            return Answer(gzip.compress(body, 6, mtime=0), f'"{name}"', "application/json", gzipped=True)
+
+        return await self._answers.get(name, make)
+
+
+def _hours_key(statuses: Sequence[MarketStatus]) -> str:
+    told = [(s.id, s.origin, s.source, s.first_ms, s.progress, s.last_ms >= last_hour(statuses)) for s in statuses]
+    return repr((last_hour(statuses), told))
+
+
+def _now_key(statuses: Sequence[MarketStatus]) -> str:
+    return repr((_hours_key(statuses), [(s.version, s.as_of_ms) for s in statuses]))
+
+
+def build_insight_router(cache: Cache, answers: Answers) -> APIRouter:
+    """Build the routes."""
+    router, known = APIRouter(), Insights(cache, answers)
+
+    def add(
+        path: str,
+        summary: str,
+        reply: Callable[[Request], Awaitable[Response]],
+        parameters: Sequence[dict[str, Any]],
+        example: dict[str, Any],
+    ) -> None:
+        content = {"application/json": {"schema": {"type": "object"}, "example": example}}
+        router.add_api_route(
+            path, reply, methods=["GET"], summary=summary, tags=["insights"], response_class=Response,
+            responses={200: {"description": "JSON", "content": content}, **ERRORS},
+            openapi_extra={"parameters": list(parameters)},
+        )  # fmt: skip
+
+    add(
+        "/api/v1/clusters", "Clusters of estimated levels, ranked, and max pain.",
+        _clusters(known), _view_and(asked.CLUSTERS), _EXAMPLES["clusters"],
+    )  # fmt: skip
+    add(
+        "/api/v1/signals", "Combined readings and the phase of the last full hour, with every input.",
+        _signals(known), _view_and(()), _EXAMPLES["signals"],
+    )  # fmt: skip
+    add(
+        "/api/v1/cascade", "What a change of price would set off, as a band.",
+        _cascade(known), _view_and(asked.CASCADE), _EXAMPLES["cascade"],
+    )  # fmt: skip
+    add(
+        "/api/v1/position", "What becomes of a position, and where a stop would go; nothing is stored.",
+        _position(known), [_SYMBOL, *(p.described() for p in asked.POSITION)], _EXAMPLES["position"],
+    )  # fmt: skip
+    return router
+
+
+_SYMBOL: Final = next(p for p in VIEW_PARAMETERS if p["name"] == "symbol")
+
+
+def _view_and(parameters: Sequence[Number | Text]) -> list[dict[str, Any]]:
+    return [*VIEW_PARAMETERS, *(p.described() for p in parameters)]
+
+
+def _clusters(known: Insights) -> Callable[[Request], Awaitable[Response]]:
+    async def clusters(request: Request) -> Response:
+        question = await _ask(known, request, asked.CLUSTERS)
+        statuses = await known.choose(question)
+        hours, share = asked.known(asked.HOURS, question.given), asked.known(asked.LEAST_SHARE, question.given)
+        outlook = await known.outlook(question, statuses)
+        answer = await known.answer(
+            "clusters", repr((_now_key(statuses), hours, share)),
+            lambda: insights.clusters_json(outlook, hours=hours, least_share=share),
+        )  # fmt: skip
+        return send(answer, request)
+
+    return clusters
+
+
+def _signals(known: Insights) -> Callable[[Request], Awaitable[Response]]:
+    async def signals(request: Request) -> Response:
+        statuses = await known.choose(await _ask(known, request, ()))
+        bars = await known.hours(statuses)
+        answer = await known.answer("signals", _hours_key(statuses), lambda: insights.signals_json(statuses, bars))
+        return send(answer, request)
+
+    return signals
+
+
+def _cascade(known: Insights) -> Callable[[Request], Awaitable[Response]]:
+    async def cascade(request: Request) -> Response:
+        question = await _ask(known, request, asked.CASCADE)
+        what_if = asked.read_what_if(question.given)
+        statuses = await known.choose(question)
+        outlook = await known.outlook(question, statuses)
+        answer = await known.answer(
+            "cascade", repr((_now_key(statuses), what_if)), lambda: insights.cascade_json(outlook, what_if)
+        )
+        return send(answer, request)
+
+    return cascade
+
+
+def _position(known: Insights) -> Callable[[Request], Awaitable[Response]]:
+    async def position(request: Request) -> Response:
+        offered = await known.statuses()
+        question = asked.read_position(request.url.query, offered[0].base)
+        statuses = await known.choose(question)
+        plan = asked.read_plan(question.given, _venue(statuses, question))
+        outlook = await known.outlook(question, statuses)
+
+        def build() -> dict[str, Any]:
+            return insights.position_json(outlook, plan, insights.find_outlook_clusters(outlook))
+
+        return send(await known.answer("position", repr((_now_key(statuses), plan)), build), request)
+
+    return position
+
+
+async def _ask(known: Insights, request: Request, parameters: Sequence[Number | Text]) -> Asked:
+    return asked.read_asked(request.url.query, parameters, (await known.statuses())[0].base)
+
+
+def _venue(statuses: Sequence[MarketStatus], question: Asked) -> MarketStatus:
+    wanted = question.given.get(asked.VENUE.name, statuses[0].exchange)
+    for status in statuses:
+        if status.exchange == wanted:
+            return status
+    raise ViewError(asked.VENUE.name, wanted[:80], "one of " + ", ".join(s.exchange for s in statuses))
+
+
+_CLUSTER: Final = {
+    "side": "short", "price": 66950.1, "low": 66716.2, "high": 67252.1, "distance": 0.0469, "mass_usd": 53100000.0,
+    "share_of_open_interest": 0.0081, "touch_probability": 0.079, "magnet_score": 0.00064,
+}  # fmt: skip
+_ABOUT: Final = {
+    "symbol": "BTC", "venues": ["binance", "bybit"], "origin": "live", "as_of_ms": 1795297560000,
+    "basis": {"levels": "estimated"}, "mark_price": 63950.5,
+}  # fmt: skip
+_EXAMPLES: Final[dict[str, dict[str, Any]]] = {
+    "clusters": {**_ABOUT, "horizon_hours": 24.0, "clusters": [_CLUSTER], "max_pain": {"long": None, "short": 66950.1}},
+    "signals": {
+        **{k: v for k, v in _ABOUT.items() if k != "mark_price"},
+        "readings": [
+            {
+                "name": "overheated_long", "active": False, "needed": 4,
+                "conditions": [{"passed": False, "any_of": False, "inputs": [
+                    {"name": "rsi", "value": 48.2, "unit": "0 to 100", "relation": ">=", "threshold": 70.0,
+                     "passed": False, "missing": "", "text": "RSI of hourly closes is 48.2 (at least 70)"}]}],
+                "since_ms": None, "ends": [],
+                "text": "Longs do not look overheated: 0 of 5 signs are there, 4 must be.",
+            }
+        ],
+        "phase": {"phase": "expansion", "since_ms": 1795204800000, "next_phase": "expansion", "next_bars": 7},
+    },
+    "cascade": {
+        **_ABOUT, "daily_volatility": 0.031, "daily_volume_usd": 2.1e10, "participation": 1.0, "stress": 1.0,
+        "cascades": [
+            {"change": -0.03, "side": "long",
+             "lower": {"impact": "square root", "price": 61870.2, "change": -0.0325, "liquidated_usd": 9.1e7,
+                       "amplification": 1.08, "branching": 0.04, "beyond_known": False},
+             "upper": {"impact": "linear", "price": 61204.7, "change": -0.0429, "liquidated_usd": 1.4e8,
+                       "amplification": 1.44, "branching": 0.31, "beyond_known": False}}
+        ],
+    },
+    "position": {
+        **_ABOUT, "quantity": 1.0, "margin": 6395.1, "equity": 6395.1, "margin_ratio": 0.04, "leverage": 10.0,
+        "liquidation": {"price": 57786.6, "distance": -0.0964, "touch_probability": 0.0012},
+        "margin_call": {"at_ratio": 0.8, "price": 57850.9, "distance": -0.0954, "touch_probability": 0.0014},
+        "closing": {"kind": "partial", "first_share": None, "text": "one reduction, …"},
+        "stop": {"price": 61430.0, "refused": "", "room": 64.0, "cluster": {**_CLUSTER, "side": "long"}},
+    },
+}  # fmt: skip
