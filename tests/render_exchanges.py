@@ -48,6 +48,17 @@ def _price(venue: Capabilities) -> str:
     return "no prints" if venue.liquidations == "none" else "not documented" if kind is None else _PRICE_KINDS[kind]
 
 
+def _past_prints(venue: Capabilities) -> str:
+    return "none" if venue.past_liquidations_ms is None else f"{venue.past_liquidations_ms / HOUR_MS:g} h"
+
+
+def _at_once(venue: Capabilities) -> str:
+    of_interest, of_funding = (
+        "in one answer" if bulk else "each by itself" for bulk in (venue.bulk_open_interest, venue.bulk_funding)
+    )
+    return of_interest if of_interest == of_funding else f"{of_interest}, {of_funding}"
+
+
 def _limits(venue: Capabilities) -> str:
     return "<br>".join(
         f"`{group}` {limit.requests} in {limit.per_seconds:g} s" for group, limit in venue.limits.items()
@@ -64,10 +75,12 @@ _ROWS: Final[Mapping[str, Callable[[Capabilities], str]]] = {
     "mark price candles, past": lambda venue: _depth(venue.mark_candles),
     "open interest, past": lambda venue: _depth(venue.open_interest_history),
     "open interest on the wire": lambda venue: venue.open_interest_unit,
+    "open interest and funding now, of many markets": _at_once,
     "account ratio, past": lambda venue: _depth(venue.ratio_history),
     "funding, past": lambda venue: _depth(venue.funding_history),
     "liquidation prints": lambda venue: venue.liquidations,
     "price of a print": _price,
+    "prints, past": _past_prints,
     "maintenance tiers": lambda venue: venue.brackets,
     "order book": lambda venue: _yes(given=venue.order_book),
     "limits declared": _limits,
