@@ -91,6 +91,7 @@ __all__ = ["RecordedSource", "as_candles", "as_open_interest", "find_recordings"
 
 REPLAY_FROM: Final = 0.75  # share of the candles that a replayed recording starts with
 _EXAMPLE: Final = '{"exchange": "binance", "symbol": "BTC/USDT:USDT"}'
+_SETTLEMENTS_MS: Final = tuple(hours * HOUR_MS for hours in (1, 2, 4, 8))
 _MAJORS: Final = ("BTC", "ETH", "SOL")
 _INTERVAL: Final = re.compile(r"_(\d+)([mhd])$")
 _INTERVAL_MS: Final = {"m": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS}
@@ -257,7 +258,20 @@ def _history(recording: Recording, candles: pl.DataFrame, parts: dict[SeriesName
     if known["open_interest"].is_empty():
         raise InputError("open_interest", f"no value for {recording.market.id} while it has candles")
     gaps = (*_gaps("candles", candles, span), *_gaps("open_interest", known["open_interest"], span))
-    return MarketHistory(recording.market, interval, candles, gaps=gaps, **known)
+    return MarketHistory(
+        recording.market,
+        interval,
+        candles,
+        gaps=gaps,
+        funding_interval_ms=_funding_interval(known["funding_rate"]),
+        **known,
+    )
+
+
+def _funding_interval(funding: pl.DataFrame) -> int | None:
+    """Tell what the rates are a fraction per: rows that come as settlements do are settlements; else it is not said."""
+    step = _usual_step_ms(funding["time"]) if funding.height > 1 else 0
+    return step if step in _SETTLEMENTS_MS else None
 
 
 def _recording(folder: Path, files: list[tuple[Path, str]]) -> Recording | None:

@@ -281,6 +281,23 @@ def test_overlapping_files_are_merged_once(tmp_path: Path) -> None:
     assert _ms(history.candles) == _ms(as_candles(_bars(12)))
 
 
+@pytest.mark.parametrize(("hours", "said"), [(1, 1), (4, 4), (8, 8), (0.25, None), (24, None)])
+def test_funding_that_comes_as_settlements_do_is_per_that_interval(
+    tmp_path: Path, hours: float, said: int | None
+) -> None:
+    step = int(hours * HOUR_MS)
+    n = 3 * step // MINUTE_MS + 5
+    rates = _series("funding_rate", 4, step=step, value=0.0001)
+    folder = _write(
+        tmp_path / "binance" / "BTCUSDT",
+        candles_1m=_bars(n),
+        open_interest=_series("open_interest", n),
+        funding=rates,
+    )
+    interval = _history(folder.parents[1]).funding_interval_ms
+    assert interval == (None if said is None else said * HOUR_MS)
+
+
 def test_prints_keep_their_time_even_when_they_share_it(tmp_path: Path) -> None:
     prints = pl.DataFrame(
         {
