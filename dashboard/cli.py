@@ -27,7 +27,11 @@ _RESTART_S: Final = 2.0  # pause before a worker that died is started again
 _STOP_S: Final = 5.0  # how long a child may take to end before it is killed
 
 # Large arrays come and go in threads; with glibc's defaults each thread keeps what they leave behind.
-_MALLOC: Final = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "4194304"}
+_MALLOC: Final = {
+    "MALLOC_ARENA_MAX": "2",
+    "MALLOC_MMAP_THRESHOLD_": "4194304",
+    "_RJEM_MALLOC_CONF": "background_thread:true,narenas:2,dirty_decay_ms:500,muzzy_decay_ms:0",  # of Polars
+}
 
 app = typer.Typer(
     name="liqheat",

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import logging
 import os
 import random
-import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -20,6 +18,7 @@ from estimator.domain import Market, Origin
 from estimator.errors import CacheError, CacheUnavailable, HistoryError, InputError, SourceError
 from estimator.exchanges.base import GrowingSource, MarketUpdate, Source
 from estimator.history import Published
+from estimator.memory import give_back_code, give_back_heap
 from estimator.model.parameters import Preset
 from estimator.pipeline import MarketFollower, announced
 
@@ -278,7 +277,7 @@ class _Desk:
         with self._computing:
             follower.backfill(history)
         self._tell(market, 1.0 if history.progress >= 1.0 else share, f"{market.id} ready")
-        _give_back()
+        give_back_heap()
         return follower
 
     async def _deepen(self, market: Market, source: GrowingSource) -> None:
@@ -321,6 +320,7 @@ class _Desk:
         text = "following live" if self._source.origin is not Origin.RECORDED else "recording loaded"
         self._cache.put_progress(1.0, text if self._followers else "waiting for a venue to answer")
         self._report(1.0, f"{len(self._followers)} markets ready")
+        give_back_code()
 
     def _start(self, task: Coroutine[None, None, None]) -> None:
         self._tasks.add(asyncio.ensure_future(task))
@@ -343,10 +343,3 @@ def _pause(failures: int) -> float:
     """Exponential, with full jitter. [s]"""
     first, longest = _RETRY_S
     return random.uniform(0.0, min(longest, first * 2.0 ** min(failures, 10)))  # noqa: S311 - no secret
-
-
-def _give_back() -> None:
-    """Return freed memory to the system: glibc keeps what the large arrays of a past leave behind."""
-    if sys.platform == "linux":
-        with contextlib.suppress(AttributeError):  # another C library
-            ctypes.CDLL(None).malloc_trim(0)
