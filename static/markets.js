@@ -72,6 +72,7 @@
     ratio: (m) => (f.finite(m.long_short_ratio) ? [m.long_short_ratio.toFixed(2), null, `accounts long / short: ${m.long_short_ratio}`] : ["–", null, NOT]),
     age,
   };
+  const READ = new Set(["change", "below", "above", "pain", "oi_change"]); // what takes reading more than a status
   const part = (day, name) => (day ? day[name] : null);
   const distance = (found, mark) => (found && mark ? Math.abs(found.price / mark - 1) : null);
   const VALUES = {
@@ -104,12 +105,13 @@
   function fill(row, m) {
     row.classList.toggle("stale", m.stale);
     heads.slice(1).forEach((head, i) => {
-      const [text, small, title, cls] = CELLS[head.dataset.key](m);
+      const key = head.dataset.key;
+      const [text, small, title, cls] = m.pending && READ.has(key) ? ["…", null, "being read"] : CELLS[key](m);
       const said = `${text}|${small || ""}|${title || ""}|${cls || ""}`;
       const cell = row.children[i + 1];
       if (cell.said === said) return;
       cell.said = said;
-      cell.className = `number c-${head.dataset.key} ${cls || ""}`;
+      cell.className = `number c-${key} ${cls || ""}`;
       cell.title = title || "";
       cell.replaceChildren(text, ...(small ? [el("small", {}, small)] : []));
     });
