@@ -78,8 +78,9 @@ def gaps_in_range(frame: ChartFrame, status: MarketStatus) -> list[Gap]:
     start, end = int(frame.time_ms[0]) - frame.interval_ms, int(frame.time_ms[-1])
     told = [g for g in status.gaps if g.start_ms < end and g.end_ms > start]
     seen = [Gap(r.start_ms, r.end_ms, "columns") for r in missing_runs(frame) if status.exchange in r.venues]
-    # One stretch, one mention: a told gap explains the columns that are missing under it.
-    untold = [g for g in seen if not any(t.start_ms < g.end_ms and t.end_ms > g.start_ms for t in told)]
+    # One stretch, one mention: a told gap explains the columns that are missing under it. One of prints does not.
+    why = [g for g in told if g.what != "liquidations"]
+    untold = [g for g in seen if not any(t.start_ms < g.end_ms and t.end_ms > g.start_ms for t in why)]
     return sorted([*told, *untold], key=lambda g: g.start_ms)
 
 

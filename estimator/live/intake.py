@@ -101,6 +101,7 @@ class Intake:
         self._has_rows: set[str] = set()  # markets that this run put rows of into the journal
         self._deaf: set[str] = set()  # markets of which prints are being dropped
         self._written: deque[tuple[float, list[Entry]]] = deque()  # what the journal took lately
+        self._writing: asyncio.Task[None] | None = None  # of what a journal has lost
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def updates(self) -> AsyncIterator[MarketUpdate]:
@@ -159,6 +160,8 @@ class Intake:
         """Take nothing more in of a market, and wait until the journal has what was taken."""
         self._tracked.pop(market.id, None)
         self._meanwhile[market.id] = []
+        if self._writing is not None:
+            await asyncio.wait({self._writing})
         if self._reading:
             written = asyncio.Event()
             self._put(written)
@@ -177,7 +180,7 @@ class Intake:
         entries = [entry for _, some in self._written for entry in some]
         self._written.clear()
         if entries:
-            self.start(self._journaled(entries))
+            self._writing = self.start(self._journaled(entries))
 
     def has_written(self, market: Market) -> bool:
         """Whether this run has put rows of a market into the journal, other than of its connections."""
