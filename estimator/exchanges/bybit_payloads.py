@@ -33,8 +33,9 @@ from estimator.domain import (
 )
 from estimator.errors import BadPayload, ParameterError, UnknownMarket
 from estimator.exchanges.edge import Health, frame, get, keyed, number, number_or_none, rows, text
+from estimator.exchanges.listings import bracket_table
 from estimator.exchanges.venue import FundingRate, MarketListing, OrderBook
-from estimator.model.margin import brackets_from_max_leverage, maintenance_amounts
+from estimator.model.margin import brackets_from_max_leverage
 
 _TAKER_FEE_RATE: Final = 0.00055  # of an account without discounts
 MARK_CANDLES: Final = {"time": TIME, "mark_high": pl.Float64(), "mark_low": pl.Float64()}
@@ -271,21 +272,19 @@ def parse_brackets(payload: Any, symbol: str) -> tuple[LeverageBracket, ...]:
         raise UnknownMarket(f"{endpoint}: nothing on {symbol}")
     tiers.sort(key=lambda row: number(row, "riskLimitValue", endpoint))
     floors = [0.0, *(number(row, "riskLimitValue", endpoint) for row in tiers[:-1])]
-    try:
-        bare = [_bracket(row, floor) for row, floor in zip(tiers, floors, strict=True)]
-    except ParameterError as error:
-        raise BadPayload(endpoint, "result.list", str(error)) from error
     given = [number_or_none(row, "mmDeduction", endpoint) for row in tiers]
     if any(amount is None for amount in given[1:]):
-        given = list(maintenance_amounts(bare))
-    return tuple(replace(b, maintenance_amount=a or 0.0) for b, a in zip(bare, given, strict=True))
+        given = [None] * len(tiers)
+    read = [(floor, *_tier(row), amount) for row, floor, amount in zip(tiers, floors, given, strict=True)]
+    return bracket_table(read, endpoint, "public").brackets
 
 
-def _bracket(row: Any, floor: float) -> LeverageBracket:
+def _tier(row: Any) -> tuple[float, float]:
+    """Highest leverage and maintenance rate."""
     margin, initial, leverage = (
         number(row, key, "risk-limit") for key in ("maintenanceMargin", "initialMargin", "maxLeverage")
     )
-    return LeverageBracket(floor, leverage, margin / (100 if initial * leverage > 10 else 1))
+    return leverage, margin / (100 if initial * leverage > 10 else 1)
 
 
 def parse_order_book(payload: Any, contract: ContractType) -> OrderBook:

@@ -31,6 +31,7 @@ from estimator.domain import (
 )
 from estimator.errors import BadPayload, ParameterError, UnknownMarket
 from estimator.exchanges.edge import Health, frame, get, keyed, number, number_or_none, rows, text
+from estimator.exchanges.listings import bracket_table
 from estimator.exchanges.venue import FundingRate, MarketListing, OrderBook
 from estimator.model.margin import brackets_from_max_leverage
 
@@ -262,13 +263,11 @@ def parse_brackets(payload: Any, market: Market, contract_size: float, price: fl
     worth = contract_size * price if market.contract == "linear" else contract_size / price
     # A tier starts where the one below ends; `minSz` is one step of size further on.
     floors = [0.0, *(number(row, "maxSz", endpoint) * worth for row in tiers[:-1])]
-    try:
-        return tuple(
-            LeverageBracket(floor, number(row, "maxLever", endpoint), number(row, "mmr", endpoint))
-            for row, floor in zip(tiers, floors, strict=True)
-        )
-    except ParameterError as error:
-        raise BadPayload(endpoint, "data", str(error)) from error
+    read = [
+        (floor, number(row, "maxLever", endpoint), number(row, "mmr", endpoint), 0.0)
+        for row, floor in zip(tiers, floors, strict=True)
+    ]
+    return bracket_table(read, endpoint, "public").brackets
 
 
 def parse_order_book(payload: Any, contract: ContractType, contract_size: float) -> OrderBook:
@@ -351,6 +350,6 @@ def _position(row: Any, endpoint: str) -> Side:
     side, held = text(row, "side", endpoint), row.get("posSide")
     closed = {"sell": Side.LONG, "buy": Side.SHORT}.get(side)
     # An account with one position a market has no side to say: "net".
-    if closed is None or (held in {"long", "short"} and held != closed):
+    if closed is None or (held in ("long", "short") and held != closed):
         raise BadPayload(endpoint, "side", f"{side!r} cannot close {held!r}")
     return closed

@@ -10,10 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from estimator.domain import ContractType, Market
 from estimator.errors import BadPayload, UnknownMarket
 from estimator.exchanges import bitget_payloads as bitget
+from estimator.exchanges import bybit_payloads as bybit
 from estimator.exchanges import gate_payloads as gate
 from estimator.exchanges import hyperliquid_payloads as hyperliquid
+from estimator.exchanges import okx_payloads as okx
 from estimator.exchanges.edge import Health
 from tests.venues.harness import NOW, golden
 
@@ -22,11 +25,21 @@ TICKERS: Final = golden("gate", "tickers")
 GATE_IDS, GATE_MARKETS = {"BTC_USDT": GATE}, {"BTC_USDT": GATE.market}
 (BITGET,) = bitget.parse_markets(golden("bitget", "contracts"), golden("bitget", "tickers"), "USDT", Health())
 BITGET_MARKETS = {"BTCUSDT": BITGET.market}
+BYBIT_MARKETS: Final[tuple[tuple[str, ContractType], ...]] = (("BTC/USDT:USDT", "linear"), ("BTC/USD:BTC", "inverse"))
 (HYPERLIQUID, *_) = hyperliquid.parse_markets(golden("hyperliquid", "metaAndAssetCtxs"), Health())
+
+BYBIT = {name: Market("bybit", name, kind, HYPERLIQUID.market.brackets) for name, kind in BYBIT_MARKETS}
+OKX = Market("okx", "BTC/USD:BTC", "inverse", HYPERLIQUID.market.brackets)
+OKX_NOTHING: Final[dict[str, Any]] = {"data": []}
+OKX_LISTED = {"BTC-USD-SWAP": (OKX, 100.0)}
 
 PARSERS: Final[dict[tuple[str, str], Callable[[Any], Any]]] = {
     ("gate", "contracts"): lambda p: gate.parse_markets(p, TICKERS, "usdt", Health()),
-    ("gate", "tickers"): lambda p: gate.parse_markets(golden("gate", "contracts"), p, "usdt", Health()),
+    ("gate", "tickers"): lambda p: (
+        gate.parse_markets(golden("gate", "contracts"), p, "usdt", Health()),
+        gate.parse_open_interest_now(gate.parse_tickers(p), GATE, NOW),
+        gate.parse_funding_rate_now(gate.parse_tickers(p), GATE, NOW),
+    ),
     ("gate", "candlesticks"): lambda p: (gate.parse_candles(p, GATE), gate.parse_mark_candles(p)),
     ("gate", "contract_stats"): lambda p: (
         gate.parse_open_interest(p, GATE),
@@ -53,6 +66,29 @@ PARSERS: Final[dict[tuple[str, str], Callable[[Any], Any]]] = {
     ("hyperliquid", "candleSnapshot"): hyperliquid.parse_candles,
     ("hyperliquid", "fundingHistory"): hyperliquid.parse_funding_rate,
     ("hyperliquid", "l2Book"): hyperliquid.parse_order_book,
+    ("bitget", "tickers"): lambda p: (
+        bitget.read_open_interest(bitget.parse_tickers(p), BITGET),
+        bitget.read_funding_rate(bitget.parse_tickers(p), BITGET),
+    ),
+    ("bybit", "tickers_linear"): lambda p: (
+        bybit.parse_open_interest_now(bybit.parse_tickers(p), BYBIT["BTC/USDT:USDT"]),
+        bybit.parse_funding_rate_now(bybit.parse_tickers(p), BYBIT["BTC/USDT:USDT"]),
+    ),
+    ("bybit", "tickers_inverse"): lambda p: bybit.parse_open_interest_now(bybit.parse_tickers(p), BYBIT["BTC/USD:BTC"]),
+    ("bybit", "kline_linear"): lambda p: (bybit.parse_candles(p, "linear"), bybit.parse_opens(p)),
+    ("bybit", "open_interest_linear"): bybit.parse_open_interest,
+    ("bybit", "account_ratio"): lambda p: bybit.parse_long_short_ratio(p, 1),
+    ("bybit", "risk_limit_linear"): lambda p: bybit.parse_brackets(p, "BTCUSDT"),
+    ("bybit", "orderbook_inverse"): lambda p: bybit.parse_order_book(p, "inverse"),
+    ("okx", "candles"): okx.parse_candles,
+    ("okx", "open_interest_history"): lambda p: okx.parse_open_interest(p, 1),
+    ("okx", "account_ratio"): lambda p: okx.parse_long_short_ratio(p, 1),
+    ("okx", "funding_rate"): lambda p: okx.parse_funding_rate_now(okx.parse_by_name(p, "funding-rate"), OKX),
+    ("okx", "funding_rate_history"): okx.parse_funding_rate,
+    ("okx", "instruments"): lambda p: okx.parse_markets(p, OKX_NOTHING, OKX_NOTHING, Health()),
+    ("okx", "position_tiers"): lambda p: okx.parse_brackets(p, OKX, 100.0, 6e4),
+    ("okx", "books"): lambda p: okx.parse_order_book(p, "inverse", 100.0),
+    ("okx", "ws_liquidation_orders"): lambda p: okx.parse_liquidations(p, OKX_LISTED),
 }
 # Of a message only what `accepts` has looked at is sure.
 MESSAGES: Final[dict[tuple[str, str], Callable[[Any], Any]]] = {
@@ -61,6 +97,8 @@ MESSAGES: Final[dict[tuple[str, str], Callable[[Any], Any]]] = {
     ("bitget", "liquidation_message"): lambda m: bitget.parse_liquidation_message(m, BITGET_MARKETS),
     ("bitget", "candle_snapshot"): lambda m: bitget.parse_candle_message(m, BITGET_MARKETS),
     ("hyperliquid", "candle_message"): lambda m: hyperliquid.parse_candle_message(m, {"BTC": HYPERLIQUID.market}),
+    ("bybit", "ws_all_liquidation"): lambda m: bybit.parse_prints(m, BYBIT["BTC/USD:BTC"]),
+    ("okx", "ws_liquidation_orders"): lambda m: okx.parse_liquidations(m, OKX_LISTED),
 }
 
 JUNK: Final = st.one_of(
@@ -106,7 +144,7 @@ def read_or_refused(parse: Callable[[Any], Any], payload: Any) -> None:
 
 
 @pytest.mark.parametrize(("venue", "name"), PARSERS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_an_answer_of_any_shape_is_read_or_refused(venue: str, name: str, data: st.DataObject) -> None:
     payload = golden(venue, name)
@@ -115,7 +153,7 @@ def test_an_answer_of_any_shape_is_read_or_refused(venue: str, name: str, data: 
 
 
 @pytest.mark.parametrize(("venue", "name"), MESSAGES)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_a_message_of_any_shape_is_read_or_refused(venue: str, name: str, data: st.DataObject) -> None:
     payload = golden(venue, name)
