@@ -41,8 +41,8 @@ _COLUMNS: Final = (
     ("positions", "positions", "bits"),
     ("prints 1 h", "prints 1 h", "bits"),
     ("prints 4 h", "prints 4 h", "bits"),
-    ("totals, longs", "totals", "partial rank, long"),
-    ("totals, shorts", "totals", "partial rank, short"),
+    ("totals, longs", "totals 1 h", "partial rank, long"),
+    ("totals, shorts", "totals 1 h", "partial rank, short"),
 )
 
 

@@ -6,6 +6,7 @@ it. The shares of the cells in question sum to 1: every score is conditional on 
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -116,15 +117,21 @@ def calibration_slope(groups: list[Decile]) -> float:
     return float(np.polyfit(x, y, 1)[0])
 
 
-def block_times(block: Int64Array, seed: int = 0) -> tuple[Int64Array, Int64Array]:
+def block_times(block: Int64Array, seed: int = 0) -> tuple[Float64Array, Int64Array]:
     """Draw blocks with replacement: how often each counts, shape (N_RESAMPLE, n_block), and the block of each item.
 
     The same items draw the same blocks, so differences between models are paired.
     """
     _, index = np.unique(block, return_inverse=True)
     n = int(index.max()) + 1 if len(index) else 1
-    times = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=N_RESAMPLE)
-    return times.astype(np.int64), index
+    return _draw(n, seed), index
+
+
+@cache
+def _draw(n: int, seed: int) -> Float64Array:
+    times: Float64Array = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=N_RESAMPLE).astype(float)
+    times.setflags(write=False)
+    return times
 
 
 def block_sums(values: Float64Array, index: Int64Array, n: int) -> Float64Array:

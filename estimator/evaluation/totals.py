@@ -21,13 +21,12 @@ class Totals:
     high: Float64Array
     long_usd: Float64Array
     short_usd: Float64Array
-    open_interest_usd: Float64Array
 
 
-def total_truth(source: str, past: MarketPast, totals: Totals) -> Truth:
+def total_truth(kind: str, source: str, past: MarketPast, totals: Totals) -> Truth:
     """Build units of one cell: the stretch a candle crosses on each side of the price before it, and the total there.
 
-    The controls are both excursions of the candle and open interest: what a model must add to.
+    The controls are both excursions of the candle and the open interest before it: what a model must add to.
     """
     units: list[Unit] = []
     controls: list[tuple[float, float, float]] = []
@@ -43,5 +42,5 @@ def total_truth(source: str, past: MarketPast, totals: Totals) -> Truth:
             edges = np.array([close, close - side.sign * max(reach, BIN_WIDTH)])
             block = np.array([start_ms // DAY_MS])
             units.append(Unit(step, side, edges, np.zeros(1, dtype=np.int64), np.array([usd]), block))
-            controls.append((down, up, float(totals.open_interest_usd[i])))
-    return Truth("totals", source, tuple(units), np.array(controls).reshape(-1, 3))
+            controls.append((down, up, float(past.steps.contracts[step] * past.close[step])))
+    return Truth(kind, source, tuple(units), np.array(controls).reshape(-1, 3))

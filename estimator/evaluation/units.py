@@ -112,8 +112,8 @@ class Scored(NamedTuple):
     items : pl.DataFrame
         One row per thing observed: ``unit weight block bits rank`` (rank: middle rank within its cells).
     units : pl.DataFrame
-        One row per unit: ``time_ms block long n_cell predicted observed capture spearman wasserstein sharpness``, and
-        for totals ``control_0`` and so on.
+        One row per unit: ``time_ms block long n_cell predicted observed``; where there are several cells ``capture
+        spearman wasserstein sharpness``, for totals ``control_0`` and so on.
     cells : pl.DataFrame
         One row per cell: ``relative`` (predicted, 1 = uniform), ``observed`` (1 = uniform), ``weight``.
     """
@@ -172,15 +172,14 @@ def _score_unit(index: int, unit: Unit, column: Column) -> _Parts:
         "bits": metrics.bits(share)[unit.cell],
         "rank": metrics.middle_rank(share)[unit.cell],
     }
-    whole = {
-        "n_cell": float(n),
-        "predicted": float(mass.sum()),
-        "observed": total,
-        "capture": metrics.capture(share, seen) if total > 0 else float("nan"),
-        "spearman": metrics.spearman(share, seen_share),
-        "wasserstein": metrics.wasserstein(unit.edges, share, seen_share) if total > 0 else float("nan"),
-        "sharpness": metrics.sharpness(metrics.shares(column.between(_fine(unit.edges)))),
-    }
+    whole = {"n_cell": float(n), "predicted": float(mass.sum()), "observed": total}
+    if n > 1:  # a total has no shape
+        whole |= {
+            "capture": metrics.capture(share, seen) if total > 0 else float("nan"),
+            "spearman": metrics.spearman(share, seen_share),
+            "wasserstein": metrics.wasserstein(unit.edges, share, seen_share) if total > 0 else float("nan"),
+            "sharpness": metrics.sharpness(metrics.shares(column.between(_fine(unit.edges)))),
+        }
     cells = {"relative": share * n, "observed": seen_share * n, "weight": np.full(n, total / n)}
     return items, whole, cells
 

@@ -23,6 +23,7 @@ SIMULATED_END_MS = 20_400 * DAY_MS
 _SETTLED_MS = 7 * DAY_MS  # a new book is provisional for six days
 _EVERY_MS = 4 * HOUR_MS
 _OKX_BLOCK_MS = 4 * HOUR_MS  # the set holds 24 hours: drawn by day it would have no interval
+_DAILY_BURN_IN = 150
 _TOTALS_BURN_IN = 30 * 24  # steps: the open interest of that set starts 90 days before its volume ends
 
 
@@ -53,6 +54,7 @@ def read_cases(
         *((f"reading okx {c}", lambda c=c: [_okx(folder, c)]) for c in sets.OKX_MARGIN),
         *((f"reading binance {c}", lambda c=c: [_binance(folder, c)]) for c in ("BTC", "ETH", "SOL")),
         ("reading totals", lambda: [_totals(folder)]),
+        *((f"reading days of {c}", lambda c=c: [_daily(folder, c)]) for c in sets.DAILY),
         *([("simulating", lambda: simulated_cases(seed))] if simulated else []),
     ]
     cases: list[Case] = []
@@ -96,8 +98,14 @@ def _binance(folder: Path, coin: str) -> Case:
 
 def _totals(folder: Path) -> Case:
     past = sets.read_aggregate_past(folder, "binance")
-    truth = total_truth("coinglass BTC", past, sets.read_totals(folder))
+    truth = total_truth("totals 1 h", "coinglass BTC", past, sets.read_totals(folder))
     return Case(truth.source, past, (truth.after(_TOTALS_BURN_IN),))
+
+
+def _daily(folder: Path, coin: str) -> Case:
+    past = sets.read_daily_past(folder, coin)
+    truth = total_truth("totals 1 d", f"coinglass {coin}", past, sets.read_daily_totals(folder, coin))
+    return Case(f"days of {coin}", past, (truth.after(_DAILY_BURN_IN),))
 
 
 def simulated_cases(seed: int, days: float = SIMULATED_DAYS) -> list[Case]:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from estimator.scoring.plots import bits_svg, calibration_svg
 from estimator.scoring.run import BASELINES, OURS
-from estimator.scoring.summary import GATES, TOTALS, Report
+from estimator.scoring.summary import GATES, Report, is_total
 
 NAMES: Final = (*(m.name for m in OURS), *(m.name for m in BASELINES))
 
@@ -24,7 +24,8 @@ TITLES: Final = {
     "prints 4 h": "OKX's liquidations at the bankruptcy price, 4 h ahead",
     "triggers 1 h": "OKX's liquidations at their trigger, 1 h ahead",
     "triggers 4 h": "OKX's liquidations at their trigger, 4 h ahead",
-    "totals": "Hourly totals of BTC by side",
+    "totals 1 h": "Hourly totals of BTC by side",
+    "totals 1 d": "Daily totals of five coins by side",
     "simulated": "The simulated market's hidden book",
 }
 
@@ -55,6 +56,8 @@ _TOTALS: Final = (
     Value("partial rank, shorts", "partial rank, short", 2, interval=True),
     Value("slope, longs", "calibration slope, long", 2),
     Value("slope, shorts", "calibration slope, short", 2),
+    Value("side error, log2", "side error", 2),
+    Value("side right", "side accuracy", 2),
 )
 
 
@@ -67,7 +70,7 @@ class Grid(NamedTuple):
 
 def score_table(report: Report, kind: str, columns: tuple[Value, ...] | None = None) -> Grid:
     """Tabulate the scores of every model on one kind of truth."""
-    columns = _TOTALS if kind == TOTALS else columns or _CELLS
+    columns = _TOTALS if is_total(kind) else columns or _CELLS
     models = report[kind]["models"]
     rows = [(name, *(_text(models[name], c) for c in columns)) for name in ordered(models)]
     return Grid(("model", *(c.title for c in columns)), rows)
@@ -122,7 +125,7 @@ def _section(report: Report, kind: str) -> Iterator[str]:
     )
     yield from _lines(score_table(report, kind))
     yield ""
-    if kind != TOTALS:
+    if not is_total(kind):
         yield from _lines(gain_table(report, kind))
         yield ""
 

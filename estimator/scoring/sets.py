@@ -24,6 +24,7 @@ from estimator.model.margin import brackets_from_max_leverage
 from estimator.model.steps import build_steps
 
 COINS: Final = ("BTC", "ETH", "SOL", "DOGE", "HYPE")
+DAILY: Final = ("BTC", "SOL", "XRP", "ADA", "BNB")  # coins with daily totals
 PRINTED: Final = ("BTC", "SOL", "DOGE")  # coins with prints
 TURNOVER: Final = 1.4  # volume of a day over open interest, where a venue's own candles are missing
 BURN_IN_MS: Final = 150 * DAY_MS
@@ -214,9 +215,60 @@ def read_binance_prints(folder: File, coin: str) -> Prints:
 
 
 def read_totals(folder: File) -> Totals:
-    """Read hourly liquidations of BTC over Binance, Bybit and OKX, with Binance's candle and open interest."""
+    """Read hourly liquidations of BTC over Binance, Bybit and OKX, with Binance's candle."""
     candles = read_candles(folder, "binance", "BTC").select(start=pl.col("time").dt.epoch("ms"), low="low", high="high")
     frame = _regime(folder).join(candles, left_on="timestamp", right_on="start").sort("timestamp")
-    columns = ("low", "high", "liquidation_long_usd", "liquidation_short_usd", "oi_open")
-    low, high, long_usd, short_usd, interest = (frame[c].cast(pl.Float64).to_numpy() for c in columns)
-    return Totals(frame["timestamp"].to_numpy(), low, high, long_usd, short_usd, interest)
+    columns = ("low", "high", "liquidation_long_usd", "liquidation_short_usd")
+    low, high, long_usd, short_usd = (frame[c].cast(pl.Float64).to_numpy() for c in columns)
+    return Totals(frame["timestamp"].to_numpy(), low, high, long_usd, short_usd)
+
+
+def read_daily_past(folder: File, coin: str) -> MarketPast:
+    """Read five years of daily candles, open interest and taker volume over all venues, with ratios and funding.
+
+    What a row says is known at the end of its day. Zeros and missing values before a series starts are left out.
+    """
+    day = pl.col("time") + pl.duration(days=1)
+    candles = as_candles(_daily(folder, coin, "futures_ohlcv_1d"))
+    taker = _daily(folder, coin, "taker_vol_agg_futures_1d").select("time", usd=pl.sum_horizontal(_TAKER))
+    candles = candles.join(taker, on="time").with_columns((pl.col("usd") / pl.col("close")).alias("volume"))
+    interest = (
+        candles.join(_daily(folder, coin, "futures_oi_agg_1d"), on="time")
+        .filter(pl.col("oi_total_close") > 0)
+        .select(day.cast(TIME).alias("time"), (pl.col("oi_total_close") / pl.col("close")).alias("open_interest"))
+    )
+    market = market_of("binance", coin)
+    steps, _ = build_steps(market, candles, interest, step_ms=DAY_MS)
+    more = {
+        "long_short_ratio": ("long_short_all_1d", pl.col("lsr_global")),
+        "top_account_ratio": ("long_short_all_1d", pl.col("lsr_top_accounts")),
+        "top_position_ratio": ("long_short_all_1d", pl.col("lsr_top_positions")),
+        "funding_rate": ("funding_oi_weight_1d", pl.col("funding_close") / 100),
+        "taker_buy_share": ("taker_vol_agg_futures_1d", pl.col("taker_buy_usd") / pl.sum_horizontal(_TAKER)),
+    }
+    known = {
+        name: known_at(
+            steps.close_ms, _daily(folder, coin, kind).select(day.cast(TIME), value.alias(name)).drop_nulls()
+        )
+        for name, (kind, value) in more.items()
+    }
+    return MarketPast(market, steps, known)
+
+
+_TAKER: Final = ("taker_buy_usd", "taker_sell_usd")
+
+
+def _daily(folder: File, coin: str, kind: str) -> pl.DataFrame:
+    frame = read_table(folder, "aggregate", coin, kind, prefix="coinglass-daily")
+    time = frame["ts_utc"].str.slice(0, 10).str.to_datetime("%Y-%m-%d", time_unit="ms", time_zone="UTC")
+    return frame.with_columns(time.cast(TIME).alias("time")).drop("ts_utc")
+
+
+def read_daily_totals(folder: File, coin: str) -> Totals:
+    """Read daily liquidations by side over all venues; the series start late in 2020, before that are zeros."""
+    prices = as_candles(_daily(folder, coin, "futures_ohlcv_1d")).select("time", "low", "high")
+    frame = _daily(folder, coin, "liquidation_agg_1d").join(prices, on="time").sort("time")
+    frame = frame.filter(pl.col("liq_long_usd") > 0)
+    columns = ("low", "high", "liq_long_usd", "liq_short_usd")
+    low, high, long_usd, short_usd = (frame[c].cast(pl.Float64).to_numpy() for c in columns)
+    return Totals(frame["time"].to_physical().to_numpy(), low, high, long_usd, short_usd)

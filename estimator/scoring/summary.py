@@ -12,7 +12,6 @@ from estimator.domain import Float64Array
 from estimator.evaluation import metrics
 from estimator.evaluation.units import Scored
 
-TOTALS: Final = "totals"
 # Baselines worth beating.
 GATES: Final = (
     "distance",
@@ -45,10 +44,15 @@ def summarise(scored: Sequence[Scored], over: Sequence[str] = GATES) -> Report:
     return {kind: _kind(kind, [s for s in scored if s.kind == kind], over) for kind in kinds}
 
 
+def is_total(kind: str) -> bool:
+    """Whether a kind of truth is a total rather than a distribution over cells."""
+    return kind.startswith("totals")
+
+
 def _kind(kind: str, scored: list[Scored], over: Sequence[str]) -> Report:
     models = list(dict.fromkeys(s.model for s in scored))
     by_model = {m: [s for s in scored if s.model == m] for m in models}
-    if kind == TOTALS:
+    if is_total(kind):
         return {"n": _counts(by_model[models[0]]), "models": {m: _totals(s) for m, s in by_model.items()}}
     found = {m: _cells(s) for m, s in by_model.items()}
     for name, gains in _gains(by_model, over).items():
@@ -115,17 +119,36 @@ def _sides(units: pl.DataFrame) -> dict[str, Any]:
 
 
 def _totals(scored: list[Scored]) -> dict[str, Any]:
-    units = pl.concat([s.units for s in scored])
+    units = pl.concat([s.units.with_columns(pl.lit(s.source).alias("source")) for s in scored])
     found: dict[str, Any] = {}
-    for name, side in (("long", units.filter(pl.col("long"))), ("short", units.filter(~pl.col("long")))):
-        controls = side.select(c for c in side.columns if c.startswith("control_")).to_numpy()
-        predicted, observed = side["predicted"].to_numpy(), side["observed"].to_numpy()
-        left = metrics.residual(predicted, controls), metrics.residual(observed, controls)
+    for name, of_side in (("long", pl.col("long")), ("short", ~pl.col("long"))):
+        sides = [s.units.filter(of_side) for s in scored]
+        left = [_left(side) for side in sides]
+        block = np.concatenate([side["block"].to_numpy() for side in sides])
+        predicted, observed = (
+            np.concatenate([_relative(side[c]) for side in sides]) for c in ("predicted", "observed")
+        )
         groups = metrics.deciles(predicted, observed)
-        found[f"partial rank, {name}"] = metrics.correlation_interval(*left, side["block"].to_numpy())
+        found[f"partial rank, {name}"] = metrics.correlation_interval(
+            np.concatenate([p for p, _ in left]), np.concatenate([o for _, o in left]), block
+        )
         found[f"calibration slope, {name}"] = _round(metrics.calibration_slope(groups))
         found[f"deciles, {name}"] = [[_round(g.predicted), _round(g.observed)] for g in groups]
-    return found
+    return {**found, **_sides(units)}
+
+
+def _left(side: pl.DataFrame) -> tuple[Float64Array, Float64Array]:
+    """Return what is left of prediction and observation after the controls, within one source."""
+    controls = side.select(c for c in side.columns if c.startswith("control_")).to_numpy()
+    return metrics.residual(side["predicted"].to_numpy(), controls), metrics.residual(
+        side["observed"].to_numpy(), controls
+    )
+
+
+def _relative(values: pl.Series) -> Float64Array:
+    """Bring the totals of a source to a mean of 1, so that sources can be put together."""
+    array = values.to_numpy()
+    return np.asarray(array / max(float(array.mean()), 1e-300))
 
 
 def _gains(by_model: dict[str, list[Scored]], over: Sequence[str]) -> dict[str, dict[str, metrics.Interval]]:

@@ -156,4 +156,4 @@ def test_the_page_on_accuracy_says_what_its_scores_say() -> None:
     assert BITS.read_text().count("<circle") > 50
     assert CALIBRATION.read_text().count("<polyline") > 20
     with pytest.raises(ValueError, match="expected once"):
-        rewritten(page.replace("<!-- end totals -->", ""), read_scores())
+        rewritten(page.replace("<!-- end totals 1 h -->", ""), read_scores())

@@ -129,13 +129,13 @@ def test_snapshots_closer_than_three_hours_are_left_out() -> None:
 def test_totals_are_predicted_by_what_the_candle_crosses() -> None:
     hours = np.arange(100, 110)
     price = PAST.close[hours]
-    totals = Totals(PAST.steps.close_ms[hours], price * 0.98, price * 1.01, np.ones(10), np.ones(10), np.ones(10))
-    truth = total_truth("test", PAST, totals)
+    totals = Totals(PAST.steps.close_ms[hours], price * 0.98, price * 1.01, np.ones(10), np.ones(10))
+    truth = total_truth("totals", "test", PAST, totals)
     scored = score(Uniform(), Case("c", PAST, (truth,)))[0].units
     width = scored["predicted"].to_numpy().reshape(10, 2)  # longs and shorts of an hour
     assert width[:, 0] == pytest.approx(np.full(10, -np.log(0.98) / BIN_WIDTH), abs=1.01)
     assert width[:, 1] == pytest.approx(np.full(10, np.log(1.01) / BIN_WIDTH), abs=1.01)
-    assert truth.controls[0] == pytest.approx([-np.log(0.98), np.log(1.01), 1.0])
+    assert truth.controls[0] == pytest.approx([-np.log(0.98), np.log(1.01), PAST.steps.contracts[100] * price[0]])
 
 
 def test_tuning_and_reporting_share_no_unit_and_report_is_later() -> None:
