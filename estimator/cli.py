@@ -109,7 +109,9 @@ def _leave_import(_signal: int, _frame: FrameType | None) -> NoReturn:
 
 
 def score(
-    data: Annotated[Path, typer.Option(help="Folder of recorded positions, prints and totals to score against.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of recorded positions, prints and totals; without it only simulated.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for scores.json, scores.md and the plots.")] = Path("scores"),
     part: Annotated[
         Literal["all", "tune", "report"], typer.Option(help="The first two thirds of each set, the last, or all.")

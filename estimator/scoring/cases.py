@@ -28,13 +28,18 @@ _TOTALS_BURN_IN = 30 * 24  # steps: the open interest of that set starts 90 days
 
 
 def read_cases(
-    folder: Path, *, simulated: bool = True, seed: int = 7, report: Callable[[float, str], None] = lambda _d, _w: None
+    folder: Path | None,
+    *,
+    simulated: bool = True,
+    seed: int = 7,
+    report: Callable[[float, str], None] = lambda _d, _w: None,
 ) -> list[Case]:
     """Read the shared sets, a case per market, and simulate a market of three coins.
 
     Parameters
     ----------
-    folder : Path
+    folder : Path or None
+        None leaves the shared sets out.
     simulated : bool
         Whether to add the simulated market (some seconds).
     seed : int
@@ -47,21 +52,25 @@ def read_cases(
     InputError
         If a file is absent or cannot be used.
     """
+    makers = [*(_recorded(folder, report) if folder else ()), ("simulating", lambda: simulated_cases(seed))]
+    cases: list[Case] = []
+    for n, (what, make) in enumerate(makers if simulated else makers[:-1]):
+        report(n / len(makers), what)
+        cases += make()
+    return cases
+
+
+def _recorded(folder: Path, report: Callable[[float, str], None]) -> list[tuple[str, Callable[[], list[Case]]]]:
+    """List what there is to read, with what to call it."""
     report(0.0, "reading positions")
     snapshots = sets.read_snapshots(folder)
-    makers: list[tuple[str, Callable[[], list[Case]]]] = [
+    return [
         *((f"reading hyperliquid {c}", lambda c=c: [_hyperliquid(folder, c, snapshots[c])]) for c in sets.COINS),
         *((f"reading okx {c}", lambda c=c: [_okx(folder, c)]) for c in sets.OKX_MARGIN),
         *((f"reading binance {c}", lambda c=c: [_binance(folder, c)]) for c in ("BTC", "ETH", "SOL")),
         ("reading totals", lambda: [_totals(folder)]),
         *((f"reading days of {c}", lambda c=c: [_daily(folder, c)]) for c in sets.DAILY),
-        *([("simulating", lambda: simulated_cases(seed))] if simulated else []),
     ]
-    cases: list[Case] = []
-    for n, (what, make) in enumerate(makers):
-        report(n / len(makers), what)
-        cases += make()
-    return cases
 
 
 def _hyperliquid(folder: Path, coin: str, snapshots: list[Snapshot]) -> Case:
@@ -108,9 +117,9 @@ def _daily(folder: Path, coin: str) -> Case:
     return Case(f"days of {coin}", past, (truth.after(_DAILY_BURN_IN),))
 
 
-def simulated_cases(seed: int, days: float = SIMULATED_DAYS) -> list[Case]:
+def simulated_cases(seed: int) -> list[Case]:
     """Simulate three coins on the venue with the largest share, with the books they hide; a week is not scored."""
-    source = SimulatedSource(seed, end_ms=SIMULATED_END_MS, days=days, keep_books=True)
+    source = SimulatedSource(seed, end_ms=SIMULATED_END_MS, days=SIMULATED_DAYS, keep_books=True)
     cases = []
     for market in source.markets():
         if market.exchange != "binance":

@@ -20,7 +20,7 @@ from estimator.evaluation.books import preset
 from estimator.evaluation.positions import position_truth
 from estimator.evaluation.units import Case
 from estimator.scoring import sets
-from estimator.scoring.cases import read_cases, simulated_cases
+from estimator.scoring.cases import read_cases
 from estimator.scoring.report import as_json, terminal_tables, write_report
 from estimator.scoring.run import run
 from estimator.scoring.summary import Report, summarise
@@ -129,12 +129,13 @@ def test_a_report_is_written_whole_and_twice_the_same(positions: Report, tmp_pat
     assert [table.row_count for table in terminal_tables(positions)] == [4]
 
 
-def test_the_book_is_calibrated_on_the_book_that_the_simulated_market_hides() -> None:
-    with ThreadPoolExecutor(2) as executor:
-        report = summarise(run((preset("balanced"),), simulated_cases(7, days=9), executor))
-    found = report["simulated"]["models"]["balanced"]
-    assert 0.7 <= found["calibration slope"] <= 1.3
-    assert found["bits"][1] > 0
+def test_the_book_is_calibrated_on_the_book_that_the_simulated_market_hides(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["score", "--out", str(tmp_path)])
+    assert result.exit_code == 0
+    assert "label-leverage" in result.stdout
+    models = json.loads((tmp_path / "scores.json").read_text())["simulated"]["models"]
+    assert 0.7 <= models["balanced"]["calibration slope"] <= 1.3
+    assert models["balanced"]["bits"][1] > 0 > models["static"]["bits"][2]
 
 
 def test_two_models_of_one_name_are_refused() -> None:
