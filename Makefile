@@ -9,7 +9,7 @@ export UV_PYTHON_DOWNLOADS = never
 ARGS ?=
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: help install run test check format bench lock clean
+.PHONY: help install run test check format bench soak kills lock clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[1mmake %-8s\033[0m %s\n", $$1, $$2}'
@@ -50,6 +50,12 @@ format: $(STAMP) ## Format the code and apply safe fixes
 
 bench: $(STAMP) ## Measure: kernel, start, server; prints ratios
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
+
+soak: $(STAMP) ## Follow six venues through every fault for ten minutes, and account for it (ARGS="--minutes 10 --seed 1")
+	@$(BIN)/python -m tests.soak faults $(ARGS)
+
+kills: $(STAMP) ## Kill a worker at 50 random moments and compare it with one that lived (ARGS="--moments 50 --seed 1")
+	@$(BIN)/python -m tests.soak kills $(ARGS)
 
 lock: ## Resolve requirements.lock anew (needs uv)
 	uv pip compile pyproject.toml --group dev --universal --generate-hashes --no-header --no-annotate --quiet -o requirements.lock
