@@ -22,6 +22,7 @@ from estimator.observed import since
 _CHUNK: Final = 128  # columns with tiers held at once during a backfill
 _WARM_UP: Final = 200  # rows of series kept before the first column, for indicators
 _LONGEST_MS: Final = LEVELS[-1].interval_ms
+_ROW: Final = {"time": TIME, **dict.fromkeys(SERIES, pl.Float64())}
 
 
 class Publisher:
@@ -157,12 +158,10 @@ class Rows:
         values = frame.select(pl.col(n).fill_null(float("nan")) for n in SERIES).to_numpy()
         return cls(frame["time"].to_physical().to_numpy().copy(), np.ascontiguousarray(values))
 
-    @classmethod
-    def single(cls, start_ms: int, row: Mapping[str, float | None]) -> pl.DataFrame:
+    @staticmethod
+    def single(start_ms: int, row: Mapping[str, float | None]) -> pl.DataFrame:
         """Make a frame of one row."""
-        one = cls()
-        one.add(start_ms, row)
-        return one.frame(start_ms, start_ms + 1)
+        return pl.DataFrame([(start_ms, *(row[name] for name in SERIES))], schema=_ROW, orient="row")
 
     def add(self, start_ms: int, row: Mapping[str, float | None]) -> None:
         """Add a row."""
