@@ -128,7 +128,16 @@ class FeedMarket:
         found = [p for minute in range(first, last + 1) for p in self._prints_of(minute)]
         return [p for p in found if start_ms <= p.time_ms < end_ms]
 
+    @cached_property
+    def _printed(self) -> dict[int, list[Liquidation]]:
+        return {}
+
     def _prints_of(self, minute: int) -> list[Liquidation]:
+        if minute not in self._printed:
+            self._printed[minute] = self._print(minute)
+        return self._printed[minute]
+
+    def _print(self, minute: int) -> list[Liquidation]:
         random = np.random.default_rng([zlib.crc32(f"{self.venue}/{self.coin}/prints".encode()), minute])
         times = np.sort(random.integers(0, MINUTE_MS, random.poisson(self.prints_per_minute)))
         made = []
