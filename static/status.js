@@ -54,10 +54,12 @@
     ].filter(Boolean);
   }
 
-  /* The status line alone: the venues may be doing otherwise though no chart is new. */
+  /* Status line and footer alone: the venues may be doing otherwise though no chart is new. */
   liqheat.describeStatus = function () {
     const answer = liqheat.answer();
-    if (answer && liqheat.view) callbacks.set_props("status", { children: status(answer.readings) });
+    if (!answer || !liqheat.view) return;
+    callbacks.set_props("status", { children: status(answer.readings) });
+    callbacks.set_props("footer", { children: footer(answer.readings, liqheat.view) });
   };
 
   function totals(day) {
