@@ -27,6 +27,7 @@ from estimator.reporting import Reporter, reporting
 from estimator.settings import Settings
 
 _LOG: Final = logging.getLogger(__name__)
+RECORD_S: Final = 10.0  # the journal reaches history this often: each commit is a file; it hurries where a past waits
 _PATIENCE_S: Final = 1.0  # a venue that is there answers sooner
 
 
@@ -174,14 +175,19 @@ async def live(settings: Settings, cache: Cache, history: History, shard: Shard)
         await source.close()
 
 
-def make_recorder(cache: Cache, history: History, shard: Shard = (0, 1), interval_s: float = 2.0) -> Recorder:
+def make_recorder(cache: Cache, history: History, shard: Shard = (0, 1), interval_s: float = RECORD_S) -> Recorder:
     """Make the recorder of a worker, which takes up what an earlier one of its name left."""
     return Recorder(cache.journal, history, consumer=f"worker-{shard[0]}", interval_s=interval_s)
 
 
 @contextlib.contextmanager
 def recording(
-    cache: Cache, history: History, shard: Shard = (0, 1), *, interval_s: float = 2.0, recorder: Recorder | None = None
+    cache: Cache,
+    history: History,
+    shard: Shard = (0, 1),
+    *,
+    interval_s: float = RECORD_S,
+    recorder: Recorder | None = None,
 ) -> Iterator[Published]:
     """Move the journal, and what is published, into history while the block runs."""
     stop, published = threading.Event(), Published(history)

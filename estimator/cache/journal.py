@@ -20,6 +20,8 @@ from estimator.errors import CorruptEntry
 
 JOURNAL: Final = "liqheat:v1:journal"
 REJECTED: Final = f"{JOURNAL}:rejected"
+_HURRY: Final = f"{JOURNAL}:hurry"
+_HURRY_MS: Final = 2000
 _GROUP: Final = "history"
 _ABANDONED_MS: Final = 120_000  # entries a consumer took and left this long ago are another's
 
@@ -173,6 +175,16 @@ class Journal:
         """Whether an entry up to an id is not yet in history."""
         with self._connection.translated():
             return bool(self._redis.xrange(JOURNAL, max=last_id, count=1))
+
+    def hurry(self) -> None:
+        """Ask for what waits to be stored soon, for somebody waits for it."""
+        with self._connection.translated():
+            self._redis.set(_HURRY, 1, px=_HURRY_MS)
+
+    def hurries(self) -> bool:
+        """Whether somebody has asked for hurry lately."""
+        with self._connection.translated():
+            return bool(self._redis.exists(_HURRY))
 
     def rejected(self) -> int:
         """Return how many entries were set aside."""

@@ -135,14 +135,14 @@ class Recorder:
         return len(batch)
 
     def _collect(self, stop: threading.Event | None) -> list[Delivered]:
-        """Take new entries until there are enough rows or the interval is over."""
+        """Take new entries until there are enough rows, the interval is over, or somebody waits for them."""
         batch: list[Delivered] = []
         rows, until = 0, time.monotonic() + self._interval_s
         while rows < self._batch_rows and (left_ms := int(1000 * (until - time.monotonic()))) > 0:
             taken = self._journal.read(self._consumer, _READ, min(left_ms, _BLOCK_MS))
             batch += taken
             rows += sum(d.entry.n_rows for d in taken)
-            if stop is not None and stop.is_set():
+            if (stop is not None and stop.is_set()) or (batch and self._journal.hurries()):
                 break
         return batch
 

@@ -202,6 +202,7 @@ class LiveSource:
         while last_id is not None and self._journal.waits(last_id):
             if time.monotonic() > deadline:
                 raise HistoryUnavailable("the journal does not reach history: its disk or object store refuses")
+            self._journal.hurry()
             time.sleep(0.05)
         self._settled = True
 
