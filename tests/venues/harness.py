@@ -67,10 +67,17 @@ class Work(Generic[_Venue]):
         try:
             await self.server.subscribed(self.venue.name, subscriptions)
             yield
-            await asyncio.sleep(0.1)  # what is under way arrives
+            await self.settled()
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+    async def settled(self) -> None:
+        """Wait until what is under way has arrived."""
+        heard = -1
+        while heard < len(self.ticks) + len(self.prints):
+            heard = len(self.ticks) + len(self.prints)
+            await asyncio.sleep(0.15)
 
     async def drop_sockets(self) -> None:
         """Cut the venue's sockets and wait until they are gone."""

@@ -41,7 +41,7 @@ def dollar(work: Work[Exchange]) -> Market:
 
 
 async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(8):
+    async with asyncio.timeout(30):
         while not true():  # noqa: ASYNC110 - what is waited for happens on the other side of a socket
             await asyncio.sleep(0.005)
 
