@@ -23,9 +23,9 @@ Frames = dict[TableName, pl.DataFrame]
 
 
 async def fetch_past(
-    venue: Exchange, market: Market, since_ms: int, known_ms: int, until_ms: int, *, now_ms: int
+    venue: Exchange, market: Market, since_ms: int, known_ms: int, until_ms: int, *, now_ms: int, marks: bool
 ) -> Frames:
-    """Fetch candles from `since_ms` and what was known from `known_ms` on.
+    """Fetch candles from `since_ms`, with `marks` if wanted, and what was known from `known_ms` on.
 
     Raises
     ------
@@ -33,7 +33,7 @@ async def fetch_past(
         Without candles or open interest; it can do without the rest.
     """
     requests: dict[TableName, Awaitable[pl.DataFrame]] = {
-        "candles": _candles(venue, market, since_ms, until_ms),
+        "candles": _candles(venue, market, since_ms, until_ms, marks=marks),
         "open_interest": _interest(venue, market, known_ms, until_ms, now_ms),
         "long_short_ratio": venue.fetch_long_short_ratio(market, known_ms, until_ms),
         "funding": venue.fetch_funding_rate(market, known_ms, until_ms),
@@ -52,15 +52,15 @@ async def fetch_past(
     return frames
 
 
-async def _candles(venue: Exchange, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:
+async def _candles(venue: Exchange, market: Market, since_ms: int, until_ms: int, *, marks: bool) -> pl.DataFrame:
     """Fetch candles, with the extremes of the mark price where that takes few requests."""
     depth = venue.capabilities.mark_candles
-    if depth is None or depth.rows < _FEW_ROWS:
+    if depth is None or depth.rows < _FEW_ROWS or not marks:
         return await venue.fetch_candles(market, since_ms, until_ms)
-    candles, marks = await asyncio.gather(
+    candles, extremes = await asyncio.gather(
         venue.fetch_candles(market, since_ms, until_ms), _marks(venue, market, since_ms, until_ms)
     )
-    return candles if marks is None else candles.join(marks, on="time", how="left", maintain_order="left")
+    return candles if extremes is None else candles.join(extremes, on="time", how="left", maintain_order="left")
 
 
 async def _marks(venue: Exchange, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame | None:

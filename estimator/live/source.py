@@ -138,7 +138,8 @@ class LiveSource:
         start_ms = first_ms if last_ms is None else last_ms + MINUTE_MS
         # With candles in history, what was known when they closed is history too.
         known_ms = start_ms - _FIVE_MINUTES_MS if last_ms is None else start_ms + 1
-        self._add(market, self._fetch(market, start_ms, known_ms, now_ms))
+        # What was missed is fetched as it would have been heard: no stream tells extremes of the mark price.
+        self._add(market, self._fetch(market, start_ms, known_ms, now_ms, marks=last_ms is None))
         progress(0.9, f"fetched {market.id}")
         return self._call(self._intake.track(self._read(self._measured(market), now_ms)))
 
@@ -148,7 +149,7 @@ class LiveSource:
         first_ms = oldest_ms = self._oldest[market.id]
         while oldest_ms > start_ms:
             since_ms = max(start_ms, int(oldest_ms - self._pace.chunk_days * DAY_MS)) // MINUTE_MS * MINUTE_MS
-            frames = self._fetch(market, since_ms, since_ms, oldest_ms)
+            frames = self._fetch(market, since_ms, since_ms, oldest_ms, marks=True)
             self._add(market, frames)
             if frames["candles"].is_empty():
                 break  # not listed then
@@ -165,9 +166,9 @@ class LiveSource:
         """Return what the venues declare, by name."""
         return {name: asdict(venue.capabilities) for name, venue in self._venues.items()}
 
-    def _fetch(self, market: Market, since_ms: int, known_ms: int, until_ms: int) -> Frames:
+    def _fetch(self, market: Market, since_ms: int, known_ms: int, until_ms: int, *, marks: bool) -> Frames:
         venue = self._venues[market.exchange]
-        return self._call(fetch_past(venue, market, since_ms, known_ms, until_ms, now_ms=self._clock()))
+        return self._call(fetch_past(venue, market, since_ms, known_ms, until_ms, now_ms=self._clock(), marks=marks))
 
     def _call(self, work: Coroutine[Any, Any, _T]) -> _T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
@@ -188,7 +189,8 @@ class LiveSource:
         told = rows.filter(pl.col("what") == PRINTS).sort("time", "connected")
         if told.is_empty() or not told["connected"][-1]:
             return
-        heard_ms = max(int(told["time"].to_physical()[-1]) + 1, last_ms + MINUTE_MS)
+        # Of the last candle's minute prints may have been under way: they come through another socket.
+        heard_ms = max(int(told["time"].to_physical()[-1]) + 1, last_ms)
         if heard_ms < self._started_ms:
             row = {"time": [heard_ms], "what": [PRINTS], "connected": [False]}
             frame = pl.DataFrame(row).with_columns(pl.col("time").cast(TIME))

@@ -180,7 +180,6 @@ async def kill_again_and_again(
             await killer.strike(kind)
             outcome.kinds[kind] += 1
         tell(moments, "at rest")
-        broken.keep_alive()
         if not broken.alive:
             broken.start()
         await until(broken.listening, "broken: listening")

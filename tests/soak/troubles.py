@@ -239,6 +239,13 @@ async def _begin(made: World) -> None:
         side.start()
         await until(side.listening, f"{side.name}: listening", side.deaf)
         side.patience_s = 0.5
+    await _come_together(made)
+    for side in made.sides:
+        side.patience_s = 120.0
+
+
+async def _come_together(made: World) -> None:
+    """Play until every market is there and has closed its last step, on all sides."""
     for _ in range(30):
         await made.play(6)
         for side in made.sides:
@@ -247,8 +254,6 @@ async def _begin(made: World) -> None:
             break
     else:
         raise TimeoutError([side.behind() for side in made.sides])
-    for side in made.sides:
-        side.patience_s = 120.0
 
 
 async def _play(made: World, troubled: Side, making: asyncio.Future[None], outcome: Outcome, tell: _Tell) -> None:
@@ -267,8 +272,11 @@ async def _settle(made: World) -> None:
     """Let everything come back, then play until all have closed a step together."""
     for side in made.sides:
         side.keep_alive()
-        side.patience_s = 120.0
+        side.patience_s = 0.5
         await until(side.listening, f"{side.name}: listening", side.deaf)
+    await _come_together(made)
+    for side in made.sides:
+        side.patience_s = 120.0
     await made.at_rest()
 
 

@@ -180,7 +180,7 @@ def _stats(asked: _Asked, start: int) -> Row:
     return {
         "time": start // 1000,
         "mark_price": price,
-        "open_interest": _contracts(market.open_interest(end), price, asked.name),
+        "open_interest": round(_contracts(market.open_interest(end), price, asked.name), 6),
         "open_interest_usd": market.open_interest(end) * price,
         "lsr_account": market.long_short_ratio(end),
         "lsr_taker": 1.0,
