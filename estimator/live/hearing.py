@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import bisect
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -64,3 +65,23 @@ class Hearing:
         for market in self._markets:
             if not own or (name != PRINTS) == (market.contract == "inverse"):
                 yield market, connection
+
+
+def with_ends(told: Iterable[Connection], prints_ms: Sequence[int]) -> tuple[Connection, ...]:
+    """Put an end before each beginning that follows another: a run was killed, and the next before it could say so.
+
+    Parameters
+    ----------
+    told : iterable of Connection
+        Of one market, by rising time.
+    prints_ms : sequence of int
+        Times of its prints that were kept, rising: a run heard all until the last of its own. [ms]
+    """
+    found: list[Connection] = []
+    for connection in told:
+        if found and found[-1].connected and connection.connected:
+            before = prints_ms[: bisect.bisect_left(prints_ms, connection.time_ms)][-1:]
+            end_ms = max([found[-1].time_ms, *before]) + 1
+            found.append(Connection(min(end_ms, connection.time_ms), PRINTS, connected=False))
+        found.append(connection)
+    return tuple(found)

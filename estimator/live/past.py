@@ -17,6 +17,7 @@ from estimator.history import TABLES, TableName
 _LOG: Final = logging.getLogger(__name__)
 _FIVE_MINUTES_MS: Final = 5 * MINUTE_MS
 _FEW_ROWS: Final = 400  # of candles of the mark price in a page would cost more requests than all the rest
+_UNNOTICED_MS: Final = 3_000  # a venue's clock may be behind by so much, or its last trades late
 _NEEDED: Final = ("candles", "open_interest")
 
 Frames = dict[TableName, pl.DataFrame]
@@ -33,7 +34,7 @@ async def fetch_past(
         Without candles or open interest; it can do without the rest.
     """
     requests: dict[TableName, Awaitable[pl.DataFrame]] = {
-        "candles": _candles(venue, market, since_ms, until_ms, marks=marks),
+        "candles": _candles(venue, market, since_ms, until_ms, now_ms, marks=marks),
         "open_interest": _interest(venue, market, known_ms, until_ms, now_ms),
         "long_short_ratio": venue.fetch_long_short_ratio(market, known_ms, until_ms),
         "funding": venue.fetch_funding_rate(market, known_ms, until_ms),
@@ -52,8 +53,14 @@ async def fetch_past(
     return frames
 
 
-async def _candles(venue: Exchange, market: Market, since_ms: int, until_ms: int, *, marks: bool) -> pl.DataFrame:
-    """Fetch candles, with the extremes of the mark price where that takes few requests."""
+async def _candles(
+    venue: Exchange, market: Market, since_ms: int, until_ms: int, now_ms: int, *, marks: bool
+) -> pl.DataFrame:
+    """Fetch candles, with the extremes of the mark price where that takes few requests.
+
+    None that is still open when it is asked for: an answer may hold a part of it, and come after its end.
+    """
+    until_ms = min(until_ms, now_ms - _UNNOTICED_MS) // MINUTE_MS * MINUTE_MS
     depth = venue.capabilities.mark_candles
     if depth is None or depth.rows < _FEW_ROWS or not marks:
         return await venue.fetch_candles(market, since_ms, until_ms)

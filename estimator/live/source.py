@@ -25,7 +25,7 @@ from estimator.exchanges.base import Connection, MarketHistory, MarketUpdate, Pr
 from estimator.exchanges.venue import Exchange, MarketListing
 from estimator.history import History, TableName, with_market
 from estimator.live.choice import Wanted
-from estimator.live.hearing import PRINTS
+from estimator.live.hearing import PRINTS, with_ends
 from estimator.live.intake import Intake
 from estimator.live.pace import Pace
 from estimator.live.past import Frames, fetch_past, usable
@@ -226,7 +226,7 @@ class LiveSource:
         return MarketHistory(
             market, MINUTE_MS, usable(candles), interest, ratio, funding, prints,
             progress=1.0 if complete else min(share, 0.99), funding_interval_ms=self._funding_ms.get(market.id),
-            connections=self._connections(market, span),
+            connections=with_ends(self._connections(market, span), prints["time"].to_physical().to_list()),
         )  # fmt: skip
 
     def _connections(self, market: Market, span: tuple[int, int]) -> tuple[Connection, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from estimator.domain import ContractType, LeverageBracket, Market
 from estimator.exchanges.base import Connection
 from estimator.exchanges.edge import Health, Line
-from estimator.live.hearing import Hearing
+from estimator.live.hearing import Hearing, with_ends
 
 
 def market(symbol: str, contract: ContractType = "linear") -> Market:
@@ -62,3 +62,13 @@ def test_inverse_markets_go_by_their_own_stream_where_they_have_one() -> None:
     health.unheard.discard(lines[1])
     health.last_message_ms["liquidations (coin-m)"] = 150
     assert told(hearing) == [(INVERSE.symbol, 150, True)]
+
+
+def test_a_run_that_was_killed_has_heard_all_until_its_last_print_though_nobody_said_so() -> None:
+    def at(time_ms: int, *, connected: bool = True) -> Connection:
+        return Connection(time_ms, "liquidations", connected=connected)
+
+    whole = (at(10), at(20, connected=False), at(30))
+    assert with_ends(whole, [5, 15, 35]) == whole
+    assert with_ends([at(10), at(50)], [5, 20, 60]) == (at(10), at(21, connected=False), at(50))
+    assert with_ends([at(10), at(50)], [5, 60]) == (at(10), at(11, connected=False), at(50))
