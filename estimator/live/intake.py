@@ -32,6 +32,7 @@ _LOG: Final = logging.getLogger(__name__)
 _PATIENT: Final = 3  # times a venue is asked for candles that it does not have
 _MOST_PRINTS: Final = 50_000  # remembered, to tell equal ones apart
 _MOST_WAITING: Final = 100_000  # arrivals that wait for the journal, which is an hour or more of 300 markets
+_FARTHEST: Final = 10.0  # no price is so many times the one before; after a longer pause candles are fetched
 _REMEMBERED_S: Final = 60.0  # entries are written again when the journal was emptied within this time
 
 
@@ -269,6 +270,9 @@ class Intake:
     async def _hear_prints(self, venue: Exchange, markets: Sequence[Market]) -> bool:
         """Keep prints, which come once, even of a market that is still being loaded."""
         async for market, print_ in venue.watch_liquidations(markets):
+            tracked = self._tracked.get(market.id)
+            if tracked is not None and not self._is_near(tracked, PRINTS, print_.price, print_.price):
+                continue
             if self._has_room(market):
                 self._take_print(market, print_)
             else:
@@ -302,6 +306,8 @@ class Intake:
 
     def _take_candle(self, market: Market, candle: Candle, *, closed: bool) -> None:
         tracked = self._tracked.get(market.id)
+        if tracked is not None and not self._is_near(tracked, "candles", candle.low, candle.high):
+            return
         if tracked is None:
             self._move(MarketUpdate(market, self._clock(), candle.close, candle, candle_closed=False))
         elif candle.time_ms > tracked.next_ms:
@@ -315,6 +321,15 @@ class Intake:
         elif candle.time_ms == tracked.next_ms:
             tracked.latest = candle
             self._move(self._update(tracked))
+
+    def _is_near(self, tracked: _Tracked, what: str, low: float, high: float) -> bool:
+        """Whether prices may be of this market, after the last known; counted where not."""
+        last = tracked.latest.close
+        if last / _FARTHEST <= low and high <= last * _FARTHEST:
+            return True
+        health = self._venues[tracked.market.exchange].health
+        health.reject(what, "far from the market's price", example=(tracked.market.id, low, high, last))
+        return False
 
     def _move(self, update: MarketUpdate) -> None:
         self._moving[update.market.id] = update
