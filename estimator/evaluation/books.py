@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Final
 
 from estimator.domain import BoolArray
 from estimator.evaluation.density import MarketPast
@@ -35,15 +36,26 @@ def preset(name: Preset) -> Book:
     return Book(name, Parameters.preset(name))
 
 
+# What the method was designed with, before the defaults were fitted: a fixed mix, narrow where leverage is high.
+_DESIGNED: Final = Parameters(
+    sigmas=(0.03, 0.03, 0.03, 0.03, 0.03, 0.03, 0.05, 0.08, 0.12, 0.20, 0.40, 0.40), churn=0.15, volatility_scaling=0.0
+)
+
+
+def as_designed() -> Book:
+    """Return the book with the parameters the method was designed with."""
+    return Book("as designed", _DESIGNED)
+
+
 def label_leverage() -> Book:
     """Return the book with what is printed on positions as their leverage, closing the faster the higher it is."""
-    base = Parameters(shares=SHARES["high-leverage"], background_share=0.0)
-    n = len(base.leverages)
-    tau = tuple(480.0 / leverage for leverage in base.leverages)
+    n = len(_DESIGNED.leverages)
+    tau = tuple(480.0 / leverage for leverage in _DESIGNED.leverages)
+    base = replace(_DESIGNED, shares=SHARES["high-leverage"], background_share=0.0)
     return Book("label-leverage", replace(base, sigmas=(0.03,) * n, tau_hours=tau))
 
 
 def wide(*, background_share: float, name: str) -> Book:
-    """Return the featureless wash: what large accounts hold, every bucket spread by .4."""
-    base = Parameters.preset("positions")
-    return Book(name, replace(base, sigmas=(0.4,) * len(base.leverages), background_share=background_share))
+    """Return the featureless wash: what large accounts hold, every bucket spread by .4, whatever the volatility."""
+    base = replace(_DESIGNED, shares=SHARES["positions"], background_share=background_share)
+    return Book(name, replace(base, sigmas=(0.4,) * len(base.leverages)))

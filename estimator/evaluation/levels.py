@@ -10,7 +10,7 @@ from numba import njit
 
 from estimator.domain import HOUR_MS, BoolArray, Float32Array, Float64Array
 from estimator.evaluation.density import MarketPast
-from estimator.model.book import PositionBook
+from estimator.model.book import PositionBook, rules_of
 from estimator.model.grid import LiquidationGrid
 from estimator.model.parameters import SHARES, Parameters
 from estimator.model.spread import build_kernels
@@ -71,7 +71,7 @@ class Levels:
         """See `DensityModel.densities`."""
         steps = past.steps
         book = PositionBook(past.market, self.parameters)
-        inputs = Inputs(steps.first, steps.candle, steps.contracts, steps.at_risk)
+        inputs = Inputs(steps.first, steps.candle, steps.contracts, steps.at_risk, steps.close_ms)
         p = book.parameters
         first, last = window_range(inputs, p.bin_width, p.n_bins, 0, 0)
         shape = (1, int(emit.sum()), last - first + p.n_bins)
@@ -82,7 +82,13 @@ class Levels:
         output = Output(row, layer_of, first, long_usd, short_usd, np.zeros((len(steps), 2)))
         kept = np.exp(-np.diff(steps.close_ms, prepend=steps.close_ms[:1]) / (self.fade_hours * HOUR_MS))
         _run_levels(
-            book.state, _rules(past, p), build_kernels(past.market, p), inputs, self._opened(past), kept, output
+            book.state,
+            rules_of(p, inverse=past.market.contract == "inverse"),
+            build_kernels(past.market, p),
+            inputs,
+            self._opened(past),
+            kept,
+            output,
         )
         return LiquidationGrid(
             steps.close_ms[emit].astype("datetime64[ms]"), first, p.bin_width, long_usd[0], short_usd[0]
@@ -94,21 +100,6 @@ class Levels:
         if self.opened_by == "volume":
             return np.add.reduceat(steps.candle[:, VOLUME], steps.first[:-1])
         return np.maximum(np.diff(steps.contracts, prepend=steps.contracts[:1]), 0.0)
-
-
-def _rules(past: MarketPast, p: Parameters) -> Rules:
-    return Rules(
-        shares=np.array(p.shares),
-        tau=np.array(p.tau_hours),
-        sink_tau=p.sink_tau_hours,
-        churn=0.0,
-        sink_share=0.0,
-        diffuse=np.zeros(1),
-        diffuse_share=0.0,
-        near=0,
-        bin_width=p.bin_width,
-        inverse=past.market.contract == "inverse",
-    )
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

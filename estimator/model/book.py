@@ -18,10 +18,21 @@ from estimator.model.grid import DIFFUSE, TIER_NAMES, LiquidationGrid, tier_inde
 from estimator.model.parameters import Parameters
 from estimator.model.resting import Resting
 from estimator.model.spread import build_kernels
-from estimator.model.step import CLOSE_BIN, FIRST_BIN, N_STEPS, Inputs, Output, Rules, State, run_steps, window_range
+from estimator.model.step import (
+    CLOSE_BIN,
+    FIRST_BIN,
+    N_STEPS,
+    Inputs,
+    Output,
+    Rules,
+    State,
+    Volatility,
+    run_steps,
+    window_range,
+)
 from estimator.model.steps import STEP_MS, Steps, at_risk, build_steps
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 
 class PositionBook:
@@ -42,15 +53,16 @@ class PositionBook:
         self.market = market
         self.parameters = (parameters or Parameters()).for_leverage(market.max_leverage)
         self._kernels = build_kernels(market, self.parameters)
-        self._rules = _rules(self.parameters, inverse=market.contract == "inverse")
+        self._rules = rules_of(self.parameters, inverse=market.contract == "inverse")
         n_bucket = len(self.parameters.leverages)
         self._state: State | Resting = State(
             cells=np.zeros((2, n_bucket, self.parameters.n_bins)),
             scale=np.ones((2, n_bucket)),
             mass=np.zeros((2, n_bucket)),
             sink=np.zeros(2),
-            ints=np.zeros(3, dtype=np.int64),
+            ints=np.zeros(4, dtype=np.int64),
             last_contracts=np.zeros(1),
+            moves=np.zeros(3),
         )
 
     @property
@@ -186,6 +198,35 @@ class PositionBook:
         long_usd, short_usd, _, _ = self._run(steps, layers, 2, emit)
         return long_usd[0], short_usd[0]
 
+    def run_buckets(self, steps: Steps, *, emit: BoolArray | None = None) -> tuple[Float32Array, Float32Array, int]:
+        """Advance over `steps` and return the density of every bucket apart.
+
+        Returns
+        -------
+        Float32Array, Float32Array, each of shape (n_bucket + 1, n_column, n_price)
+            Longs and shorts, the diffuse background last. [USD per bin]
+        int
+            Lattice index of the lowest bin.
+        """
+        layers = np.arange(len(self.parameters.leverages) + 1, dtype=np.int64)
+        long_usd, short_usd, grid, _ = self._run(steps, layers, len(layers), emit)
+        return long_usd, short_usd, int(grid(long_usd[0], short_usd[0], None).first_bin)
+
+    def adopt(self, parameters: Parameters) -> None:
+        """Go by other assumptions from the next step on; what is held stays as it is.
+
+        Raises
+        ------
+        ParameterError
+            If they have other buckets or another lattice.
+        """
+        other = PositionBook(self.market, parameters)
+        for name in ("leverages", "bin_width", "n_bins", "ratio_lean"):
+            given, own = getattr(other.parameters, name), getattr(self.parameters, name)
+            if given != own:
+                raise ParameterError(name, given, f"{own} as in the book")
+        self.parameters, self._kernels, self._rules = other.parameters, other._kernels, other._rules
+
     def save(self) -> bytes:
         """Serialise the state; `restore` continues from it bit for bit."""
         out = io.BytesIO()
@@ -231,7 +272,7 @@ class PositionBook:
         """Run the kernel into `n_layer` layers per side."""
         p = self.parameters
         emit = np.ones(len(steps), dtype=bool) if emit is None else emit
-        inputs = Inputs(steps.first, steps.candle, steps.contracts, steps.at_risk)
+        inputs = Inputs(steps.first, steps.candle, steps.contracts, steps.at_risk, steps.close_ms)
         first, last = window_range(inputs, p.bin_width, p.n_bins, self.first_bin, self.n_steps)
         shape = (n_layer, int(emit.sum()), last - first + p.n_bins)
         long_usd: Float32Array = np.zeros(shape, dtype=np.float32)
@@ -263,10 +304,18 @@ def _check_candle(
         raise InputError("candles", "needs 0 < mark_low <= mark_high", column="mark_low", row=row, value=value)
 
 
-def _rules(p: Parameters, *, inverse: bool) -> Rules:
+def rules_of(p: Parameters, *, inverse: bool) -> Rules:
+    """Return parameters in the form the compiled step takes."""
     weight = np.sqrt(np.arange(round(p.background_range / p.bin_width) + 1))
     return Rules(
         shares=np.array(p.shares),
+        reach=p.reach,
+        volatility=Volatility(
+            scaling=p.volatility_scaling,
+            usual=p.usual_volatility**2 / 24,
+            memory=p.volatility_days * 24,
+            prior=p.volatility_prior_days * 24,
+        ),
         tau=np.array(p.tau_hours),
         sink_tau=p.sink_tau_hours,
         churn=p.churn,

@@ -37,6 +37,7 @@ class OracleBook:
     cells: Float64Array = field(init=False)  # (2, n_bucket, n_bins), contracts
     sink: Float64Array = field(init=False)  # (2,), contracts
     last: float | None = None
+    moves: list[tuple[float, float, float]] = field(default_factory=list)  # hours a step took, its return, its end [h]
 
     def __post_init__(self) -> None:
         p = self.parameters
@@ -62,6 +63,7 @@ class OracleBook:
             high = max(int(np.floor(np.log(candle[:, 5].max()) / p.bin_width)) - self.first_bin, close_bin)
             self.cells[0, :, max(low, 0) :] = 0.0
             self.cells[1, :, : high + 1] = 0.0
+        shares = self._shares(steps, t)
         interest = steps.contracts[t]
         change = interest - (self.last or 0.0)
         self.last = interest
@@ -73,10 +75,25 @@ class OracleBook:
             opened = max(interest - self.cells[s].sum() - self.sink[s], 0.0)
             risky = min(opened * (1 - p.sink_share) * steps.at_risk[t, s], opened)
             allowed = np.arange(p.n_bins) < close_bin if s == 0 else np.arange(p.n_bins) > close_bin
-            added = self._levels(s, profile) * allowed * risky * np.array(p.shares)[:, None]
+            added = self._levels(s, profile) * allowed * risky * shares[:, None]
             self.cells[s] += added
             self.sink[s] += opened - added.sum()
         return self._column(close_bin, edges)
+
+    def _shares(self, steps: Steps, t: int) -> Float64Array:
+        """Mix of leverages, moved along the log distance by the volatility of the steps so far, which fade."""
+        p = self.parameters
+        now = steps.close_ms[t] / 3_600_000
+        if t > 0:
+            before, after = (steps.candle[steps.first[i + 1] - 1, 2] for i in (t - 1, t))
+            self.moves.append((now - steps.close_ms[t - 1] / 3_600_000, float(np.log(after / before)), now))
+        hours, returns, ends = np.array(self.moves).reshape(-1, 3).T
+        weight = np.exp((ends - now) / (24 * p.volatility_days))
+        usual, prior = p.usual_volatility**2 / 24, 24 * p.volatility_prior_days
+        variance = (usual * prior + (weight * returns**2).sum()) / (prior + (weight * hours).sum())
+        shift = p.volatility_scaling * np.log(np.sqrt(variance / usual))
+        below = np.interp(p.reach - shift, p.reach, np.concatenate([[0.0], np.cumsum(p.shares)]))
+        return np.asarray(np.diff(np.concatenate([[0.0], below[1:-1], [1.0]])))
 
     def _close(self, s: int, target: float) -> None:
         """Exponential closing with one scalar that makes the side hold `target`."""

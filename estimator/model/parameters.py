@@ -1,6 +1,6 @@
 """What the position book assumes, every value with its unit and its reason.
 
-The numbers are those the method was designed with; docs/accuracy.md scores them. The rule for defaults is the sharpest
+docs/accuracy.md scores them, docs/accuracy-research.md tells how each was found. The rule for defaults is the sharpest
 mix whose scores are within noise of the best.
 """
 
@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from typing import Final, Literal
 
+import numpy as np
+
+from estimator.domain import Float64Array
 from estimator.errors import ParameterError
 from estimator.model.grid import BIN_WIDTH
 
 Preset = Literal["balanced", "positions", "high-leverage"]
 
 LEVERAGES: Final = (125.0, 75.0, 50.0, 40.0, 25.0, 20.0, 15.0, 10.0, 7.0, 5.0, 3.0, 2.0)
-SIGMAS: Final = (0.03, 0.03, 0.03, 0.03, 0.03, 0.03, 0.05, 0.08, 0.12, 0.20, 0.40, 0.40)
+SIGMAS: Final = (0.4, 0.4, 0.4, 0.4, 0.4, 0.3, 0.3, 0.3, 0.2, 0.2, 0.2, 0.2)
 SHARES: Final[dict[Preset, tuple[float, ...]]] = {
     # .7 of what large accounts hold and .3 of what retail flow looks like
     "balanced": (0.00625, 0.00925, 0.0155, 0.0155, 0.028, 0.031, 0.0345, 0.080, 0.106, 0.185, 0.249, 0.240),
@@ -33,11 +38,20 @@ class Parameters:
     Parameters
     ----------
     leverages : tuple of float, length n_bucket
-        Effective leverages: notional over the margin really backing a position, not the label on it.
+        Effective leverages, falling: notional over the margin really backing a position, not the label on it.
     shares : tuple of float, length n_bucket
         Share of the opening flow in each bucket; they sum to 1.
     sigmas : tuple of float, length n_bucket
         Standard deviation of the log of the distance to liquidation within a bucket.
+    volatility_scaling : float
+        How far the mix of leverages follows how much the price moves: 0 not at all, 1 in proportion, so that the
+        distance to liquidation is the same number of daily moves on every market and at every time.
+    usual_volatility : float
+        Standard deviation of a day's log return at which the shares hold as they are.
+    volatility_days : float
+        Memory of the volatility. [days]
+    volatility_prior_days : float
+        What a new book takes for granted: so many days of the usual volatility. [days]
     tau_hours : tuple of float, length n_bucket
         Relative holding time of a bucket; equal values close every bucket alike. [h]
     churn : float
@@ -62,7 +76,11 @@ class Parameters:
     shares: tuple[float, ...] = SHARES["balanced"]
     sigmas: tuple[float, ...] = SIGMAS
     tau_hours: tuple[float, ...] = (48.0,) * len(LEVERAGES)
-    churn: float = 0.15
+    volatility_scaling: float = 1.0
+    usual_volatility: float = 0.025
+    volatility_days: float = 30.0
+    volatility_prior_days: float = 1.0
+    churn: float = 0.3
     sink_share: float = 0.3
     sink_tau_hours: float = 240.0
     background_share: float = 0.1
@@ -83,7 +101,13 @@ class Parameters:
         _check_all("tau_hours", self.tau_hours, 1e-3, 1e6)
         if abs(sum(self.shares) - 1.0) > 1e-9:
             raise ParameterError("shares", self.shares, "shares that sum to 1")
+        if any(a <= b for a, b in pairwise(self.leverages)):
+            raise ParameterError("leverages", self.leverages, "leverages that fall from one to the next")
         for name, low, high in (
+            ("volatility_scaling", 0.0, 2.0),
+            ("usual_volatility", 1e-4, 1.0),
+            ("volatility_days", 1e-2, 1e4),
+            ("volatility_prior_days", 1e-2, 1e4),
             ("churn", 0.0, 1.0),
             ("sink_share", 0.0, 0.99),
             ("sink_tau_hours", 1e-3, 1e6),
@@ -120,6 +144,15 @@ class Parameters:
             sigmas=pick(self.sigmas),
             tau_hours=pick(self.tau_hours),
         )
+
+    @property
+    def reach(self) -> Float64Array:
+        """Edges between the buckets in ``ln(1 / leverage)``, shape (n_bucket + 1,); half a bucket beyond the ends."""
+        middle = [-math.log(leverage) for leverage in self.leverages]
+        if len(middle) == 1:
+            return np.array([middle[0] - 0.5, middle[0] + 0.5])
+        between = [(a + b) / 2 for a, b in pairwise(middle)]
+        return np.array([2 * middle[0] - between[0], *between, 2 * middle[-1] - between[-1]])
 
     @property
     def provisional_ms(self) -> int:

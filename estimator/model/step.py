@@ -15,10 +15,16 @@ from numba import njit
 
 from estimator.domain import Float32Array, Float64Array, Int64Array
 
-# Elements of `State.ints`: lattice index of bin 0, of the last close, steps taken.
+# Elements of `State.ints`: lattice index of bin 0, of the last close, steps taken, time of the last close [ms].
 FIRST_BIN: Final = 0
 CLOSE_BIN: Final = 1
 N_STEPS: Final = 2
+CLOSE_MS: Final = 3
+
+# Elements of `State.moves`: squared log returns and the hours they took, both fading, and the last close.
+SQUARES: Final = 0
+HOURS: Final = 1
+LAST_CLOSE: Final = 2
 
 # Columns of `Inputs.candle`.
 LOW: Final = 0
@@ -44,8 +50,9 @@ class State(NamedTuple):
     scale: Float64Array  # (2, n_bucket)
     mass: Float64Array  # (2, n_bucket), contracts
     sink: Float64Array  # (2,), contracts
-    ints: Int64Array  # (3,)
+    ints: Int64Array  # (4,)
     last_contracts: Float64Array  # (1,)
+    moves: Float64Array  # (3,)
 
 
 class Kernels(NamedTuple):
@@ -58,10 +65,21 @@ class Kernels(NamedTuple):
     offset: Int64Array  # (2, n_bucket), bins from the entry's bin to the first element
 
 
+class Volatility(NamedTuple):
+    """How the leverage people use follows how much the price moves."""
+
+    scaling: float  # how far the mix moves with it: 0 not at all, 1 in proportion
+    usual: float  # variance of log price at which the shares hold as they are [1 / h]
+    memory: float  # [h]
+    prior: float  # what a new book knows of it: so many hours of the usual
+
+
 class Rules(NamedTuple):
     """Parameters in the form the compiled step takes."""
 
     shares: Float64Array  # (n_bucket,)
+    reach: Float64Array  # (n_bucket + 1,), edges between buckets in ln(1 / leverage)
+    volatility: Volatility
     tau: Float64Array  # (n_bucket,)
     sink_tau: float
     churn: float
@@ -80,6 +98,7 @@ class Inputs(NamedTuple):
     candle: Float64Array  # (n_sub, 6)
     contracts: Float64Array  # (n_step,)
     at_risk: Float64Array  # (n_step, 2)
+    close_ms: Int64Array  # (n_step,)
 
 
 class Output(NamedTuple):
@@ -324,15 +343,50 @@ def set_prices(price: Float64Array, first_bin: int, rules: Rules) -> None:
 
 
 @_kernel
+def observe_move(state: State, rules: Rules, close: float, close_ms: int) -> None:
+    """Take the return of a step into account; the first step has none."""
+    hours = (close_ms - state.ints[CLOSE_MS]) / 3_600_000
+    if state.ints[N_STEPS] > 0 and hours > 0.0:
+        kept = math.exp(-hours / rules.volatility.memory)
+        move = math.log(close / state.moves[LAST_CLOSE])
+        state.moves[SQUARES] = state.moves[SQUARES] * kept + move * move
+        state.moves[HOURS] = state.moves[HOURS] * kept + hours
+    state.moves[LAST_CLOSE] = close
+    state.ints[CLOSE_MS] = close_ms
+
+
+@_kernel
+def moved_shares(state: State, rules: Rules) -> Float64Array:
+    """Shares of the buckets as the market's volatility moves them: in a calm market leverage is higher.
+
+    The mix is a density over the log distance ``ln(1 / leverage)``, even within a bucket. It moves by the log of the
+    volatility over the usual one; what leaves the buckets stays in the outermost.
+    """
+    v = rules.volatility
+    variance = (v.usual * v.prior + state.moves[SQUARES]) / (v.prior + state.moves[HOURS])
+    shift = 0.5 * v.scaling * math.log(variance / v.usual)
+    n_bucket = len(rules.shares)
+    shares = np.zeros(n_bucket)
+    for k in range(n_bucket):
+        low, width = rules.reach[k] + shift, rules.reach[k + 1] - rules.reach[k]
+        below = 0.0
+        for j in range(n_bucket):
+            above = 1.0 if j == n_bucket - 1 else min(max((rules.reach[j + 1] - low) / width, 0.0), 1.0)
+            shares[j] += rules.shares[k] * (above - below)
+            below = above
+    return shares
+
+
+@_kernel
 def open_side(
-    state: State, s: int, rules: Rules, kernels: Kernels, target: float, lean: float, profile: Float64Array, at: int,
-    begin: int, end: int,
+    state: State, s: int, shares: Float64Array, rules: Rules, kernels: Kernels, target: float, lean: float,
+    profile: Float64Array, at: int, begin: int, end: int,
 ) -> None:  # fmt: skip
     """Open what a side lacks to `target` contracts."""
     opened = max(target - held(state, s), 0.0)
     risky = min(opened * (1.0 - rules.sink_share) * lean, opened)
     state.sink[s] += opened - risky
-    deposit(state, s, kernels, risky * rules.shares, profile, at, begin, end)
+    deposit(state, s, kernels, risky * shares, profile, at, begin, end)
 
 
 @_kernel
@@ -374,6 +428,8 @@ def run_steps(state: State, rules: Rules, kernels: Kernels, inputs: Inputs, out:
         if needs_recentre(close_bin, state.ints[FIRST_BIN], n_bins):
             recentre(state, close_bin - n_bins // 2 - state.ints[FIRST_BIN])
             set_prices(price, state.ints[FIRST_BIN], rules)
+        observe_move(state, rules, candle[-1, CLOSE], inputs.close_ms[t])
+        shares = moved_shares(state, rules)
         state.last_contracts[0] = interest
         state.ints[CLOSE_BIN] = close_bin
         state.ints[N_STEPS] += 1
@@ -389,6 +445,6 @@ def run_steps(state: State, rules: Rules, kernels: Kernels, inputs: Inputs, out:
             begin, end = (0, close) if s == 0 else (close + 1, n_bins)
             if held(state, s) > interest - gross:
                 close_side(state, s, rules, interest - gross)
-            open_side(state, s, rules, kernels, interest, inputs.at_risk[t, s], profile, at, begin, end)
+            open_side(state, s, shares, rules, kernels, interest, inputs.at_risk[t, s], profile, at, begin, end)
             if out.row[t] >= 0:
                 emit(state, s, rules, close, begin, end, price, out, t)

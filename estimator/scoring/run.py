@@ -30,6 +30,7 @@ OURS: Final[tuple[DensityModel, ...]] = (
     books.preset("balanced"),
     books.preset("positions"),
     books.preset("high-leverage"),
+    books.as_designed(),
     _WIDE,
     books.wide(background_share=0.0, name="wide, no background"),
     Mixture("wide and volume", (_WIDE, volume_week()), (0.5, 0.5)),

@@ -41,7 +41,7 @@ def test_each_kernel_matches_liquidation_prices_of_sampled_positions(contract: C
 
 @pytest.mark.parametrize("side", ["long", "short"])
 def test_the_middle_of_a_sharp_kernel_is_the_exact_liquidation_price(side: str) -> None:
-    kernels = build_kernels(market(), Parameters())
+    kernels = build_kernels(market(), Parameters(sigmas=(0.03,) * 12))
     bucket = Parameters().leverages.index(50.0)
     s = 0 if side == "long" else 1
     at = kernels.start[s, bucket]
@@ -59,7 +59,7 @@ def test_the_middle_of_a_sharp_kernel_is_the_exact_liquidation_price(side: str) 
 
 
 def test_mass_that_is_never_liquidated_within_reach_is_missing_from_the_kernel() -> None:
-    kernels = build_kernels(market(), Parameters())
+    kernels = build_kernels(market(), Parameters(sigmas=(0.2,) * 10 + (0.4,) * 2))
     total = np.add.reduceat(kernels.mass, kernels.start.ravel()).reshape(kernels.start.shape)
     assert (total <= 1 + 1e-12).all()
     np.testing.assert_allclose(total[:, :9], 1.0, atol=1e-6)
