@@ -94,7 +94,10 @@ class Text(NamedTuple):
 
 HOURS: Final = Number("hours", 0.25, 720, 24, "Horizon of the hitting probability. [h]")
 LEAST_SHARE: Final = Number("least_share", 0, 1, 0.005, "Least mass of a cluster, a share of open interest.")
-CLUSTERS: Final = (HOURS, LEAST_SHARE)
+OWN_LIQUIDATION: Final = Number(
+    "liquidation", 1e-12, 1e12, None, "Own liquidation price, for the stops: a long's below the mark, a short's above."
+)
+CLUSTERS: Final = (HOURS, LEAST_SHARE, OWN_LIQUIDATION)
 
 CHANGE: Final = Number("change", -0.9, 5, None, "Change of the price, a fraction such as -0.03; several by commas.")
 PARTICIPATION: Final = Number("participation", 0.01, 1, 1, "Part of what is liquidated that trades at market.")

@@ -168,10 +168,11 @@ def _clusters(known: Insights) -> Callable[[Request], Awaitable[Response]]:
         question = await _ask(known, request, asked.CLUSTERS)
         statuses = await known.choose(question)
         hours, share = asked.known(asked.HOURS, question.given), asked.known(asked.LEAST_SHARE, question.given)
+        own = asked.OWN_LIQUIDATION.read(question.given)
         outlook = await known.outlook(question, statuses)
         answer = await known.answer(
-            "clusters", repr((_now_key(statuses), hours, share)),
-            lambda: insights.clusters_json(outlook, hours=hours, least_share=share),
+            "clusters", repr((_now_key(statuses), hours, share, own)),
+            lambda: insights.clusters_json(outlook, hours=hours, least_share=share, liquidation=own),
         )  # fmt: skip
         return send(answer, request)
 
@@ -239,7 +240,14 @@ _ABOUT: Final = {
     "basis": {"levels": "estimated"}, "mark_price": 63950.5,
 }  # fmt: skip
 _EXAMPLES: Final[dict[str, dict[str, Any]]] = {
-    "clusters": {**_ABOUT, "horizon_hours": 24.0, "clusters": [_CLUSTER], "max_pain": {"long": None, "short": 66950.1}},
+    "clusters": {
+        **_ABOUT, "horizon_hours": 24.0, "clusters": [_CLUSTER], "max_pain": {"long": None, "short": 66950.1},
+        "stops": {
+            "long": {"price": None, "refused": "no cluster of longs stands out below the price", "room": None,
+                     "cluster": None},
+            "short": {"price": 67316.1, "refused": "", "room": 64.0, "cluster": _CLUSTER},
+        },
+    },
     "signals": {
         **{k: v for k, v in _ABOUT.items() if k != "mark_price"},
         "readings": [

@@ -19,6 +19,7 @@ from estimator.model.clusters import (
     MAGNET_NOTE,
     Cluster,
     ClusterRules,
+    Stop,
     find_clusters,
     max_pain,
     place_stop,
@@ -95,8 +96,21 @@ def find_outlook_clusters(
     )  # fmt: skip
 
 
-def clusters_json(outlook: Outlook, *, hours: float, least_share: float) -> dict[str, Any]:
-    """Ranked clusters and max pain."""
+def clusters_json(
+    outlook: Outlook, *, hours: float, least_share: float, liquidation: float | None = None
+) -> dict[str, Any]:
+    """Ranked clusters, max pain, and where the stop of either side would go.
+
+    Parameters
+    ----------
+    outlook : Outlook
+    hours : float
+        Horizon of the hitting probability. [h]
+    least_share : float
+        Least mass of a cluster, a share of open interest.
+    liquidation : float, optional
+        Liquidation price of the position to protect: a long's where it lies below the mark, else a short's.
+    """
     rules = ClusterRules(least_share=least_share)
     found = find_outlook_clusters(outlook, hours=hours, rules=rules)
     return {
@@ -106,6 +120,7 @@ def clusters_json(outlook: Outlook, *, hours: float, least_share: float) -> dict
         "horizon_hours": hours,
         "clusters": [cluster_json(c) for c in found],
         "max_pain": {side.value: max_pain(outlook.grid, side, rules) for side in Side},
+        "stops": {side.value: _stop_beside(outlook, side, found, liquidation) for side in Side},
         "magnet": MAGNET_NOTE,
         "rules": asdict(rules),
         "missing": _missing(outlook),
@@ -281,6 +296,13 @@ def position_json(outlook: Outlook, plan: Plan, clusters: tuple[Cluster, ...]) -
         If its values do not fit together.
     """
     told = work_out(plan)
+    stop = place_stop(
+        clusters,
+        side=plan.side,
+        mark_price=plan.mark_price,
+        atr_1h=atr_1h(outlook.bars),
+        liquidation_price=told.liquidation_price,
+    )
     days = plan.days or 1.0
     sigma = hourly_volatility(outlook.bars)
 
@@ -310,7 +332,7 @@ def position_json(outlook: Outlook, plan: Plan, clusters: tuple[Cluster, ...]) -
         "horizon_days": days,
         "tier": told.tier,
         "closing": asdict(told.closing),
-        "stop": _stop_json(outlook, plan, told.liquidation_price, clusters),
+        "stop": stop_json(stop),
         "unit": "coin" if plan.contract == "inverse" else "quote",
     }
 
@@ -320,16 +342,17 @@ def _plan_json(plan: Plan) -> dict[str, Any]:
     return asdict(plan) | {"side": plan.side.value, "brackets": tiers}
 
 
-def _stop_json(
-    outlook: Outlook, plan: Plan, liquidation: float | None, clusters: tuple[Cluster, ...]
+def _stop_beside(
+    outlook: Outlook, side: Side, clusters: tuple[Cluster, ...], liquidation: float | None
 ) -> dict[str, Any]:
-    stop = place_stop(
-        clusters,
-        side=plan.side,
-        mark_price=plan.mark_price,
-        atr_1h=atr_1h(outlook.bars),
-        liquidation_price=liquidation,
-    )
+    mark = outlook.mark_price
+    own = liquidation if liquidation is not None and side.sign * (mark - liquidation) > 0 else None
+    atr = atr_1h(outlook.bars)
+    return stop_json(place_stop(clusters, side=side, mark_price=mark, atr_1h=atr, liquidation_price=own))
+
+
+def stop_json(stop: Stop) -> dict[str, Any]:
+    """Tell where a stop goes, or why there is none."""
     return {
         "price": stop.price,
         "refused": stop.refused,

@@ -128,6 +128,23 @@ def test_clusters_are_ranked_with_bounds_mass_and_what_is_unproven(client: httpx
     assert all(chance[c["price"]] >= c["touch_probability"] for c in found)
 
 
+def test_stops_of_both_sides_lie_behind_their_clusters_unless_the_own_liquidation_is_too_near(
+    client: httpx.Client,
+) -> None:
+    body = get(client, "clusters", "symbol=BTC&least_share=0.001")
+    for side, sign in (("long", 1), ("short", -1)):
+        stop = body["stops"][side]
+        far = stop["cluster"]["low" if side == "long" else "high"]
+        assert stop["cluster"]["side"] == side
+        assert stop["price"] == pytest.approx(far - sign * stop["room"])
+        near = body["mark_price"] * (1 - sign * 0.001)  # a liquidation that no stop can be put before
+        held = get(client, "clusters", f"symbol=BTC&least_share=0.001&liquidation={near}")["stops"]
+        other = "short" if side == "long" else "long"
+        assert held[side]["price"] is None
+        assert "own liquidation price" in held[side]["refused"]
+        assert held[other] == body["stops"][other]
+
+
 def test_signals_give_every_input_and_words(client: httpx.Client) -> None:
     body = get(client, "signals")
     assert body["as_of_ms"] == LAST_MS // HOUR_MS * HOUR_MS
