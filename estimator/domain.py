@@ -97,6 +97,8 @@ ContractType = Literal["linear", "inverse"]
 
 # Venues that count the fee to close in maintenance margin (method.md, section 1).
 FEE_IN_MAINTENANCE: Final = frozenset({"okx", "gate", "bitget"})
+# Venues whose prints tell the bankruptcy price, beyond the trigger; held against what they declare.
+BANKRUPTCY_PRINTS: Final = frozenset({"bybit", "okx"})
 
 _SYMBOL = re.compile(r"[A-Za-z0-9]{1,20}/[A-Za-z0-9]{1,10}:[A-Za-z0-9]{1,20}")
 _EXCHANGE = re.compile(r"[a-z0-9_]{1,24}")

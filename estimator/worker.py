@@ -13,7 +13,7 @@ from typing import Final
 
 from estimator.auto import Auto
 from estimator.cache import Cache
-from estimator.domain import DAY_MS, ContractType, Market
+from estimator.domain import DAY_MS, ContractType, Market, Origin
 from estimator.errors import HistoryError, SettingsError
 from estimator.exchanges.base import Source
 from estimator.exchanges.binance_payloads import rule_brackets
@@ -24,6 +24,7 @@ from estimator.history import History, Published, Recorder
 from estimator.live import LiveSource, make_venues
 from estimator.probe import in_words
 from estimator.reporting import Reporter, reporting
+from estimator.scoring.tracker import InHistory, InMemory, Tracker
 from estimator.settings import Settings
 
 _LOG: Final = logging.getLogger(__name__)
@@ -84,7 +85,8 @@ async def work(settings: Settings, cache: Cache, report: Report, shard: Shard = 
 async def _show(source: Source, settings: Settings, cache: Cache, report: Report, shard: Shard) -> None:
     """Follow a source that is not live: nothing of it is recorded."""
     async with reporting(Reporter(cache, shard)):
-        await follow(source, cache, settings.preset, report)
+        with tracking(Tracker(cache, InMemory(cache), source.origin)):
+            await follow(source, cache, settings.preset, report)
 
 
 async def _follow_either(settings: Settings, cache: Cache, report: Report, shard: Shard) -> None:
@@ -155,7 +157,8 @@ async def _follow_live(
             if auto is not None:
                 beside.append(asyncio.ensure_future(auto.keep_live()))
             try:
-                await follow(source, cache, settings.preset, report, published, shard=shard)
+                with tracking(Tracker(cache, InHistory(history, cache), Origin.LIVE, shard)):
+                    await follow(source, cache, settings.preset, report, published, shard=shard)
             finally:
                 for task in beside:
                     task.cancel()
@@ -201,6 +204,17 @@ def recording(
         stop.set()
         for thread in threads:
             thread.join(timeout=10.0)
+
+
+@contextlib.contextmanager
+def tracking(tracker: Tracker) -> Iterator[None]:
+    """Score what is published while the block runs."""
+    stop = threading.Event()
+    threading.Thread(target=tracker.run, args=(stop,), name="track record", daemon=True).start()
+    try:
+        yield
+    finally:
+        stop.set()
 
 
 async def _keep_house(history: History, compact_hours: float, shard: Shard) -> None:

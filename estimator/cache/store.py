@@ -23,6 +23,7 @@ from estimator.cache.journal import JOURNAL, Journal
 from estimator.cache.memory import Kept, TileMemory
 from estimator.cache.status import MarketStatus, Progress
 from estimator.cache.tiles import TILE_COLUMNS, Tile
+from estimator.cache.track import TrackRecords
 from estimator.cache.viewers import SingleFlight, Updates
 from estimator.domain import LIQUIDATIONS, Liquidation, Origin
 from estimator.errors import CacheError, CorruptEntry
@@ -70,7 +71,7 @@ class Cache:
         self._connection = Connection(url)
         self._redis = self._connection.sync
         self.journal, self.choices = Journal(self._connection), Choices(self._connection)
-        self.attention = Attention(self._connection)
+        self.attention, self.track = Attention(self._connection), TrackRecords(self._connection, ttl_s)
         self.ttl_s, self._lock_s = ttl_s, lock_s
         self._memory = TileMemory(_MEMORY_BYTES)
         self._epoch: bytes | None = None

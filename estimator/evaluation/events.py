@@ -93,7 +93,8 @@ def event_truth(
         found = [
             unit
             for side, extreme in ((Side.LONG, path.low[inside]), (Side.SHORT, path.high[inside]))
-            if (unit := _unit(step, side, _bins(path.close[at]), _bins(extreme), now, hour, block_ms)) is not None
+            if (unit := crossed_unit(step, side, bins_of(path.close[at]), bins_of(extreme), now, hour, block_ms))
+            is not None
         ]
         note["prints"] += len(now.usd)
         note["scored"] += sum(len(u.cell) for u in found)
@@ -101,19 +102,37 @@ def event_truth(
     return Truth(kind, source, tuple(units), block_ms=block_ms, note=note)
 
 
-def _bins(price: Float64Array) -> Int64Array:
+def bins_of(price: Float64Array) -> Int64Array:
+    """Lattice bins of prices."""
     return np.floor(np.log(price) / BIN_WIDTH).astype(np.int64)
 
 
-def _unit(
+def crossed_unit(
     step: int, side: Side, close_bin: Int64Array, extreme: Int64Array, prints: Prints, hour: Int64Array, block_ms: int
 ) -> Unit | None:
-    """Cells of one lattice bin from next to the price out to the last one crossed; None for fewer than two of them."""
+    """Cells of one lattice bin from next to the price out to the last one crossed; None for fewer than two of them.
+
+    Parameters
+    ----------
+    step : int
+        Of the column.
+    side : Side
+    close_bin : Int64Array, shape ()
+        Lattice bin of the price at the close of the column.
+    extreme : Int64Array, shape (n_hour,)
+        Lattice bin of the extreme of each hour of the horizon, on this side.
+    prints : Prints
+        Within the horizon.
+    hour : Int64Array, shape (n_print,)
+        Hour of the horizon of each print.
+    block_ms : int
+        See `event_truth`. [ms]
+    """
     reached = np.maximum.accumulate(np.maximum((close_bin - extreme) * side.sign, 0))  # cells crossed by each hour
     n = int(reached[-1])
     if n < 2:
         return None
-    cell = (close_bin - _bins(prints.price)) * side.sign - 1
+    cell = (close_bin - bins_of(prints.price)) * side.sign - 1
     before = np.concatenate([[0], reached])[hour]
     mine = np.isin(prints.sign, (side.sign, UNKNOWN)) & (cell >= before) & (cell < n)
     if not mine.any():

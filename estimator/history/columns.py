@@ -31,7 +31,13 @@ _ZSTD_LEVEL: Final = 3
 
 
 def columns_frame(
-    market_id: str, level: int, grid: LiquidationGrid, *, parameters_version: str, book_format: int
+    market_id: str,
+    level: int,
+    grid: LiquidationGrid,
+    *,
+    parameters_version: str,
+    book_format: int,
+    published_ms: int | None = None,
 ) -> pl.DataFrame:
     """Turn closed columns into rows of the table ``columns``, without the empty bins at both ends.
 
@@ -46,6 +52,8 @@ def columns_frame(
         Of the parameters of the book.
     book_format : int
         Format of the state of the book that made them.
+    published_ms : int, optional
+        When they were first shown; None where that is not known. [ms]
 
     Raises
     ------
@@ -71,6 +79,7 @@ def columns_frame(
             "book_format": np.full(len(time_ms), book_format),
             "tiers": [list(grid.tiers) if tier else None] * len(time_ms),
             "tier": [_pack(tier, row, w) if tier else None for row, w in enumerate(windows)],
+            "published": pl.Series([published_ms] * len(time_ms), dtype=pl.Int64).cast(TIME),
         }
     )
     schema = {**MARKET, **COLUMNS, **COLUMNS_OPTIONAL}

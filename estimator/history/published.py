@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -55,10 +57,19 @@ class Published:
         A batch is written this often. [s]
     most_bytes : int
         Beyond this the oldest of what waits is let go. [bytes]
+    now_ms : callable
+        The clock that says when columns were shown. [ms]
     """
 
-    def __init__(self, history: History, *, interval_s: float = 10.0, most_bytes: int = _MOST_BYTES) -> None:
-        self._history, self._interval_s, self._most_bytes = history, interval_s, most_bytes
+    def __init__(
+        self,
+        history: History,
+        *,
+        interval_s: float = 10.0,
+        most_bytes: int = _MOST_BYTES,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        self._history, self._interval_s, self._most_bytes, self._now_ms = history, interval_s, most_bytes, now_ms
         self._waiting: deque[tuple[TableName, pl.DataFrame]] = deque()
         self._bytes = 0
         self._known: dict[tuple[str, int], Int64Array] = {}  # by market and width of bins: times that need no writing
@@ -75,17 +86,21 @@ class Published:
         times = grid.time.astype("datetime64[ms]").astype(np.int64)
         new = self._new((book.market.id, LEVELS[level].price_factor), times)
         if new.any():
-            version = book.parameters.version
-            self._wait(
-                "columns",
-                columns_frame(book.market.id, level, grid.pick(new), parameters_version=version, book_format=FORMAT),
+            frame = columns_frame(
+                book.market.id,
+                level,
+                grid.pick(new),
+                parameters_version=book.parameters.version,
+                book_format=FORMAT,
+                published_ms=self._now_ms(),
             )
+            self._wait("columns", frame)
 
     def add_book(self, book: PositionBook, close_ms: int) -> None:
         """Take the state of a book at the close of a step, to be written soon."""
-        time = pl.Series("time", [close_ms], dtype=pl.Int64).cast(TIME)
+        closed = pl.Series("time", [close_ms], dtype=pl.Int64).cast(TIME)
         state = pl.Series("state", [book.save()], dtype=pl.Binary)
-        self._wait("books", with_market(book.market.id, pl.DataFrame([time, state])))
+        self._wait("books", with_market(book.market.id, pl.DataFrame([closed, state])))
 
     def columns(self, book: PositionBook, now_ms: int) -> dict[int, LiquidationGrid]:
         """Return, by level, the columns that were published with the parameters and the format of `book`."""

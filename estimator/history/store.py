@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, WriterProperties, write_deltalake
@@ -137,8 +137,19 @@ class History:
             here = (pl.col("exchange") == exchange) & (pl.col("symbol") == symbol)
             if level is not None:
                 here &= _of_level(level)
-            rows = pl.scan_delta(store).filter(_between(start_ms, end_ms - 1) & here).select(names).collect()
+            here &= _between(start_ms, end_ms - 1)
+            rows = pl.scan_delta(store).filter(here).select(_stored(store, table, names)).collect()
         return rows.select(pl.col(n).cast(spec.schema[n]) for n in names).sort("time", maintain_order=True)
+
+    def read_all(self, table: TableName) -> pl.DataFrame:
+        """Return every row of a table, of all markets, by rising time, without the partitions."""
+        spec = TABLES[_known(table)]
+        with self._translated(table):
+            store = self._open(table)
+            if store is None:
+                return pl.DataFrame(schema=spec.schema)
+            rows = pl.scan_delta(store).select(_stored(store, table, list(spec.schema))).collect()
+        return rows.select(pl.col(n).cast(t) for n, t in spec.schema.items()).sort("time", maintain_order=True)
 
     def times(self, table: TableName, start_ms: int, end_ms: int) -> pl.DataFrame:
         """Return `exchange`, `symbol` and `time` of every row of all markets with ``start_ms <= time < end_ms``."""
@@ -269,8 +280,17 @@ class History:
     def _commit(self, store: DeltaTable, table: TableName, rows: pl.DataFrame) -> bool:
         """Store `rows`; False if another commit came first."""
         before = store.version()
+        # A table made by an older version of this program gets the optional columns it does not have yet.
+        grows: Literal["merge"] | None = "merge" if set(rows.columns) > _held(store) else None
         try:
-            write_deltalake(store, rows, mode="append", writer_properties=_WRITER, commit_properties=_ALONE)
+            write_deltalake(
+                store,
+                rows,
+                mode="append",
+                schema_mode=grows,
+                writer_properties=_WRITER,
+                commit_properties=_ALONE,
+            )
         except CommitFailedError:
             now = self._open(table)
             if now is None or now.version() == before:
@@ -314,6 +334,16 @@ def _of_level(level: int) -> pl.Expr:
     coarse = pl.col("every") >= min(spec.interval_ms // MINUTE_MS, SPACINGS[-1])
     whole = pl.col("time").dt.epoch("ms") % spec.interval_ms == 0
     return coarse & whole & (pl.col("price_factor") == spec.price_factor)
+
+
+def _held(store: DeltaTable) -> set[str]:
+    return {field.name for field in store.schema().fields}
+
+
+def _stored(store: DeltaTable, table: TableName, names: Sequence[str]) -> list[pl.Expr]:
+    """Columns of a table; null where it was made before it had them."""
+    held, types = _held(store), TABLES[table].schema
+    return [pl.col(n) if n in held else pl.lit(None, dtype=types[n]).alias(n) for n in names]
 
 
 def _drop(store: DeltaTable, first: date, every: int | None) -> int:

@@ -22,7 +22,16 @@ from estimator.domain import (
 from estimator.errors import InputError, ParameterError
 
 TableName = Literal[
-    "candles", "open_interest", "long_short_ratio", "funding", "liquidations", "columns", "books", "connections"
+    "candles",
+    "open_interest",
+    "long_short_ratio",
+    "funding",
+    "liquidations",
+    "columns",
+    "books",
+    "connections",
+    "track_record",
+    "track_touches",
 ]
 TABLE_NAMES: Final[tuple[TableName, ...]] = get_args(TableName)
 
@@ -37,7 +46,11 @@ COLUMNS: Final[dict[str, pl.DataType]] = {
     "parameters_version": pl.String(),  # of the parameters of the book
     "book_format": pl.Int16(),
 }
-COLUMNS_OPTIONAL: Final[dict[str, pl.DataType]] = {"tiers": pl.List(pl.String()), "tier": pl.Binary()}
+COLUMNS_OPTIONAL: Final[dict[str, pl.DataType]] = {
+    "tiers": pl.List(pl.String()),
+    "tier": pl.Binary(),
+    "published": TIME,  # when it was first shown; null where an older version of this program did not say
+}
 # Minutes. A column belongs to the longest of these that ends where it closed; its partition tells which, so that fine
 # columns can be dropped without a rewrite of the others.
 SPACINGS: Final = (5, 15, 30, 60)
@@ -50,6 +63,41 @@ CONNECTIONS: Final[dict[str, pl.DataType]] = {
     "what": pl.String(),  # what the stream carries, e.g. "liquidations"
     "connected": pl.Boolean(),  # whether it was heard; between False and True something may be missing
 }
+# Of scores that were given once: which column, with which assumptions and which scoring, against what came afterwards.
+_SCORED: Final[dict[str, pl.DataType]] = {
+    "time": TIME,  # when the column closed
+    "horizon_h": pl.Int16(),
+    "side": pl.String(),
+    "parameters_version": pl.String(),
+    "code_version": pl.String(),
+}
+TRACK_RECORD: Final[dict[str, pl.DataType]] = {
+    **_SCORED,
+    "model": pl.String(),  # "published", or a baseline
+    "n_print": pl.Int32(),  # in cells that the price crossed first within the horizon
+    "n_cell": pl.Int32(),
+    "observed_usd": pl.Float64(),  # each print up to `estimator.evaluation.events.CAP_USD`
+    "predicted_usd": pl.Float64(),  # in the crossed cells; of a baseline any fixed multiple
+    "bits": pl.Float64(),  # over uniform, weighted by USD
+    "capture": pl.Float64(),  # share of what was observed in the densest tenth of the cells
+    "sharpness": pl.Float64(),
+    # By how dense the model holds a cell against the mean of its unit: what uniform and the model expect there, and
+    # what was observed. [USD]
+    "uniform_usd_by_density": pl.List(pl.Float64()),
+    "predicted_usd_by_density": pl.List(pl.Float64()),
+    "observed_usd_by_density": pl.List(pl.Float64()),
+}
+TRACK_TOUCHES: Final[dict[str, pl.DataType]] = {
+    **_SCORED,
+    "price": pl.Float64(),  # of a cluster
+    "distance": pl.Float64(),  # in log price
+    "mass_usd": pl.Float64(),
+    "probability": pl.Float64(),  # that a driftless random walk touches it within the horizon
+    "touched": pl.Boolean(),
+    "mirror_clear": pl.Boolean(),  # whether no cluster lies at the same distance on the other side
+    "mirror_touched": pl.Boolean(),
+}
+TRACK_OPTIONAL: Final[dict[str, pl.DataType]] = {"published": TIME}  # when the column was first shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +134,12 @@ TABLES: Final[Mapping[TableName, TableSpec]] = {
     ),
     "books": TableSpec(BOOKS, {}),
     "connections": TableSpec(CONNECTIONS, {}, ("exchange", "symbol", "time", "what", "connected")),
+    "track_record": TableSpec(
+        TRACK_RECORD, TRACK_OPTIONAL, ("exchange", "symbol", "time", "horizon_h", "side", "model")
+    ),
+    "track_touches": TableSpec(
+        TRACK_TOUCHES, TRACK_OPTIONAL, ("exchange", "symbol", "time", "horizon_h", "side", "price")
+    ),
 }
 
 
