@@ -114,7 +114,7 @@ class _Desk:
         self._watched: frozenset[str] = frozenset()
         live = self._live = source.origin is Origin.LIVE
         # Not the event loop's own threads: while all of these wait for it, it needs one to write the journal.
-        self._threads = ThreadPoolExecutor(_FETCHED_AT_ONCE + _DEEPENED_AT_ONCE, "past")
+        self._threads = _past_threads()
         self._places = asyncio.Semaphore(_FETCHED_AT_ONCE if live else _CORES)
         self._deepening = asyncio.Semaphore(_DEEPENED_AT_ONCE)
         self._computing = threading.Semaphore(_CORES)  # a past being computed takes much memory
@@ -320,6 +320,9 @@ class _Desk:
         text = "following live" if self._source.origin is not Origin.RECORDED else "recording loaded"
         self._cache.put_progress(1.0, text if self._followers else "waiting for a venue to answer")
         self._report(1.0, f"{len(self._followers)} markets ready")
+        # Threads that have read history keep it open, each for itself.
+        self._threads.shutdown(wait=False)
+        self._threads = _past_threads()
         give_back_code()
 
     def _start(self, task: Coroutine[None, None, None]) -> None:
@@ -331,6 +334,10 @@ class _Desk:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _past_threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_FETCHED_AT_ONCE + _DEEPENED_AT_ONCE, "past")
 
 
 def _matters(update: MarketUpdate) -> bool:

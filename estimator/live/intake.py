@@ -32,6 +32,7 @@ _LOG: Final = logging.getLogger(__name__)
 _PATIENT: Final = 3  # times a venue is asked for candles that it does not have
 _MOST_PRINTS: Final = 50_000  # remembered, to tell equal ones apart
 _MOST_WAITING: Final = 100_000  # arrivals that wait for the journal, which is an hour or more of 300 markets
+_MOVE_S: Final = 0.1  # prices wait no longer while much else has come
 _FARTHEST: Final = 10.0  # no price is so many times the one before; after a longer pause candles are fetched
 _REMEMBERED_S: Final = 60.0  # entries are written again when the journal was emptied within this time
 
@@ -93,6 +94,7 @@ class Intake:
         self._most_waiting, self.dropped = most_waiting, 0
         self._tracked: dict[str, _Tracked] = {}
         self._arrived: list[_Arrival | asyncio.Event] = []
+        self._pending: Counter[str] = Counter()  # how much of it is of each market
         self._moving: dict[str, MarketUpdate] = {}  # the latest moving candle of each market
         self._wake = asyncio.Event()
         self._reading = False
@@ -114,18 +116,25 @@ class Intake:
                 self._wake.clear()
                 batch, self._arrived = self._arrived, []
                 await self._write_down([a for a in batch if isinstance(a, _Arrival) and a.table is not None])
-                for arrival in batch:
+                moved = 0.0
+                for arrival in [*batch, None]:
                     if isinstance(arrival, asyncio.Event):
                         arrival.set()
-                    elif arrival.update is not None:
-                        yield arrival.update
-                if self._arrived:
-                    continue  # what closed meanwhile comes before what moves now
-                moving, self._moving = self._moving, {}
-                for update in moving.values():
-                    yield update
+                    elif arrival is not None:
+                        self._pending[arrival.market_id] -= 1
+                        if arrival.update is not None:
+                            yield arrival.update
+                    if arrival is None or time.monotonic() - moved > _MOVE_S:
+                        for update in self._free():
+                            yield update
+                        moved = time.monotonic()
         finally:
             self._reading = False
+
+    def _free(self) -> list[MarketUpdate]:
+        """Take the moving candles of the markets that nothing waits of, which would have to come before."""
+        free = [market_id for market_id in self._moving if not self._pending[market_id]]
+        return [self._moving.pop(market_id) for market_id in free]
 
     def hear(self, venue: Exchange, markets: Sequence[Market]) -> None:
         """Follow markets of a venue from now on."""
@@ -215,6 +224,8 @@ class Intake:
 
     def _put(self, arrival: _Arrival | asyncio.Event) -> None:
         self._arrived.append(arrival)
+        if isinstance(arrival, _Arrival):
+            self._pending[arrival.market_id] += 1
         self._wake.set()
 
     async def _write_down(self, arrivals: Sequence[_Arrival]) -> None:
