@@ -15,6 +15,7 @@ from estimator.errors import ParameterError
 from estimator.history import Published
 from estimator.model.book import PositionBook
 from estimator.model.grid import LEVELS, LiquidationGrid
+from estimator.model.schedule import Schedule
 from estimator.model.series import SERIES, coarsen_series, level_mask
 from estimator.model.steps import STEP_MS, Steps
 from estimator.observed import since
@@ -35,11 +36,17 @@ class Publisher:
     cache : Cache
     kept : Published, optional
         Where columns and book states are kept; what it holds is shown as it was.
+
+    Attributes
+    ----------
+    schedule : Schedule
+        Which assumptions hold when.
     """
 
     def __init__(self, book: PositionBook, cache: Cache, kept: Published | None = None) -> None:
         self.step_ms = STEP_MS
         self._book, self._market_id = book, book.market.id
+        self.schedule = Schedule(book.parameters)
         self._cache, self._kept = cache, kept
         self._today = Rows()
 
@@ -56,12 +63,14 @@ class Publisher:
         resumed, midnight = (
             int(np.searchsorted(steps.close_ms, ms, side="right")) for ms in (saved_ms, last_ms // DAY_MS * DAY_MS)
         )
-        edges = sorted({0, resumed, midnight, *np.flatnonzero(emit)[_CHUNK::_CHUNK].tolist(), len(steps)})
+        changes = [int(np.searchsorted(steps.close_ms, ms, side="right")) for ms, _ in self.schedule.changes]
+        edges = sorted({0, resumed, midnight, *changes, *np.flatnonzero(emit)[_CHUNK::_CHUNK].tolist(), len(steps)})
         swept = [np.empty((0, 2))]
         for begin, end in pairwise(edges):
             if begin == resumed and state is not None:
-                self._book.restore(state)
+                self._restore(self._book, saved_ms, state)
             part = steps.part(begin, end)
+            self._book.adopt(self.schedule.at(int(part.close_ms[0])))
             grid, predicted = self._book.run(part, tiers=True, emit=emit[begin:end])
             swept.append(predicted)
             shown = part.close_ms[emit[begin:end]]
@@ -71,7 +80,7 @@ class Publisher:
                     self._put_columns(level, grid.pick(rows).coarsen(LEVELS[level].price_factor))
             self._keep_book(int(steps.close_ms[end - 1]))
         if resumed == len(steps) and state is not None:
-            self._book.restore(state)
+            self._restore(self._book, saved_ms, state)
         return np.concatenate(swept)
 
     def past_series(self, rows: pl.DataFrame, last_ms: int) -> None:
@@ -107,15 +116,20 @@ class Publisher:
         """Publish the columns that history kept; return the newest saved state that fits, and its time."""
         if self._kept is None:
             return 0, None
-        for level, grid in self._kept.columns(self._book, last_ms).items():
+        for level, grid in self._kept.columns(self._book, self.schedule, last_ms).items():
             self._cache.put_columns(self._market_id, level, grid)
         for time_ms, state in self._kept.books(self._market_id, last_ms):
             try:
-                self._book.copy().restore(state)
+                self._restore(self._book.copy(), time_ms, state)
             except ParameterError:
                 continue  # of other parameters: the past is computed anew
             return time_ms, state
         return 0, None
+
+    def _restore(self, book: PositionBook, time_ms: int, state: bytes) -> None:
+        """Take over what was saved at a time, with what was in force then."""
+        book.adopt(self.schedule.at(time_ms))
+        book.restore(state)
 
     def _put_columns(self, level: int, grid: LiquidationGrid) -> None:
         """Publish columns, and keep those that history does not have."""

@@ -15,11 +15,13 @@ import polars as pl
 
 from estimator.domain import DAY_MS, TIME, BoolArray, Int64Array
 from estimator.errors import HistoryError
+from estimator.history.calibrations import Calibrations
 from estimator.history.columns import columns_frame, columns_grid
 from estimator.history.store import History
 from estimator.history.tables import TableName, with_market
 from estimator.model.book import FORMAT, PositionBook
 from estimator.model.grid import LEVELS, LiquidationGrid
+from estimator.model.schedule import Schedule
 
 _LOG: Final = logging.getLogger(__name__)
 _MOST_BYTES: Final = 128 << 20  # of what waits; all of it can be computed again
@@ -70,6 +72,7 @@ class Published:
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._history, self._interval_s, self._most_bytes, self._now_ms = history, interval_s, most_bytes, now_ms
+        self.calibrations = Calibrations(history)
         self._waiting: deque[tuple[TableName, pl.DataFrame]] = deque()
         self._bytes = 0
         self._known: dict[tuple[str, int], Int64Array] = {}  # by market and width of bins: times that need no writing
@@ -102,13 +105,14 @@ class Published:
         state = pl.Series("state", [book.save()], dtype=pl.Binary)
         self._wait("books", with_market(book.market.id, pl.DataFrame([closed, state])))
 
-    def columns(self, book: PositionBook, now_ms: int) -> dict[int, LiquidationGrid]:
-        """Return, by level, the columns that were published with the parameters and the format of `book`."""
+    def columns(self, book: PositionBook, schedule: Schedule, now_ms: int) -> dict[int, LiquidationGrid]:
+        """Return, by level, the columns that were published with what was in force then and the format of `book`."""
         kept: dict[int, LiquidationGrid] = {}
+        in_force = _version_in_force(schedule, book.market.max_leverage)
         for level, spec in enumerate(LEVELS):
             rows = self._history.read("columns", book.market.id, now_ms - spec.keep_ms + 1, now_ms + 1, level=level)
             self._new((book.market.id, spec.price_factor), rows["time"].dt.epoch("ms").to_numpy())
-            same = (pl.col("parameters_version") == book.parameters.version) & (pl.col("book_format") == FORMAT)
+            same = (pl.col("parameters_version") == in_force) & (pl.col("book_format") == FORMAT)
             grid = columns_grid(rows.filter(same), tiers=True)
             if grid is not None:
                 kept[level] = grid
@@ -175,3 +179,12 @@ class Published:
             table, frame = self._waiting.popleft()
             self._bytes -= int(frame.estimated_size())
             _LOG.error("%d %s are let go, the next start computes them again: %s", frame.height, table, self._error)
+
+
+def _version_in_force(schedule: Schedule, max_leverage: float) -> pl.Expr:
+    """Version that a column carries which was published as the schedule has it."""
+    version = pl.lit(schedule.first.for_leverage(max_leverage).version)
+    for time_ms, parameters in schedule.changes:
+        changed = pl.lit(parameters.for_leverage(max_leverage).version)
+        version = pl.when(pl.col("time").dt.epoch("ms") > time_ms).then(changed).otherwise(version)
+    return version

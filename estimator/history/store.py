@@ -231,6 +231,8 @@ class History:
         """Days before which partitions go: all of them, or those of columns of one spacing."""
         limits: list[tuple[date, int | None]] = []
         today, days = _day(now_ms), _days(store)
+        if table == "parameters":  # what holds now may have been fitted long ago
+            return limits
         if self._retention_days is not None:
             limits.append((today - timedelta(days=self._retention_days), None))
         if table == "books" and days:

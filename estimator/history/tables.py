@@ -30,6 +30,7 @@ TableName = Literal[
     "columns",
     "books",
     "connections",
+    "parameters",
     "track_record",
     "track_touches",
 ]
@@ -62,6 +63,12 @@ CONNECTIONS: Final[dict[str, pl.DataType]] = {
     "time": TIME,  # from when on
     "what": pl.String(),  # what the stream carries, e.g. "liquidations"
     "connected": pl.Boolean(),  # whether it was heard; between False and True something may be missing
+}
+PARAMETERS: Final[dict[str, pl.DataType]] = {
+    "time": TIME,  # when they were fitted, or from when on they hold
+    "state": pl.String(),  # "fitted", "offered" or "in force", see estimator.history.calibrations
+    "parameters_version": pl.String(),  # of the parameters with all their buckets
+    "calibration": pl.String(),  # estimator.evaluation.calibrate.Calibration.to_json()
 }
 # Of scores that were given once: which column, with which assumptions and which scoring, against what came afterwards.
 _SCORED: Final[dict[str, pl.DataType]] = {
@@ -134,6 +141,7 @@ TABLES: Final[Mapping[TableName, TableSpec]] = {
     ),
     "books": TableSpec(BOOKS, {}),
     "connections": TableSpec(CONNECTIONS, {}, ("exchange", "symbol", "time", "what", "connected")),
+    "parameters": TableSpec(PARAMETERS, {}, ("exchange", "symbol", "time", "state")),
     "track_record": TableSpec(
         TRACK_RECORD, TRACK_OPTIONAL, ("exchange", "symbol", "time", "horizon_h", "side", "model")
     ),

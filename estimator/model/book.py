@@ -220,6 +220,8 @@ class PositionBook:
         ParameterError
             If they have other buckets or another lattice.
         """
+        if parameters.for_leverage(self.market.max_leverage) == self.parameters:
+            return
         other = PositionBook(self.market, parameters)
         for name in ("leverages", "bin_width", "n_bins", "ratio_lean"):
             given, own = getattr(other.parameters, name), getattr(self.parameters, name)

@@ -446,5 +446,5 @@ def test_a_url_is_passed_to_delta_as_it_is(tmp_path: Path) -> None:
 def test_the_tables_are_those_of_the_design() -> None:
     assert set(TABLE_NAMES) == {
         "candles", "open_interest", "long_short_ratio", "funding", "liquidations", "connections", "columns", "books",
-        "track_record", "track_touches",
+        "parameters", "track_record", "track_touches",
     }  # fmt: skip
