@@ -54,7 +54,7 @@ _PLOTLY: Final = Path(*plotly.__path__, "package_data", "plotly.min.js")
 # Named by Dash's components; as a script of the page it loads beside the others instead of after them, and its address
 # names its version.
 _PLOTLY_ADDRESS: Final = f"/_dash-component-suites/plotly/package_data/plotly.min.js?v={version('plotly')}"
-_OTHER_PAGES: Final = r"^(pages|markets|tape)\.(js|css)$"  # files the heatmap does not need
+_OTHER_PAGES: Final = r"^(pages|markets|tape|track)\.(js|css)$"  # files the heatmap does not need
 _DOCS: Final = "Self-hosted liquidation heatmap: estimated levels and realised liquidations."
 
 

@@ -21,6 +21,7 @@ NAVIGATION: Final = (
     Entry("/", "Heatmap", "Estimated levels by price and time"),
     Entry("/markets", "Markets", "All markets in one table"),
     Entry("/tape", "Tape", "Liquidations as they happen"),
+    Entry("/track-record", "Track record", "How the levels did against what was liquidated"),
     Entry("/method", "Method", "What is assumed, with every value"),
 )
 

@@ -13,7 +13,7 @@ from dashboard.answers import Answers, Busy
 from dashboard.api import ERRORS, VIEW_PARAMETERS, negotiate, send
 from dashboard.export import FORMS, Form
 from dashboard.navigation import Look
-from dashboard.pages import markets, method, tape
+from dashboard.pages import markets, method, tape, track, track_page
 from dashboard.pages.feed import Feed, PrintFilter
 from dashboard.pages.kept import Brief, packed
 from dashboard.pages.overview import Overview
@@ -61,6 +61,11 @@ _PRINTS: Final = [
     _parameter("before", {"type": "string"}, "`next` of an earlier answer: the page after it."),
     _FORMAT,
 ]
+_TRACK: Final = [
+    _parameter("symbol", {"type": "string", "default": "all"}, "Base coin, or `all`."),
+    _parameter("venue", {"type": "string", "default": "all"}, "One venue, or `all`."),
+    _FORMAT,
+]
 _STREAM: Final = [
     _parameter("symbol", {"type": "string", "default": "all"}, "Base coin, or `all`."),
     _parameter("venues", {"type": "string"}, "`all` or venues such as `binance,bybit`."),
@@ -83,6 +88,7 @@ def build_router(cache: Cache, answers: Answers, address: Address) -> APIRouter:
     router, feed = APIRouter(), Feed(cache, answers.statuses)
     _add_markets(router, answers, feed, Overview(cache))
     _add_liquidations(router, cache, answers, feed)
+    _add_track(router, cache, answers)
     _add_pages(router, cache, answers, address)
     return router
 
@@ -148,6 +154,27 @@ def _add_liquidations(router: APIRouter, cache: Cache, answers: Answers, feed: F
     )  # fmt: skip
 
 
+def _add_track(router: APIRouter, cache: Cache, answers: Answers) -> None:
+    brief = Brief()
+
+    async def track_record(request: Request) -> Response:
+        query, form = track.TrackQuery.parse(request.url.query, "format"), choose_form(request)
+        query.check(await answers.statuses())
+
+        def read() -> bytes:
+            record = track.read_record(cache, query)
+            return track.to_csv(record) if form == _CSV else track.to_json(record)
+
+        key = repr((form, query.symbol, query.venue))
+        return send(await brief.get(key, form, lambda: asyncio.to_thread(read)), request)
+
+    router.add_api_route(
+        "/api/v1/track-record", track_record, methods=["GET"], tags=["markets"], response_class=Response,
+        summary="How the levels that were shown did against what was liquidated afterwards, and against baselines.",
+        responses={200: _TABLE_OK, **ERRORS}, openapi_extra={"parameters": _TRACK},
+    )  # fmt: skip
+
+
 class _Streams:
     """Streams under way, at most `MAX_STREAMS`."""
 
@@ -203,6 +230,10 @@ def _add_pages(router: APIRouter, cache: Cache, answers: Answers, address: Addre
         look = Look.parse(read_parameters(query, ("theme", "palette")))
         return await method.page(answers.statuses, cache), look
 
+    async def track_made(query: str) -> tuple[Part, Look]:
+        asked = track.TrackQuery.parse(query)
+        return await track_page.page(answers.statuses, cache, asked), asked.look
+
     def add(path: str, make: Callable[[str], Awaitable[tuple[Part, Look]]]) -> None:
         async def reply(request: Request) -> Response:
             try:
@@ -218,6 +249,7 @@ def _add_pages(router: APIRouter, cache: Cache, answers: Answers, address: Addre
 
     add(markets.PATH, markets_page)
     add(tape.PATH, tape_page)
+    add(track.PATH, track_made)
     add(method.PATH, method_page)
 
 
