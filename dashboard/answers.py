@@ -15,16 +15,17 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from time import monotonic
-from typing import Any, Final
+from time import monotonic, time
+from typing import Any, Final, NamedTuple
 
-from dashboard.export import FORMS, Form
+from dashboard.export import FORMS, Form, pack_levels
 from dashboard.figures import build_chart
 from dashboard.frame import ChartFrame, NotReady, read_frame, read_statuses, select_statuses
 from dashboard.lens import shade
 from dashboard.maps import build_map, read_map
 from dashboard.preview import draw_preview
 from dashboard.readings import build_readings
+from dashboard.snapshots import Facts
 from dashboard.view import ViewState
 from estimator.cache import Cache, MarketStatus
 from estimator.cache.viewers import Flights
@@ -54,6 +55,18 @@ class Answer:
     etag: str
     media_type: str
     gzipped: bool
+
+
+class Frozen(NamedTuple):
+    """All that a snapshot keeps: what it shows, and its parts by name, drawn from one reading of the cache."""
+
+    facts: Facts
+    parts: dict[str, bytes]
+
+
+CHART_PART: Final = "chart.json.gz"
+PICTURE_PART: Final = "preview.png"
+LEVELS_PART: Final = "levels.arrow"
 
 
 class Answers:
@@ -117,6 +130,15 @@ class Answers:
     async def other(self, kind: str, view: ViewState, build: Callable[[ChartFrame], dict[str, Any]]) -> Answer:
         """Any further reading of a view, JSON."""
         return await self._render(kind, view, lambda frame: _dumps(build(frame)), "application/json", gzipped=True)
+
+    async def frozen(self, view: ViewState) -> Frozen:
+        """Chart, picture and levels of a view as they are now, not kept here."""
+        statuses = await self.statuses()
+        select_statuses(statuses, view)
+        if len(self._flights) >= MAX_WAITING:
+            raise Busy("too many views are asked for at once")
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._drawing, _freeze, self._cache, view, statuses)
 
     async def _render(self, kind: str, view: ViewState, build: Build, media_type: str, *, gzipped: bool) -> Answer:
         statuses = await self.statuses()
@@ -190,6 +212,21 @@ def _key(kind: str, view: ViewState, statuses: Sequence[MarketStatus]) -> str:
 def _compute(cache: Cache, view: ViewState, statuses: Sequence[MarketStatus], build: Build, *, gzipped: bool) -> bytes:
     body = build(read_frame(cache, view, statuses))
     return gzip.compress(body, compresslevel=6, mtime=0) if gzipped else body
+
+
+def _freeze(cache: Cache, view: ViewState, statuses: Sequence[MarketStatus]) -> Frozen:
+    frame = read_frame(cache, view, statuses)
+    lead = frame.statuses[0]
+    facts = Facts(
+        made_ms=int(time() * 1000), as_of_ms=frame.as_of_ms, view=view.query(), symbol=view.symbol, range=view.range,
+        origin=lead.origin.value, source=lead.source,
+    )  # fmt: skip
+    parts = {
+        CHART_PART: gzip.compress(_chart_json(frame), compresslevel=6, mtime=0),
+        PICTURE_PART: draw_preview(frame),
+        LEVELS_PART: pack_levels(frame),
+    }
+    return Frozen(facts, parts)
 
 
 def _chart_json(frame: ChartFrame) -> bytes:

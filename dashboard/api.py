@@ -134,9 +134,9 @@ def _quality(text: str) -> float:
         return 0.0
 
 
-def send(answer: Answer, request: Request) -> Response:
+def send(answer: Answer, request: Request, caching: str = "no-cache") -> Response:
     """Send an answer, or 304 where the client has it already."""
-    headers = {"ETag": answer.etag, "Cache-Control": "no-cache", "Vary": "Accept, Accept-Encoding"}
+    headers = {"ETag": answer.etag, "Cache-Control": caching, "Vary": "Accept, Accept-Encoding"}
     if _has(request, answer.etag):
         return Response(status_code=304, headers=headers)
     body = answer.body

@@ -30,14 +30,19 @@ from dashboard.metrics import State, Traffic, build_metrics_router
 from dashboard.pages import routes as pages
 from dashboard.share import (
     EMBED,
+    SNAPSHOT_PAGE,
     CompressedFiles,
     HeadAsGet,
     SecurityHeaders,
     compress_ahead,
     preview_tags,
     site_address,
+    snapshot_card,
     versioned_addresses,
+    view_card,
 )
+from dashboard.share_routes import build_share_router
+from dashboard.snapshots import Snapshots
 from dashboard.sources import Conditions, build_source_router
 from estimator.cache import Cache
 from estimator.settings import Settings
@@ -65,28 +70,47 @@ class Page(Dash):
     ----------
     public_url : str, optional
         Address of the site as others see it.
+    snapshots : Snapshots
     """
 
-    def __init__(self, *args: Any, public_url: str | None, **kwargs: Any) -> None:
-        self._public_url = public_url
+    def __init__(self, *args: Any, public_url: str | None, snapshots: Snapshots, **kwargs: Any) -> None:
+        self._public_url, self._snapshots = public_url, snapshots
         super().__init__(*args, **kwargs)
 
     def interpolate_index(self, **parts: Any) -> str:  # type: ignore[override]  # Dash calls it by keyword
         """Fill the page's frame; called by Dash for every page load."""
         address = urlsplit(self.backend.request_adapter().url)
         site = site_address(self._public_url, address.scheme, address.netloc)
-        parts["metas"] = f"{parts.get('metas', '')}\n{preview_tags(address.query, site)}"
+        frozen = SNAPSHOT_PAGE.fullmatch(address.path)
+        card = snapshot_card(frozen[1], self._snapshots.facts(frozen[1])) if frozen else view_card(address.query)
+        parts["metas"] = f"{parts.get('metas', '')}\n{preview_tags(card, site)}"
         return str(super().interpolate_index(**parts))  # type: ignore[no-untyped-call]
 
 
 class NotFound(Route):
-    """Matches every GET but the pages: Dash would answer any other address with the page and a 200."""
+    """Matches every GET but the pages: Dash would answer any other address with the page and a 200.
+
+    Parameters
+    ----------
+    path : str
+    endpoint : callable
+    snapshots : Snapshots
+        Those there are have pages.
+    """
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], snapshots: Snapshots) -> None:
+        super().__init__(path, endpoint)
+        self._snapshots = snapshots
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Leave pages and sockets to others."""
-        if scope["type"] != "http" or scope["path"] in PAGES or scope["method"] not in ("GET", "HEAD"):
+        if scope["type"] != "http" or scope["method"] not in ("GET", "HEAD") or self._is_page(scope["path"]):
             return Match.NONE, {}
         return super().matches(scope)
+
+    def _is_page(self, path: str) -> bool:
+        snapshot = SNAPSHOT_PAGE.fullmatch(path)
+        return path in PAGES if snapshot is None else self._snapshots.has(snapshot[1])
 
 
 def create_app(settings: Settings, cache: Cache) -> FastAPI:
@@ -119,13 +143,15 @@ def create_app(settings: Settings, cache: Cache) -> FastAPI:
     address = _versioned(STATIC)
     app.include_router(pages.build_router(cache, answers, address))
     app.include_router(build_insight_router(cache, answers))
+    snapshots = Snapshots(settings.data / "snapshots", settings.snapshots_mb << 20)
+    app.include_router(build_share_router(answers, snapshots, settings))
     app.include_router(build_source_router(Conditions(cache, may_switch=settings.allow_switch), settings))
     app.include_router(build_metrics_router(registry, settings.metrics_token))
     app.add_api_route("/docs", _docs, methods=["GET"], include_in_schema=False)
     page = Page(
         "liqheat", title="liqheat", server=app, backend="fastapi", assets_folder=str(STATIC), index_string=_INDEX,
-        public_url=settings.public_url, update_title="", serve_locally=True, enable_mcp=False, compress=False,
-        external_scripts=[_PLOTLY_ADDRESS], assets_ignore=_OTHER_PAGES,
+        public_url=settings.public_url, snapshots=snapshots, update_title="", serve_locally=True, enable_mcp=False,
+        compress=False, external_scripts=[_PLOTLY_ADDRESS], assets_ignore=_OTHER_PAGES,
         meta_tags=[{"name": "viewport", "content": "width=device-width, initial-scale=1"}],
     )  # fmt: skip
     page.layout = layout.build()
@@ -133,7 +159,7 @@ def create_app(settings: Settings, cache: Cache) -> FastAPI:
     app.state.page = page
     # Dash collects its scripts at the first request to "/"; the first one here may well be to an embed.
     page._setup_server()  # type: ignore[no-untyped-call]  # noqa: SLF001
-    app.router.routes.append(NotFound("/{path:path}", _not_found))
+    app.router.routes.append(NotFound("/{path:path}", _not_found, snapshots))
     versioned = versioned_addresses(page.registered_paths, STATIC) | {_PLOTLY_ADDRESS}
     app.add_middleware(CompressedFiles, kept=packed, versioned=versioned)
     app.add_middleware(HeadAsGet)

@@ -19,7 +19,7 @@ import json
 import struct
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -171,16 +171,34 @@ def level_table(frame: ChartFrame) -> pl.DataFrame:
 
 def build_arrow(frame: ChartFrame) -> bytes:
     """`level_table` as an Arrow IPC stream."""
-    out = io.BytesIO()
-    level_table(frame).write_ipc_stream(out, compression="uncompressed")
-    return out.getvalue()
+    return _arrow(level_table(frame), "uncompressed")
 
 
 def build_csv(frame: ChartFrame) -> bytes:
     """`level_table` as CSV, times ISO 8601 UTC."""
-    table = level_table(frame).with_columns(pl.col("time").dt.strftime("%Y-%m-%dT%H:%M:%SZ"))
-    origin = frame.statuses[0].origin.value
-    return table.with_columns(pl.lit(origin).alias("origin")).write_csv(float_precision=6).encode()
+    return _csv(level_table(frame), frame.statuses[0].origin.value)
+
+
+def pack_levels(frame: ChartFrame) -> bytes:
+    """`level_table`, small, for `unpack_levels`."""
+    return _arrow(level_table(frame), "zstd")
+
+
+def unpack_levels(packed: bytes, form: Form, origin: str) -> bytes:
+    """Return what `build_arrow` or `build_csv` would have given for the packed levels."""
+    table = pl.read_ipc_stream(io.BytesIO(packed))
+    return _csv(table, origin) if form is Form.CSV else _arrow(table, "uncompressed")
+
+
+def _arrow(table: pl.DataFrame, compression: Literal["uncompressed", "zstd"]) -> bytes:
+    out = io.BytesIO()
+    table.write_ipc_stream(out, compression=compression)
+    return out.getvalue()
+
+
+def _csv(table: pl.DataFrame, origin: str) -> bytes:
+    text = table.with_columns(pl.col("time").dt.strftime("%Y-%m-%dT%H:%M:%SZ"), pl.lit(origin).alias("origin"))
+    return text.write_csv(float_precision=6).encode()
 
 
 FORMS: Final = {

@@ -136,7 +136,7 @@ class Guard:
             await PlainTextResponse("404: Not Found", 404)(scope, receive, send)
         elif path == CALLBACKS and scope["method"] == "POST":
             await self._serve_callback(scope, receive, send)
-        elif path.startswith(_DRAWN):
+        elif path.startswith(_DRAWN) and scope["method"] in ("GET", "HEAD"):
             await _serve_while_connected(self._app, scope, receive, send)
         else:
             await self._app(scope, receive, send)

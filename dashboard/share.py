@@ -10,15 +10,20 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from html import escape
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final
-from urllib.parse import quote
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote, urlencode
 
 from dash.fingerprint import build_fingerprint
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dashboard.preview import HEIGHT, WIDTH
+from dashboard.snapshots import ID, Facts
+from dashboard.units import utc_text
 from dashboard.view import ViewError, ViewState
 
 EMBED: Final = "/embed"
+PICTURE: Final = (WIDTH, HEIGHT)
+SNAPSHOT_PAGE: Final = re.compile(rf"/s/({ID})(/embed)?")
 FOR_GOOD: Final = b"public, max-age=31536000, immutable"
 FILES: Final = ("/_dash-component-suites/", "/assets/")
 _COMMON: Final = (
@@ -57,22 +62,25 @@ class SecurityHeaders:
     script_hashes : sequence of str
         CSP sources of the page's inline scripts. Filled after the last callback is registered; read at each response.
     frame_ancestors : str
-        Sites that may frame `EMBED`; no other page may be framed by another site.
+        Sites that may frame `EMBED` and its like of a snapshot; no other page may be framed by another site.
     """
 
     def __init__(self, app: ASGIApp, script_hashes: Sequence[str], frame_ancestors: str) -> None:
         self._app = app
         self._own = content_security_policy(script_hashes, "'self'").encode()
-        self._embed = content_security_policy(script_hashes, frame_ancestors).encode()
+        # The site itself frames what it offers for embedding.
+        ancestors = frame_ancestors if frame_ancestors in ("*", "'none'") else f"'self' {frame_ancestors}"
+        self._embed = content_security_policy(script_hashes, ancestors).encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or socket, with the headers of its path."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        framed = scope["path"] == EMBED
+        snapshot = SNAPSHOT_PAGE.fullmatch(scope["path"])
+        framed = scope["path"] == EMBED or (snapshot is not None and snapshot[2] is not None)
         extra = [*_COMMON, (b"content-security-policy", self._embed if framed else self._own)]
-        if framed or scope["path"] == "/":
+        if framed or snapshot is not None or scope["path"] == "/":
             extra.append((b"cache-control", b"no-cache"))
         if not framed:
             extra.append((b"x-frame-options", b"SAMEORIGIN"))
@@ -242,45 +250,78 @@ def _compressible(start: Message) -> bool:
     return start["status"] == 200 and b"content-encoding" not in headers and (b"javascript" in kind or b"css" in kind)
 
 
-def preview_tags(query: str, site: str) -> str:
-    """Open Graph and Twitter tags of a view, escaped; the default picture where the query is malformed.
+class Card(NamedTuple):
+    """What an address is when it is shared: on a chat, in a search, in an article.
 
     Parameters
     ----------
-    query : str
-        Query string of the page.
-    site : str
-        Address of the site as others see it, without a trailing slash.
+    title, words : str
+        Plain text.
+    page, frame, picture : str
+        Paths with their queries: the page itself, the chart alone, the picture of 1200 x 630.
+    frozen : str, optional
+        The view of a snapshot.
     """
+
+    title: str
+    words: str
+    page: str
+    frame: str
+    picture: str
+    frozen: str | None = None
+
+
+def view_card(query: str) -> Card:
+    """Card of a view; the default one where the query is malformed."""
     try:
         view = ViewState.parse(query)
     except ViewError:
-        view = ViewState("BTC")
-        query = ""
+        view, query = ViewState("BTC"), ""
     shown = f"?{view.query()}" if query else ""
     title = f"{view.symbol} liquidation heatmap, {view.range}" if query else "liqheat: liquidation heatmap"
-    words = "Where leveraged positions are estimated to be liquidated, by price and time."
-    tags: dict[str, Any] = {
-        "og:type": "website",
-        "og:title": title,
-        "og:description": words,
-        "og:url": f"{site}/{shown}",
-        "og:image": f"{site}/preview.png{shown}",
-        "og:image:width": 1200,
-        "og:image:height": 630,
-    }
+    return Card(title, _WORDS, f"/{shown}", f"{EMBED}{shown}", f"/preview.png{shown}")
+
+
+def snapshot_card(name: str, facts: Facts) -> Card:
+    """Card of a snapshot."""
+    title = f"{facts.symbol} liquidation heatmap, {facts.range}, {utc_text(facts.as_of_ms)} UTC"
+    path = snapshot_path(name)
+    return Card(title, f"Snapshot. {_WORDS}", path, f"{path}/embed", f"{path}/preview.png", facts.view)
+
+
+def snapshot_path(name: str) -> str:
+    """Address of a snapshot on its site."""
+    return f"/s/{name}"
+
+
+_WORDS: Final = "Where leveraged positions are estimated to be liquidated, by price and time."
+
+
+def preview_tags(card: Card, site: str) -> str:
+    """Open Graph and Twitter tags of a card and the link to its oEmbed answer, escaped.
+
+    Parameters
+    ----------
+    card : Card
+    site : str
+        Address of the site as others see it, without a trailing slash.
+    """
+    graph: dict[str, Any] = {
+        "og:type": "website", "og:title": card.title, "og:description": card.words, "og:url": site + card.page,
+        "og:image": site + card.picture, "og:image:width": PICTURE[0], "og:image:height": PICTURE[1],
+    }  # fmt: skip
     named = {
-        "twitter:card": "summary_large_image",
-        "twitter:title": title,
-        "twitter:image": f"{site}/preview.png{shown}",
-    }
+        "twitter:card": "summary_large_image", "twitter:title": card.title, "twitter:image": site + card.picture,
+        "description": card.words, "liqheat-site": site,
+    }  # fmt: skip
+    if card.frozen is not None:
+        named |= {"liqheat-frozen": card.frozen, "robots": "noindex"}  # who has the address has the snapshot
+    oembed, title = f"{site}/oembed?{urlencode({'url': site + card.page, 'format': 'json'})}", escape(card.title)
     return "\n".join(
         [
-            *(f'<meta property="{name}" content="{escape(str(value))}">' for name, value in tags.items()),
-            *(
-                f'<meta name="{name}" content="{escape(value)}">'
-                for name, value in {**named, "description": words}.items()
-            ),
+            *(f'<meta property="{name}" content="{escape(str(value))}">' for name, value in graph.items()),
+            *(f'<meta name="{name}" content="{escape(value)}">' for name, value in named.items()),
+            f'<link rel="alternate" type="application/json+oembed" href="{escape(oembed)}" title="{title}">',
         ]
     )
 

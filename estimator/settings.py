@@ -28,7 +28,7 @@ class Settings(BaseSettings):
         description="Redis >= 7 or Valkey >= 8 to use; empty starts the bundled server on a private unix socket.",
     )
     data: Path = Field(
-        default=Path("data"), description="Folder of the bundled server's append-only file and of the history."
+        default=Path("data"), description="Folder of the bundled server's append-only file, the history and the snapshots."
     )
     source: Literal["simulated", "recorded", "live", "auto"] = Field(
         default="auto",
@@ -92,6 +92,11 @@ class Settings(BaseSettings):
     public_url: str | None = Field(
         default=None,
         description="Address of the site as others see it, for embed snippets; empty takes it from the request.",
+    )
+    snapshots_mb: int = Field(
+        default=1024,
+        ge=0,
+        description="All snapshots together take at most this much of the data folder, in MB; 0 takes none.",
     )
     metrics_token: str | None = Field(
         default=None,

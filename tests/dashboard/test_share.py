@@ -14,7 +14,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard.share import FOR_GOOD, compress_ahead, content_security_policy, preview_tags, site_address, takes_gzip
+from dashboard.share import (
+    FOR_GOOD,
+    compress_ahead,
+    content_security_policy,
+    preview_tags,
+    site_address,
+    takes_gzip,
+    view_card,
+)
 
 
 def test_only_the_embed_may_be_framed_by_others(client: httpx.Client) -> None:
@@ -45,7 +53,8 @@ def test_every_inline_script_of_the_page_is_hashed_and_nothing_comes_from_elsewh
         digest = base64.b64encode(hashlib.sha256(body.encode()).digest()).decode()
         assert f"'sha256-{digest}'" in policy
     assert all(
-        source.startswith("/") for source in re.findall(r'<(?:script|link)[^>]*(?:src|href)="([^"]+)"', answer.text)
+        source.startswith("/")
+        for source in re.findall(r'<(?:script|link)(?! rel="alternate")[^>]*(?:src|href)="([^"]+)"', answer.text)
     )
 
 
@@ -65,16 +74,17 @@ class _Tags(HTMLParser):
 @given(st.text(max_size=120))
 def test_no_query_can_write_a_tag_of_its_own(query: str) -> None:
     parser = _Tags()
-    parser.feed(preview_tags("symbol=BTC&venues=" + query, "https://liqheat.example"))
-    assert {tag for tag, _ in parser.seen} == {"meta"}
-    assert all(set(attributes) <= {"property", "name", "content"} for _, attributes in parser.seen)
+    parser.feed(preview_tags(view_card("symbol=BTC&venues=" + query), "https://liqheat.example"))
+    assert [tag for tag, _ in parser.seen if tag != "meta"] == ["link"]
+    known = {"property", "name", "content", "rel", "type", "href", "title"}
+    assert all(set(attributes) <= known for _, attributes in parser.seen)
 
 
 def test_the_preview_is_of_that_very_chart() -> None:
-    tags = preview_tags("symbol=ETH&range=7d", "https://liqheat.example")
+    tags = preview_tags(view_card("symbol=ETH&range=7d"), "https://liqheat.example")
     assert 'content="https://liqheat.example/preview.png?symbol=ETH&amp;range=7d"' in tags
     assert "ETH liquidation heatmap, 7d" in tags
-    assert "preview.png?" not in preview_tags("symbol=ETH&range=nope", "https://liqheat.example")
+    assert "preview.png?" not in preview_tags(view_card("symbol=ETH&range=nope"), "https://liqheat.example")
 
 
 def test_the_address_of_the_site_is_the_setting_or_the_request() -> None:
