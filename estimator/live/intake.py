@@ -93,6 +93,7 @@ class Intake:
         self._venues, self._journal, self._pace, self._clock = venues, journal, pace, clock
         self._most_waiting, self.dropped = most_waiting, 0
         self._tracked: dict[str, _Tracked] = {}
+        self._closes: dict[str, float] = {}  # the last of each market that was ever tracked
         self._arrived: list[_Arrival | asyncio.Event] = []
         self._pending: Counter[str] = Counter()  # how much of it is of each market
         self._moving: dict[str, MarketUpdate] = {}  # the latest moving candle of each market
@@ -159,7 +160,7 @@ class Intake:
         }
         stamped: Any = {kind: int(f["time"].to_physical()[-1]) for kind, f in frames.items() if not f.is_empty()}
         tracked = _Tracked(market, latest.time_ms + MINUTE_MS, latest, stamped, dict(stamped))
-        self._tracked[market.id] = tracked
+        self._tracked[market.id], self._closes[market.id] = tracked, latest.close
         prints = self._meanwhile.pop(market.id, None)
         if prints:
             self._put(_Arrival(market.id, None, {}, self._update(tracked, liquidations=tuple(prints))))
@@ -281,8 +282,7 @@ class Intake:
     async def _hear_prints(self, venue: Exchange, markets: Sequence[Market]) -> bool:
         """Keep prints, which come once, even of a market that is still being loaded."""
         async for market, print_ in venue.watch_liquidations(markets):
-            tracked = self._tracked.get(market.id)
-            if tracked is not None and not self._is_near(tracked, PRINTS, print_.price, print_.price):
+            if not self._is_near(market, PRINTS, print_.price, print_.price):
                 continue
             if self._has_room(market):
                 self._take_print(market, print_)
@@ -317,7 +317,7 @@ class Intake:
 
     def _take_candle(self, market: Market, candle: Candle, *, closed: bool) -> None:
         tracked = self._tracked.get(market.id)
-        if tracked is not None and not self._is_near(tracked, "candles", candle.low, candle.high):
+        if not self._is_near(market, "candles", candle.low, candle.high):
             return
         if tracked is None:
             self._move(MarketUpdate(market, self._clock(), candle.close, candle, candle_closed=False))
@@ -333,13 +333,12 @@ class Intake:
             tracked.latest = candle
             self._move(self._update(tracked))
 
-    def _is_near(self, tracked: _Tracked, what: str, low: float, high: float) -> bool:
-        """Whether prices may be of this market, after the last known; counted where not."""
-        last = tracked.latest.close
-        if last / _FARTHEST <= low and high <= last * _FARTHEST:
+    def _is_near(self, market: Market, what: str, low: float, high: float) -> bool:
+        """Whether prices may be of this market, after the last one stored; counted where not."""
+        last = self._closes.get(market.id)
+        if last is None or (last / _FARTHEST <= low and high <= last * _FARTHEST):
             return True
-        health = self._venues[tracked.market.exchange].health
-        health.reject(what, "far from the market's price", example=(tracked.market.id, low, high, last))
+        self._venues[market.exchange].health.reject(what, "far from the market's price", example=(market.id, low, high))
         return False
 
     def _move(self, update: MarketUpdate) -> None:
@@ -350,6 +349,7 @@ class Intake:
         if self._is_full:
             return  # what follows finds it missing, and has it fetched
         tracked.latest, tracked.next_ms = candle, candle.time_ms + MINUTE_MS
+        self._closes[tracked.market.id] = candle.close
         row = {name: value for name, value in _fields(candle).items() if value is not None}
         update = self._update(tracked, candle_closed=True, time_ms=tracked.next_ms)
         self._put(_Arrival(tracked.market.id, "candles", row, update))

@@ -221,13 +221,14 @@ class World:
 
     async def _asked(self, close_ms: int, stop: Callable[[], bool]) -> None:
         for side in self.sides:
-            await until(
-                lambda side=side: stop() or not side.alive or not side.unasked(close_ms),  # type: ignore[misc]
-                f"{side.name}: open interest",
-                lambda side=side: side.unasked(close_ms),  # type: ignore[misc]
-                timeout_s=side.patience_s,
-                fatal=side.patience_s > PATIENT_S,
-            )
+            deadline = time.monotonic() + side.patience_s
+            while not stop() and side.alive and side.unasked(close_ms):
+                if time.monotonic() > deadline:
+                    if side.patience_s < PATIENT_S:
+                        break
+                    raise TimeoutError(f"{side.name}: no open interest for {close_ms} of {side.unasked(close_ms)}")
+                await asyncio.sleep(self.step_s)
+                await self.feed.tell_again()  # what failed is tried again when something is heard of it
 
     async def at_rest(self) -> None:
         """Play on until something has closed after all came together, and every worker has caught up."""

@@ -239,6 +239,13 @@ class Feed:
                 for listener in list(self.listeners):
                     await listener(event)
 
+    async def tell_again(self) -> None:
+        """Tell listeners of the candles as they stand."""
+        for market in self._markets.values():
+            candle = market.candle(self.now_ms - 1)
+            for listener in list(self.listeners):
+                await listener(CandleTick(market, candle, closed=False, time_ms=self.now_ms))
+
     def _events(self, before_ms: int, now_ms: int) -> list[Event]:
         events: list[Event] = []
         for key, market in self._markets.items():
