@@ -28,8 +28,10 @@ from estimator.domain import (
 from estimator.exchanges.base import MarketHistory, MarketUpdate, Source
 from estimator.history import Published
 from estimator.model.book import PositionBook
+from estimator.model.calibration import Calibration
 from estimator.model.grid import LiquidationGrid
 from estimator.model.parameters import Parameters, Preset
+from estimator.model.schedule import Schedule, continues
 from estimator.model.series import build_series
 from estimator.model.steps import STEP_MS, build_steps, contracts_of
 from estimator.observed import Heard, Known, candles_of, liquidations_of, observations_of, since
@@ -84,6 +86,8 @@ class MarketFollower:
         self._parameters = Parameters.preset(preset)
         self._book = PositionBook(market, self._parameters)
         self._publisher = Publisher(self._book, cache, published)
+        self._published, self._schedule = published, Schedule(self._parameters)
+        self._calibration: Calibration | None = None
         self._step_ms = STEP_MS
         self._interval_ms = MINUTE_MS
         self._open: list[Candle] = []  # closed sub-candles of the step that is still open
@@ -106,6 +110,8 @@ class MarketFollower:
         """Compute the past and publish every level of it."""
         self._interval_ms, self.progress = history.interval_ms, history.progress
         self._announced = replace(self._announced, funding_interval_ms=history.funding_interval_ms)
+        if self._published is not None:
+            self._go_by(*self._published.calibrations.schedule(self.market.id, self._parameters))
         if history.progress < 1.0:
             self._publisher.keep_nothing()
         steps, gaps = build_steps(
@@ -140,6 +146,23 @@ class MarketFollower:
         if self._origin is not Origin.LIVE:  # told anew by every run: what an earlier one said is not this market's
             self._cache.forget_liquidations(self.market.id)
         self._cache.add_liquidations(self.market.id, liquidations_of(history.liquidations))
+
+    @property
+    def change_ms(self) -> int:
+        """When other assumptions can come into force: at the end of a step that nobody has seen anything of. [ms]"""
+        return self._last_ms + 2 * self._step_ms
+
+    def change(self, from_ms: int, calibration: Calibration) -> bool:
+        """Go by a calibration in the steps that close later than a time; False if it is known, or cannot follow."""
+        known = self._schedule.changes
+        if (known and known[-1][0] >= from_ms) or not continues(calibration.parameters, self._parameters):
+            return False
+        self._go_by(self._schedule.then(from_ms, calibration.parameters), calibration)
+        return True
+
+    def _go_by(self, schedule: Schedule, calibration: Calibration | None) -> None:
+        self._schedule = self._publisher.schedule = schedule
+        self._calibration = calibration
 
     def apply(self, update: MarketUpdate) -> None:
         """Take in what is new; a step that closes becomes a column for good. What comes late or twice changes none."""
@@ -258,6 +281,7 @@ class MarketFollower:
         self, book: PositionBook, candles: Sequence[Candle], close_ms: int
     ) -> tuple[LiquidationGrid, Float64Array]:
         """Advance a book with what was known at the close."""
+        book.adopt(self._schedule.at(close_ms))
         priced, ratio = self._price(close_ms), self._ratio.value_at(close_ms)
         contracts = 0.0 if priced is None else contracts_of(self.market, priced[0].value, priced[1])
         return book.step(candles, contracts, close_ms=close_ms, long_short_ratio=ratio)
@@ -347,6 +371,9 @@ class MarketFollower:
             progress=self.progress,
             version=self._version,
             has_prints=self._has_prints,
+            parameters_version=self._book.parameters.version,
+            calibration=self._calibration,
+            calibrated_ms=self._schedule.changes[-1][0] if self._schedule.changes else None,
         )
         self._cache.put_status(status)
 

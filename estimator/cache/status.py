@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 
 from estimator.domain import Gap, Origin
 from estimator.errors import CorruptEntry
+from estimator.model.calibration import Calibration
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,10 @@ class MarketStatus:
         Of the market's first tier, which the levels use: rate, and fee counted in it; None before the market has any.
     has_prints
         Whether its source has told of any liquidation: without, nothing is known about them.
+    parameters_version
+        Of what the latest closed column was made with.
+    calibration, calibrated_ms
+        What was fitted to it, and after when steps go by it; None where they go by the defaults.
     """
 
     exchange: str
@@ -80,6 +85,9 @@ class MarketStatus:
     maintenance_margin_rate: float | None = None
     maintenance_fee_rate: float | None = None
     has_prints: bool = False
+    parameters_version: str = ""
+    calibration: Calibration | None = None
+    calibrated_ms: int | None = None
 
     @property
     def id(self) -> str:
@@ -108,6 +116,8 @@ class MarketStatus:
             fields = json.loads(payload)
             fields["gaps"] = tuple(Gap(**gap) for gap in fields["gaps"])
             fields["origin"] = Origin(fields["origin"])
+            if fields.get("calibration") is not None:
+                fields["calibration"] = Calibration.from_fields(fields["calibration"])
             return cls(**fields)
         except (ValueError, KeyError, TypeError) as error:
             raise CorruptEntry(f"{key}: {error}") from error

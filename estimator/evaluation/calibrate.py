@@ -8,10 +8,9 @@ bucket that few prints reach keeps its share.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Final, NamedTuple
+from dataclasses import replace
+from typing import Final, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -32,9 +31,9 @@ from estimator.evaluation import metrics
 from estimator.evaluation.books import Book
 from estimator.evaluation.density import MarketPast
 from estimator.evaluation.events import CAP_USD, Path, Prints, bins_of, event_truth
-from estimator.evaluation.metrics import Interval
 from estimator.evaluation.units import Case, Truth, Unit, score
 from estimator.model.book import PositionBook
+from estimator.model.calibration import Calibration
 from estimator.model.grid import BIN_WIDTH
 from estimator.model.parameters import Parameters
 from estimator.model.step import HIGH, LOW
@@ -53,63 +52,6 @@ _ITERATIONS: Final = 200
 _CHUNK: Final = 32  # columns by bucket held at once
 
 Report = Callable[[float, str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """Assumptions fitted to one market, and what they are worth on the last third, which they were not fitted to.
-
-    Parameters
-    ----------
-    parameters : Parameters
-    first_ms, last_ms : int
-        The data they come from, the held-out part included. [ms]
-    cut_ms : int
-        Where the held-out part begins. [ms]
-    fitted, held : int
-        Prints fitted to, and held out.
-    before, after : float
-        Score of the default and of the fit on the held-out part. [bits over uniform]
-    gain : Interval
-        Their difference. [bits]
-    """
-
-    parameters: Parameters
-    first_ms: int
-    last_ms: int
-    cut_ms: int
-    fitted: int
-    held: int
-    before: float
-    after: float
-    gain: Interval
-
-    @property
-    def better(self) -> bool:
-        """Whether the fit scores higher than the default where it was not fitted."""
-        return self.gain.value > 0.0
-
-    def to_json(self) -> str:
-        """Encode as JSON."""
-        return json.dumps({**asdict(self), "gain": list(self.gain)})
-
-    @classmethod
-    def from_json(cls, text: str) -> Calibration:
-        """Decode what `to_json` wrote.
-
-        Raises
-        ------
-        ParameterError
-            If a value is outside its domain.
-        TypeError, KeyError
-            If it was written by another version of this program.
-        """
-        fields: dict[str, Any] = json.loads(text)
-        values: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in fields.pop("parameters").items()
-        }
-        fields["gain"] = Interval(*fields["gain"])
-        return cls(parameters=Parameters(**values), **fields)
 
 
 def prints_of(liquidations: pl.DataFrame, market: Market) -> Prints:
@@ -184,9 +126,11 @@ def calibrate(
     chosen = _fit_shares(past, units, chosen, default, lambda done, what: report(0.7 + 0.2 * done, what))
     report(0.9, "scoring the held-out third")
     before, after = _bits(past, held, default), _bits(past, held, chosen)
+    gain = metrics.mean_interval(after.value - before.value, before.weight, before.block)
+    low, high = (end if np.isfinite(end) else None for end in (gain.low, gain.high))
     return Calibration(
-        chosen, int(close_ms[0]), int(close_ms[-1]), cut_ms, _count(tune), _count(held),
-        before.mean, after.mean, metrics.mean_interval(after.value - before.value, before.weight, before.block),
+        chosen, int(close_ms[0]), int(close_ms[-1]), cut_ms, _count(tune), _count(held), before.mean, after.mean,
+        low, high,
     )  # fmt: skip
 
 

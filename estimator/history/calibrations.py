@@ -8,9 +8,9 @@ import polars as pl
 
 from estimator.domain import TIME
 from estimator.errors import CorruptHistory, ParameterError
-from estimator.evaluation.calibrate import Calibration
 from estimator.history.store import History
 from estimator.history.tables import with_market
+from estimator.model.calibration import Calibration
 from estimator.model.parameters import Parameters
 from estimator.model.schedule import Schedule, continues
 

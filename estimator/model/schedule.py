@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from estimator.errors import ParameterError
@@ -35,18 +34,9 @@ class Schedule:
         at = bisect_left(self.changes, close_ms, key=lambda change: change[0])
         return self.changes[at - 1][1] if at else self.first
 
-    @property
-    def latest(self) -> Parameters:
-        """What holds from the last change on."""
-        return self.changes[-1][1] if self.changes else self.first
-
     def then(self, time_ms: int, parameters: Parameters) -> Schedule:
         """Return the schedule with one more change at its end."""
         return replace(self, changes=(*self.changes, (time_ms, parameters)))
-
-    def map(self, change: Callable[[Parameters], Parameters]) -> Schedule:
-        """Change the assumptions of every stretch."""
-        return Schedule(change(self.first), tuple((time_ms, change(p)) for time_ms, p in self.changes))
 
 
 def continues(parameters: Parameters, first: Parameters) -> bool:
