@@ -47,6 +47,11 @@ def as_designed() -> Book:
     return Book("as designed", _DESIGNED)
 
 
+def smooth() -> Book:
+    """Return the book with every bucket spread more: the best on real positions, less to see."""
+    return Book("smooth", Parameters(sigmas=(0.4,) * 5 + (0.3,) * 3 + (0.2,) * 4))
+
+
 def label_leverage() -> Book:
     """Return the book with what is printed on positions as their leverage, closing the faster the higher it is."""
     n = len(_DESIGNED.leverages)

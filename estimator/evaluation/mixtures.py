@@ -63,13 +63,19 @@ def _combine(
     n_bins = max(g.first_bin + g.n_price for g in grids) - first
     sides = []
     for side in ("long", "short"):
-        mass = head.side_usd(side).sum(axis=1, dtype=np.float64, keepdims=True)
+        mass = _total(head.side_usd(side))
         parts = [_normalised(fit_bins(g.side_usd(side), g.first_bin, first, n_bins)) for g in grids]
         held = reduce(np.logical_or, (q > 0 for q in parts))
         sides.append((mass * _normalised(np.where(held, pool(parts), 0.0))).astype(np.float32))
-    return LiquidationGrid(head.time, first, head.bin_width, *sides)
+    long_usd, short_usd = sides
+    return LiquidationGrid(head.time, first, head.bin_width, long_usd, short_usd)
 
 
 def _normalised(usd: Float32Array | Float64Array) -> Float64Array:
-    total = usd.sum(axis=1, dtype=np.float64, keepdims=True)
+    total = _total(usd)
     return np.asarray(usd / np.where(total > 0, total, 1.0))
+
+
+def _total(usd: Float32Array | Float64Array) -> Float64Array:
+    """Sum each row from its start: empty bins around it, as many as a later price asks for, then round nothing."""
+    return np.cumsum(usd, axis=1, dtype=np.float64)[:, -1:]

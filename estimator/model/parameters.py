@@ -22,7 +22,7 @@ from estimator.model.grid import BIN_WIDTH
 Preset = Literal["balanced", "positions", "high-leverage"]
 
 LEVERAGES: Final = (125.0, 75.0, 50.0, 40.0, 25.0, 20.0, 15.0, 10.0, 7.0, 5.0, 3.0, 2.0)
-SIGMAS: Final = (0.4, 0.4, 0.4, 0.4, 0.4, 0.3, 0.3, 0.3, 0.2, 0.2, 0.2, 0.2)
+SIGMAS: Final = (0.4, 0.4, 0.4, 0.4, 0.4, 0.15, 0.15, 0.15, 0.12, 0.12, 0.15, 0.15)
 SHARES: Final[dict[Preset, tuple[float, ...]]] = {
     # .7 of what large accounts hold and .3 of what retail flow looks like
     "balanced": (0.00625, 0.00925, 0.0155, 0.0155, 0.028, 0.031, 0.0345, 0.080, 0.106, 0.185, 0.249, 0.240),
