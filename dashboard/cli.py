@@ -44,6 +44,7 @@ app.command()(data_commands.worker)
 app.command()(data_commands.warm)
 app.command()(data_commands.backfill)
 app.command()(data_commands.score)
+app.command()(data_commands.calibrate)
 
 SourceName = Literal["simulated", "recorded", "live", "auto"]
 

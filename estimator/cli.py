@@ -9,12 +9,12 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn, cast
 
 import typer
 from pydantic import ValidationError
@@ -23,6 +23,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from estimator.errors import InputError, LiqheatError, ParameterError, SettingsError, SourceError
 from estimator.settings import Settings
+
+if TYPE_CHECKING:
+    from estimator.domain import ContractType, Market
+    from estimator.history import History
+    from estimator.model.calibration import Calibration
+    from estimator.model.parameters import Parameters
 
 console = Console(stderr=True)
 HOPELESS = 2  # exit status: starting again would fail in the same way
@@ -139,6 +145,107 @@ def score(
         tables.print(table)
     for path in write_report(found, out):
         say(f"wrote {path}")
+
+
+def calibrate(
+    *,
+    markets: Annotated[
+        str, typer.Option(help="Markets such as binance:BTC/USDT:USDT, comma separated; all with prints by default.")
+    ] = "",
+    days: Annotated[float, typer.Option(help="How far back data are taken, in days.", min=1.0)] = 60.0,
+    record_only: Annotated[bool, typer.Option(help="Keep what is found for the record; no market goes by it.")] = False,
+    reset: Annotated[bool, typer.Option(help="Let the markets go by the defaults again.")] = False,
+) -> None:
+    """Fit the assumptions of live markets to their own liquidations in history, and offer them to the worker."""
+    from estimator.history import History
+    from estimator.model.parameters import Parameters
+    from estimator.refit import markets_with_prints
+    from estimator.worker import history_root
+
+    settings = read_settings()
+    history, default = History(history_root(settings)), Parameters.preset(settings.preset)
+    try:
+        wanted = [m.strip() for m in markets.split(",") if m.strip()] or markets_with_prints(history, days)
+        if not wanted:
+            fail(f"history has no prints of the last {days:g} days: without prints there is nothing to fit to")
+        if reset:
+            _reset(history, wanted, default)
+            return
+        done = _calibrate_all(settings, history, wanted, default, days=days, offer=False if record_only else None)
+    except LiqheatError as error:
+        fail(str(error))
+    if not done:
+        raise typer.Exit(1)
+
+
+def _reset(history: History, wanted: Sequence[str], default: Parameters) -> None:
+    from estimator.refit import reset
+
+    for market_id in wanted:
+        reset(history, market_id, default)
+        say(f"{market_id}: the defaults are offered to its worker")
+
+
+def _calibrate_all(
+    settings: Settings,
+    history: History,
+    wanted: Sequence[str],
+    default: Parameters,
+    *,
+    days: float,
+    offer: bool | None,
+) -> int:
+    """Calibrate markets one after the other and say how each went; return how many did."""
+    from estimator.refit import refit
+
+    told: list[str] = []
+    done = 0
+    with progress_bar() as report:
+        for at, market_id in enumerate(wanted):
+
+            def tell(share: float, what: str, at: int = at, market_id: str = market_id) -> None:
+                report((at + share) / len(wanted), f"{market_id}: {what}")
+
+            try:
+                market = _known_market(settings, market_id)
+                found = refit(history, market, default, tell, days=days, offer=offer)
+            except InputError as error:
+                told.append(f"{market_id}: not calibrated: {error.problem}")
+                continue
+            done += 1
+            told.append(f"{market_id}: {_in_words(found, offer=offer)}")
+        report(1.0, f"{done} of {len(wanted)} markets calibrated")
+    for line in told:
+        say(line)
+    return done
+
+
+def _in_words(found: Calibration, *, offer: bool | None) -> str:
+    interval = "" if found.gain_low is None else f" [{found.gain_low:+.3f}, {found.gain_high:+.3f}]"
+    scores = (
+        f"{found.fitted} prints fitted, {found.held} held out; bits there {found.before:.3f} before, "
+        f"{found.after:.3f} after, {found.gain:+.3f}{interval}"
+    )
+    if offer is False:
+        return f"{scores}; for the record only"
+    return f"{scores}; " + ("offered to its worker" if found.gain > 0 else "no better: the market stays as it is")
+
+
+def _known_market(settings: Settings, market_id: str) -> Market:
+    """Return a market as a worker has told of it, else with the rule that stands in for its tiers."""
+    from estimator.cache import Cache
+    from estimator.domain import LeverageBracket, Market
+    from estimator.exchanges.binance_payloads import rule_brackets
+
+    exchange, _, symbol = market_id.partition(":")
+    statuses = [] if settings.redis_url is None else Cache(settings.redis_url).get_statuses()
+    for status in statuses:
+        if status.id == market_id and status.maintenance_margin_rate is not None:
+            tier = LeverageBracket(0.0, status.max_leverage, status.maintenance_margin_rate)
+            contract = cast("ContractType", status.contract)
+            return Market(exchange, symbol, contract, (tier,), taker_fee_rate=status.maintenance_fee_rate or 0.0)
+    contract = "inverse" if "/USD:" in symbol else "linear"
+    return Market(exchange, symbol, contract, rule_brackets(symbol.split("/")[0], contract).brackets)
 
 
 def _end_at_once(_signal: int, _frame: FrameType | None) -> NoReturn:

@@ -17,7 +17,7 @@ from estimator.cache import Cache
 from estimator.domain import Market, Origin
 from estimator.errors import CacheError, CacheUnavailable, HistoryError, InputError, SourceError
 from estimator.exchanges.base import GrowingSource, MarketUpdate, Source
-from estimator.history import Published
+from estimator.history import Calibrations, Published
 from estimator.memory import give_back_code, give_back_heap
 from estimator.model.parameters import Preset
 from estimator.pipeline import MarketFollower, announced
@@ -28,6 +28,7 @@ _RENEWALS: Final = 8  # times a quiet market is renewed within the life time of 
 _CROWD: Final = 30  # with more markets than this those that nobody looks at show their open candle less often
 _SLOWEST: Final = 10.0  # but at least this often, in times of the usual pace
 _SHOW_S: Final = 0.1  # how often it is looked what is due
+_OFFERS_S: Final = 60.0  # how often it is looked what was fitted to markets
 _GO_ON_S: Final = 0.02  # so long others wait at most while updates are applied
 _RETRY_S: Final = (2.0, 60.0)  # first and longest pause before a market is tried again
 _FETCHED_AT_ONCE: Final = 8  # live markets being fetched
@@ -108,7 +109,7 @@ class _Desk:
         self._failures: dict[str, tuple[int, float]] = {}  # how often, and when to try again
         self._shares: dict[str, float] = dict.fromkeys(self._ranks, 0.0)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._renewed = time.monotonic()
+        self._renewed = self._asked = time.monotonic()
         self._sign, self._gone = f"{shard[0]}/{shard[1]}", False
         self._behind: dict[str, Market] = {}  # markets that missed something while Redis was gone
         self._watched: frozenset[str] = frozenset()
@@ -140,6 +141,9 @@ class _Desk:
                 except CacheError as error:
                     self._miss(error)
                 checked = time.monotonic()
+            if self._published is not None and time.monotonic() - self._asked >= _OFFERS_S:
+                self._asked = time.monotonic()
+                self._start(self.take_offers(self._published.calibrations))
             for follower in list(self._followers.values()):
                 self._try(follower.market, follower.show)
             await asyncio.sleep(_SHOW_S)
@@ -236,6 +240,20 @@ class _Desk:
         for follower in self._followers.values():
             follower.watched = follower.market.base in watched
             follower.pace = 1.0 if follower.watched else crowd
+
+    async def take_offers(self, calibrations: Calibrations) -> None:
+        """Put in force what was offered to the markets of this worker, and go by what has come into force."""
+        try:
+            for market_id, calibration in (await asyncio.to_thread(calibrations.due)).items():
+                follower = self._followers.get(market_id)
+                if follower is not None and follower.can_go_by(calibration):
+                    await asyncio.to_thread(calibrations.put_in_force, market_id, follower.change_ms, calibration)
+            for market_id, changes in (await asyncio.to_thread(calibrations.changes)).items():
+                follower = self._followers.get(market_id)
+                if follower is not None and follower.change(*changes[-1]):
+                    _LOG.info("%s goes by what was fitted to it, from %d on", market_id, changes[-1].time_ms)
+        except HistoryError as error:
+            _LOG.warning("what was fitted to markets is not known: %s", error)
 
     async def load_all(self, markets: Sequence[Market]) -> None:
         """Load markets, most important first."""

@@ -152,10 +152,14 @@ class MarketFollower:
         """When other assumptions can come into force: at the end of a step that nobody has seen anything of. [ms]"""
         return self._last_ms + 2 * self._step_ms
 
+    def can_go_by(self, calibration: Calibration) -> bool:
+        """Whether the book can go on with it, and its past is there."""
+        return self.progress >= 1.0 and continues(calibration.parameters, self._parameters)
+
     def change(self, from_ms: int, calibration: Calibration) -> bool:
         """Go by a calibration in the steps that close later than a time; False if it is known, or cannot follow."""
         known = self._schedule.changes
-        if (known and known[-1][0] >= from_ms) or not continues(calibration.parameters, self._parameters):
+        if (known and known[-1][0] >= from_ms) or not self.can_go_by(calibration):
             return False
         self._go_by(self._schedule.then(from_ms, calibration.parameters), calibration)
         return True

@@ -85,6 +85,11 @@ class Settings(BaseSettings):
     preset: Literal["balanced", "positions", "high-leverage"] = Field(
         default="balanced", description="Mix of effective leverages the position book assumes."
     )
+    refit_hours: float | None = Field(
+        default=None,
+        gt=0,
+        description="Assumptions of live markets are fitted to their own liquidations this often; empty never.",
+    )
     cache_ttl_hours: float = Field(default=72.0, gt=0, description="Unread cache entries are dropped after this long.")
     frame_ancestors: str = Field(
         default="*", description="Sites that may frame /embed, as in the CSP directive (space separated; * for any)."

@@ -14,7 +14,7 @@ from typing import Final
 from estimator.auto import Auto
 from estimator.cache import Cache
 from estimator.domain import DAY_MS, ContractType, Market, Origin
-from estimator.errors import HistoryError, SettingsError
+from estimator.errors import HistoryError, InputError, SettingsError
 from estimator.exchanges.base import Source
 from estimator.exchanges.binance_payloads import rule_brackets
 from estimator.exchanges.recorded import RecordedSource
@@ -22,7 +22,9 @@ from estimator.exchanges.simulated import SimulatedSource
 from estimator.follow import Report, Shard, follow
 from estimator.history import History, Published, Recorder
 from estimator.live import LiveSource, make_venues
+from estimator.model.parameters import Parameters
 from estimator.probe import in_words
+from estimator.refit import refit
 from estimator.reporting import Reporter, reporting
 from estimator.scoring.tracker import InHistory, InMemory, Tracker
 from estimator.settings import Settings
@@ -154,6 +156,8 @@ async def _follow_live(
                 if not source.answers:
                     return source.problems
             beside.append(asyncio.ensure_future(_keep_house(history, settings.compact_hours, shard)))
+            if settings.refit_hours is not None:
+                beside.append(asyncio.ensure_future(_refit(history, source, settings)))
             if auto is not None:
                 beside.append(asyncio.ensure_future(auto.keep_live()))
             try:
@@ -215,6 +219,18 @@ def tracking(tracker: Tracker) -> Iterator[None]:
         yield
     finally:
         stop.set()
+
+
+async def _refit(history: History, source: LiveSource, settings: Settings) -> None:
+    """Fit the markets of this worker to their own liquidations now and then, one after the other."""
+    default = Parameters.preset(settings.preset)
+    while settings.refit_hours is not None:
+        await asyncio.sleep(settings.refit_hours * 3600)
+        for market in await asyncio.to_thread(source.markets):
+            try:
+                await asyncio.to_thread(refit, history, market, default)
+            except (InputError, HistoryError) as error:
+                _LOG.info("%s is not calibrated: %s", market.id, error)
 
 
 async def _keep_house(history: History, compact_hours: float, shard: Shard) -> None:
