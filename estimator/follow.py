@@ -30,6 +30,7 @@ _SLOWEST: Final = 10.0  # but at least this often, in times of the usual pace
 _SHOW_S: Final = 0.1  # how often it is looked what is due
 _OFFERS_S: Final = 60.0  # how often it is looked what was fitted to markets
 _GO_ON_S: Final = 0.02  # so long others wait at most while updates are applied
+_GIVE_BACK_S: Final = 60.0  # how often memory is given back while no past is loaded
 _RETRY_S: Final = (2.0, 60.0)  # first and longest pause before a market is tried again
 _FETCHED_AT_ONCE: Final = 8  # live markets being fetched
 _DEEPENED_AT_ONCE: Final = 2  # and whose older past is
@@ -206,6 +207,9 @@ class _Desk:
             again, self._behind = list(self._behind.values()), {}
             self._load_again(again)
         self._look(watched)
+        if not self._waiting and time.monotonic() - self._given_back >= _GIVE_BACK_S:
+            self._given_back = time.monotonic()
+            await asyncio.to_thread(_give_back)
         if time.monotonic() - self._renewed >= self._cache.ttl_s / _RENEWALS:
             self._renewed = time.monotonic()
             self._declare()
@@ -341,7 +345,6 @@ class _Desk:
         # Threads that have read history keep it open, each for itself.
         self._threads.shutdown(wait=False)
         self._threads = _past_threads()
-        give_back_code()
 
     def _start(self, task: Coroutine[None, None, None]) -> None:
         self._tasks.add(asyncio.ensure_future(task))
@@ -352,6 +355,11 @@ class _Desk:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _give_back() -> None:
+    give_back_heap()
+    give_back_code()
 
 
 def _past_threads() -> ThreadPoolExecutor:

@@ -51,7 +51,7 @@ class BundledServer:
     data : Path
         Data folder; the server's files go to its subfolder ``redis``. Made if absent.
     maxmemory : str
-        As in the server's configuration, e.g. ``"512mb"``.
+        As in the server's configuration, e.g. ``"2gb"``; what is not used is not taken.
 
     Raises
     ------
@@ -64,7 +64,7 @@ class BundledServer:
 
     """
 
-    def __init__(self, data: Path, maxmemory: str = "512mb") -> None:
+    def __init__(self, data: Path, maxmemory: str = "2gb") -> None:
         self._folder = data.resolve() / "redis"
         self._maxmemory = maxmemory
         self._socket: Path | None = None
