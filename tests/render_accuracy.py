@@ -34,8 +34,7 @@ DESIGN: Final[dict[str, tuple[float, float, float, float, float]]] = {
     "wide, no background": (0.14, 0.28, 0.25, 0.43, 0.42),
     "wide": (0.14, 0.31, 0.27, 0.42, 0.42),
     "wide and volume": (0.17, 0.31, 0.27, 0.41, 0.42),
-    "positions": (0.10, 0.31, 0.27, 0.42, 0.42),
-    "balanced": (0.08, 0.30, 0.27, 0.42, 0.42),
+    "as designed": (0.08, 0.30, 0.27, 0.42, 0.42),
 }
 _COLUMNS: Final = (
     ("positions", "positions", "bits"),
