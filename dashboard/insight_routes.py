@@ -277,6 +277,7 @@ _EXAMPLES: Final[dict[str, dict[str, Any]]] = {
         "liquidation": {"price": 57786.6, "distance": -0.0964, "touch_probability": 0.0012},
         "margin_call": {"at_ratio": 0.8, "price": 57850.9, "distance": -0.0954, "touch_probability": 0.0014},
         "closing": {"kind": "partial", "first_share": None, "text": "one reduction, …"},
+        "closings": {"binance": {"kind": "partial", "first_share": None, "text": "one reduction, …"}},
         "stop": {"price": 61430.0, "refused": "", "room": 64.0, "cluster": {**_CLUSTER, "side": "long"}},
     },
 }  # fmt: skip

@@ -26,7 +26,7 @@ from estimator.model.clusters import (
     touch_probability,
 )
 from estimator.model.grid import LiquidationGrid
-from estimator.model.positions import Plan, work_out
+from estimator.model.positions import Plan, closing_of, work_out
 from estimator.model.rules import SignalRules
 from estimator.model.signals import Condition, PhaseReading, Reading, read_signals
 from estimator.model.wording import describe, explain, explain_phase
@@ -303,6 +303,8 @@ def position_json(outlook: Outlook, plan: Plan, clusters: tuple[Cluster, ...]) -
         atr_1h=atr_1h(outlook.bars),
         liquidation_price=told.liquidation_price,
     )
+    at = plan.mark_price if told.liquidation_price is None else told.liquidation_price
+    held = plan.value(told.quantity, at)
     days = plan.days or 1.0
     sigma = hourly_volatility(outlook.bars)
 
@@ -332,6 +334,7 @@ def position_json(outlook: Outlook, plan: Plan, clusters: tuple[Cluster, ...]) -
         "horizon_days": days,
         "tier": told.tier,
         "closing": asdict(told.closing),
+        "closings": {s.exchange: asdict(closing_of(s.exchange, plan.brackets, held)) for s in outlook.statuses},
         "stop": stop_json(stop),
         "unit": "coin" if plan.contract == "inverse" else "quote",
     }

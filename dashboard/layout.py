@@ -12,6 +12,7 @@ import dash_mantine_components as dmc
 from dash import dcc, html
 from dash.development.base_component import Component
 
+from dashboard.aside import build_deck, build_magnets
 from dashboard.navigation import NAVIGATION
 from dashboard.view import ALL_PANELS, ALL_TIERS, RANGES, TIER_SLUGS, Lens, Palette, Panel, SideFilter, Theme, ViewState
 
@@ -321,6 +322,7 @@ def _main() -> Component:
                         className="plot",
                         children=[
                             dcc.Graph(id=Id.CHART, config=GRAPH_CONFIG, responsive=False, clear_on_unhover=True),
+                            html.Div(className="overlay", **_aria(hidden="true")),
                             html.Div(className="cross", **_aria(hidden="true")),
                             html.Div(className="skeleton", **_aria(hidden="true")),
                             html.Div(id=Id.NOTICE, className="notice", role="alert"),
@@ -340,9 +342,11 @@ def _main() -> Component:
                             html.Div(id=Id.MAP_LEGEND, className="map-legend"),
                         ],
                     ),
-                    html.Section(id=Id.LIQUIDATED, className="liquidated-box"),
+                    html.Section(id=Id.LIQUIDATED, className="liquidated-box", **_aria(label="Liquidated in 24 h")),
+                    build_magnets(),
                 ],
             ),
+            build_deck(),
         ],
     )
 

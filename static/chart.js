@@ -296,6 +296,7 @@
     });
     gd.on("plotly_doubleclick", showAll);
     liqheat.attachCross(gd);
+    liqheat.attachOverlay(gd);
   }
 
   /* Forget every zoom: a new revision drops what the user has changed. */

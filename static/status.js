@@ -98,13 +98,15 @@
 
   function liquidated(readings) {
     const day = readings.totals;
-    if (!day) return null;
+    const title = (words) => h("Div", { className: "box-title" }, "Liquidated in 24 h", h("Span", { className: "dim" }, words));
+    if (!day) return [title("not measured"), h("P", {}, "No venue here has told of any liquidation: what was liquidated is not known, which is not nothing.")];
+    const silent = readings.venues.filter((v) => !day.venues.some((told) => told.exchange === v.exchange));
     const sum = day.long_usd + day.short_usd;
     const cell = (usd, cls) => h("Td", { className: `number ${cls || ""}`, title: f.exact(usd) }, f.usd(usd));
     const row = (name, long, short, cls) => h("Tr", { className: cls || "" }, h("Td", {}, name), cell(long, "long"), cell(short, "short"));
     const big = day.largest;
     return [
-      h("Div", { className: "box-title" }, "Liquidated in 24 h", h("Span", { className: "dim" }, readings.origin === "simulated" ? "simulated" : "measured")),
+      title(readings.origin === "simulated" ? "simulated" : "measured"),
       sum > 0 && h("Div", { className: "ratio", title: `longs ${Math.round((100 * day.long_usd) / sum)} %` },
         h("Span", { style: { width: `${(100 * day.long_usd) / sum}%`, background: "var(--long)" } }),
         h("Span", { style: { flex: 1, background: "var(--short)" } })),
@@ -112,7 +114,9 @@
         h("Thead", {}, h("Tr", {}, h("Th", {}, ""), h("Th", {}, "longs"), h("Th", {}, "shorts"))),
         h("Tbody", {},
           ...day.venues.map((v) => row(liqheat.venueName(v.exchange), v.long_usd, v.short_usd)),
+          ...silent.map((v) => h("Tr", { className: "dim" }, h("Td", {}, liqheat.venueName(v.exchange)), h("Td", { colSpan: 2 }, "tells of none"))),
           row("All", day.long_usd, day.short_usd, "sum"))),
+      !big && h("P", {}, sum > 0 ? "Only sums are told, no single print." : "Nothing was liquidated in the last 24 h."),
       big && h("P", { title: `${f.exact(big.notional_usd)} at ${f.price(big.price)} · ${f.local(big.time_ms)}` },
         "Largest: ", h("B", { className: big.side }, f.usd(big.notional_usd)), ` ${big.side} at ${f.price(big.price)}, `,
         `${liqheat.venueName(big.exchange)} ${f.clock(big.time_ms)} UTC`),

@@ -196,6 +196,8 @@ def test_a_cross_account_and_other_positions(client: httpx.Client) -> None:
     assert both["liquidation"]["price"] > alone["liquidation"]["price"]
     assert alone["position"]["brackets"][1] == [50_000, 0.01, pytest.approx(300)]
     assert alone["closing"]["kind"] == "whole"
+    assert set(alone["closings"]) == {"binance", "bybit", "okx"}
+    assert alone["closings"][alone["position"]["exchange"]] == alone["closing"]
 
 
 @pytest.mark.parametrize("path", PATHS)
