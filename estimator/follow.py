@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
+from estimator.bands import Bands
 from estimator.cache import Cache
 from estimator.domain import Market, Origin
 from estimator.errors import CacheError, CacheUnavailable, HistoryError, InputError, SourceError
@@ -28,6 +29,7 @@ _RENEWALS: Final = 8  # times a quiet market is renewed within the life time of 
 _CROWD: Final = 30  # with more markets than this those that nobody looks at show their open candle less often
 _SLOWEST: Final = 10.0  # but at least this often, in times of the usual pace
 _SHOW_S: Final = 0.1  # how often it is looked what is due
+_MOST_BESIDE: Final = 12  # markets with an ensemble: two coins on six venues
 _OFFERS_S: Final = 60.0  # how often it is looked what was fitted to markets
 _GO_ON_S: Final = 0.02  # so long others wait at most while updates are applied
 _GIVE_BACK_S: Final = 60.0  # how often memory is given back while no past is loaded
@@ -114,6 +116,8 @@ class _Desk:
         self._sign, self._gone = f"{shard[0]}/{shard[1]}", False
         self._behind: dict[str, Market] = {}  # markets that missed something while Redis was gone
         self._watched: frozenset[str] = frozenset()
+        self._unsure: frozenset[str] = frozenset()  # coins of which somebody asks how sure they are
+        self._beside = asyncio.Semaphore(1)  # ensembles being computed
         live = self._live = source.origin is Origin.LIVE
         # Not the event loop's own threads: while all of these wait for it, it needs one to write the journal.
         self._threads = _past_threads()
@@ -199,7 +203,7 @@ class _Desk:
 
     async def _check_cache(self) -> None:
         """See whether Redis holds what it should, and what people look at; renew what is quiet now and then."""
-        holds, watched = await asyncio.to_thread(self._ask_cache)
+        holds, watched, self._unsure = await asyncio.to_thread(self._ask_cache)
         self._gone = False
         if not holds:
             self._begin_again()
@@ -207,6 +211,7 @@ class _Desk:
             again, self._behind = list(self._behind.values()), {}
             self._load_again(again)
         self._look(watched)
+        self._look_beside()
         if not self._waiting and time.monotonic() - self._given_back >= _GIVE_BACK_S:
             self._given_back = time.monotonic()
             await asyncio.to_thread(_give_back)
@@ -216,8 +221,9 @@ class _Desk:
             for follower in self._followers.values():
                 self._try(follower.market, follower.renew)
 
-    def _ask_cache(self) -> tuple[bool, frozenset[str]]:
-        return self._cache.has_sign(self._sign), self._cache.attention.watched()
+    def _ask_cache(self) -> tuple[bool, frozenset[str], frozenset[str]]:
+        cache = self._cache
+        return cache.has_sign(self._sign), cache.attention.watched(), cache.band_attention.watched()
 
     def _begin_again(self) -> None:
         """Publish everything anew: Redis was emptied, or is another one."""
@@ -259,6 +265,41 @@ class _Desk:
         except HistoryError as error:
             _LOG.warning("what was fitted to markets is not known: %s", error)
 
+    def _look_beside(self) -> None:
+        """Compute ensembles of markets that are asked for, and give up those that are not any more.
+
+        A source that is not live cannot tell its past again: its few markets keep what closes from the start on.
+        """
+        asked = [f for f in self._followers.values() if f.progress >= 1.0 and f.market.base in self._unsure]
+        asked = sorted(asked, key=lambda f: self._ranks[f.market.id])[:_MOST_BESIDE]
+        for follower in self._followers.values() if self._live else ():
+            if follower not in asked:
+                follower.bands = None
+        for follower in asked:
+            bands = follower.bands or (follower.begin_bands() if self._live else None)
+            if bands is not None and not bands.begun:
+                bands.begun = True
+                self._start(self._compute_beside(follower, bands))
+
+    async def _compute_beside(self, follower: MarketFollower, bands: Bands) -> None:
+        """Run an ensemble over the past of its market, one at a time, and let it follow."""
+
+        def compute() -> int:
+            source, market = self._source, follower.market
+            history = source.recall(market) if isinstance(source, GrowingSource) else source.history(market, _quiet)
+            return bands.past(follower.steps_of(history)[0])
+
+        async with self._beside:
+            try:
+                last_ms = await asyncio.get_running_loop().run_in_executor(self._threads, compute)
+            except (SourceError, HistoryError, InputError, CacheError) as error:
+                _LOG.warning("%s goes without a band: %s", follower.market.id, error)
+                await asyncio.sleep(_pause(4))
+                follower.bands = None
+                return
+        self._try(follower.market, lambda: bands.catch_up(last_ms))
+        give_back_heap()
+
     async def load_all(self, markets: Sequence[Market]) -> None:
         """Load markets, most important first."""
         for market in markets:
@@ -298,6 +339,8 @@ class _Desk:
             self._cache.clear_market(market.id)
         with self._computing:
             follower.backfill(history)
+        if not self._live:
+            follower.begin_bands()
         self._tell(market, 1.0 if history.progress >= 1.0 else share, f"{market.id} ready")
         give_back_heap()
         return follower
@@ -360,6 +403,10 @@ class _Desk:
 def _give_back() -> None:
     give_back_heap()
     give_back_code()
+
+
+def _quiet(_done: float, _text: str) -> None:
+    """Nobody waits for what is computed beside."""
 
 
 def _past_threads() -> ThreadPoolExecutor:
