@@ -28,7 +28,6 @@ _LOG: Final = logging.getLogger(__name__)
 SETTLE_MS: Final = 2 * MINUTE_MS  # after the end of a horizon: prints on their way have arrived by then
 LOOK_BACK_MS: Final = 3 * DAY_MS  # what was published earlier and not scored in time is left
 _PAUSE_S: Final = 30.0
-_JOURNAL_S: Final = 30.0
 
 Tables = tuple[pl.DataFrame, pl.DataFrame]
 
@@ -65,10 +64,12 @@ class InHistory:
     history : History
     cache : Cache
         Its journal must be in history up to now before anything is read.
+    journal_s : float
+        So long is that waited for; what is due is due again afterwards. [s]
     """
 
-    def __init__(self, history: History, cache: Cache) -> None:
-        self._history, self._journal = history, cache.journal
+    def __init__(self, history: History, cache: Cache, *, journal_s: float = 30.0) -> None:
+        self._history, self._journal, self._journal_s = history, cache.journal, journal_s
 
     def first_ms(self, status: MarketStatus) -> int:
         """See `Ledger`."""
@@ -80,7 +81,7 @@ class InHistory:
 
     def read(self, status: MarketStatus, first_ms: int, last_ms: int) -> Evidence | None:
         """See `Ledger`; None where the journal is not in history yet."""
-        last_id, until = self._journal.last_id(), time.monotonic() + _JOURNAL_S
+        last_id, until = self._journal.last_id(), time.monotonic() + self._journal_s
         while last_id is not None and self._journal.waits(last_id):
             if time.monotonic() > until:
                 return None
