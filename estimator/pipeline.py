@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 
+from estimator.bands import Bands
 from estimator.cache import Cache, MarketStatus
 from estimator.domain import (
     MINUTE_MS,
@@ -33,7 +34,7 @@ from estimator.model.grid import LiquidationGrid
 from estimator.model.parameters import Parameters, Preset
 from estimator.model.schedule import Schedule, continues
 from estimator.model.series import build_series
-from estimator.model.steps import STEP_MS, build_steps, contracts_of
+from estimator.model.steps import STEP_MS, Steps, build_steps, contracts_of
 from estimator.observed import Heard, Known, candles_of, liquidations_of, observations_of, since
 from estimator.publishing import Publisher
 
@@ -68,6 +69,8 @@ class MarketFollower:
         Whether somebody looks: the price is told every `TELL_S` then.
     progress : float
         Share of the past that is there.
+    bands : Bands, optional
+        Books beside this one, while they are asked for.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class MarketFollower:
     ) -> None:
         self.market = market
         self.pace, self.watched, self.progress = 1.0, False, 1.0
+        self.bands: Bands | None = None
         self._cache, self._origin = cache, source.origin
         self._announced = announced(market, rank, source, preset)
         self._parameters = Parameters.preset(preset)
@@ -114,13 +118,7 @@ class MarketFollower:
             self._go_by(*self._published.calibrations.schedule(self.market.id, self._parameters))
         if history.progress < 1.0:
             self._publisher.keep_nothing()
-        steps, gaps = build_steps(
-            self.market,
-            history.candles,
-            history.open_interest,
-            ratio_lean=self._parameters.ratio_lean,
-            long_short_ratio=history.long_short_ratio if self._parameters.ratio_lean else None,
-        )
+        steps, gaps = self.steps_of(history)
         self._gaps = tuple(sorted({*gaps, *history.gaps}, key=lambda g: g.start_ms))[-_MAX_GAPS:]
         self._step_ms = self._publisher.step_ms = max(STEP_MS, history.interval_ms)
         self._first_ms, self._last_ms = int(steps.close_ms[0]), int(steps.close_ms[-1])
@@ -147,6 +145,21 @@ class MarketFollower:
             self._cache.forget_liquidations(self.market.id)
         self._cache.add_liquidations(self.market.id, liquidations_of(history.liquidations))
 
+    def steps_of(self, history: MarketHistory) -> tuple[Steps, tuple[Gap, ...]]:
+        """Return a past as its book takes it, and what is missing in it."""
+        return build_steps(
+            self.market,
+            history.candles,
+            history.open_interest,
+            ratio_lean=self._parameters.ratio_lean,
+            long_short_ratio=history.long_short_ratio if self._parameters.ratio_lean else None,
+        )
+
+    def begin_bands(self) -> Bands:
+        """Keep what closes from now on for the books beside this one, whose past is to be computed."""
+        self.bands = Bands(self.market, self._schedule, self._cache)
+        return self.bands
+
     @property
     def change_ms(self) -> int:
         """When other assumptions can come into force: at the end of a step that nobody has seen anything of. [ms]"""
@@ -166,6 +179,8 @@ class MarketFollower:
 
     def _go_by(self, schedule: Schedule, calibration: Calibration | None) -> None:
         self._schedule = self._publisher.schedule = schedule
+        if self.bands is not None:
+            self.bands.change(schedule)
         self._calibration = calibration
 
     def apply(self, update: MarketUpdate) -> None:
@@ -232,6 +247,9 @@ class MarketFollower:
         close_ms = (self._open[0].time_ms // self._step_ms + 1) * self._step_ms
         grid, swept = self._step(self._book, self._open, close_ms)
         row = self._row(self._open, swept, close_ms)
+        if self.bands is not None:
+            contracts, ratio = self._held(close_ms)
+            self.bands.step(self._open, contracts, close_ms=close_ms, ratio=ratio)
         self._priced = self._price(close_ms)
         for known in (self._interest, self._ratio, self._funding):
             known.forget(close_ms)
@@ -286,9 +304,14 @@ class MarketFollower:
     ) -> tuple[LiquidationGrid, Float64Array]:
         """Advance a book with what was known at the close."""
         book.adopt(self._schedule.at(close_ms))
-        priced, ratio = self._price(close_ms), self._ratio.value_at(close_ms)
-        contracts = 0.0 if priced is None else contracts_of(self.market, priced[0].value, priced[1])
+        contracts, ratio = self._held(close_ms)
         return book.step(candles, contracts, close_ms=close_ms, long_short_ratio=ratio)
+
+    def _held(self, close_ms: int) -> tuple[float, float | None]:
+        """Return contracts and account ratio as known at a close."""
+        priced = self._price(close_ms)
+        contracts = 0.0 if priced is None else contracts_of(self.market, priced[0].value, priced[1])
+        return contracts, self._ratio.value_at(close_ms)
 
     def _price(self, close_ms: int) -> tuple[Observation, float] | None:
         """Return the open interest known at a close, and the price when it was observed."""

@@ -11,6 +11,8 @@ from estimator.cache.connection import Connection
 from estimator.errors import CacheError
 
 ATTENTION: Final = "liqheat:v1:attention"
+BAND_ATTENTION: Final = "liqheat:v1:attention:bands"
+BAND_LASTS_S: Final = 900.0  # what takes seconds to make is kept for a while
 LASTS_S: Final = 60.0  # a coin is watched for so long after somebody looked
 _NOTED_S: Final = 10.0  # a process notes a coin at most once in this time
 _LONGEST_S: Final = 0.5  # nobody waits longer for a note
@@ -18,10 +20,10 @@ _MOST: Final = 500  # coins
 
 
 class Attention:
-    """Coins by when somebody last looked. Obtained as `Cache.attention`."""
+    """Coins by when somebody last looked. Obtained as `Cache.attention`, and `Cache.band_attention` for their bands."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, connection: Connection, key: str = ATTENTION, lasts_s: float = LASTS_S) -> None:
+        self._connection, self._key, self._lasts_s = connection, key, lasts_s
         self._noted: dict[str, float] = {}
 
     async def note(self, coin: str) -> None:
@@ -37,13 +39,13 @@ class Attention:
     async def _put(self, coin: str) -> None:
         with self._connection.translated():
             pipe = self._connection.asynchronous.pipeline(transaction=False)
-            pipe.zadd(ATTENTION, {coin: time.time()})
-            pipe.zremrangebyrank(ATTENTION, 0, -_MOST - 1)
-            pipe.expire(ATTENTION, int(2 * LASTS_S))
+            pipe.zadd(self._key, {coin: time.time()})
+            pipe.zremrangebyrank(self._key, 0, -_MOST - 1)
+            pipe.expire(self._key, int(2 * self._lasts_s))
             await pipe.execute()
 
     def watched(self) -> frozenset[str]:
         """Return the coins that somebody has looked at lately."""
         with self._connection.translated():
-            found = self._connection.sync.zrangebyscore(ATTENTION, time.time() - LASTS_S, "+inf")
+            found = self._connection.sync.zrangebyscore(self._key, time.time() - self._lasts_s, "+inf")
         return frozenset(coin.decode() for coin in found)

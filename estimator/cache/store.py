@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 import polars as pl
 
 from estimator.cache import codec, prints, tiles
-from estimator.cache.attention import Attention
+from estimator.cache.attention import BAND_ATTENTION, BAND_LASTS_S, Attention
 from estimator.cache.choice import CHOICE, Choices
 from estimator.cache.connection import Connection
 from estimator.cache.health import WorkerHealth, of_one_crew
@@ -72,6 +72,7 @@ class Cache:
         self._redis = self._connection.sync
         self.journal, self.choices = Journal(self._connection), Choices(self._connection)
         self.attention, self.track = Attention(self._connection), TrackRecords(self._connection, ttl_s)
+        self.band_attention = Attention(self._connection, BAND_ATTENTION, BAND_LASTS_S)
         self.ttl_s, self._lock_s = ttl_s, lock_s
         self._memory = TileMemory(_MEMORY_BYTES)
         self._epoch: bytes | None = None
@@ -164,6 +165,12 @@ class Cache:
         """
         for index, parts in tiles.split_grid(level, grid):
             named = dict(zip(("tile", "tiers"), parts, strict=False))
+            self._append(market_id, level, index, named, tiles.merge_tiles, tiles.encode_tile, tiles.decode_tile)
+
+    def put_bands(self, market_id: str, level: int, grid: LiquidationGrid) -> None:
+        """Add closed columns of an ensemble, whose tiers are its members; as `put_columns`."""
+        for index, (_, members) in tiles.split_grid(level, grid):
+            named = {"bands": members}
             self._append(market_id, level, index, named, tiles.merge_tiles, tiles.encode_tile, tiles.decode_tile)
 
     def put_series(self, market_id: str, level: int, frame: pl.DataFrame) -> None:
@@ -262,6 +269,15 @@ class Cache:
         found = self._read(market_id, kinds, level, start_ms, end_ms, tiles.decode_tile)
         cut = {kind: [t.within(start_ms, end_ms) for t in found.get(kind, [])] for kind in kinds}
         return tiles.join_tiles(level, cut["tile"], cut.get("tiers", []))
+
+    def get_bands(self, market_id: str, level: int, start_ms: int, end_ms: int) -> LiquidationGrid | None:
+        """Return columns of the ensemble with ``start_ms < time <= end_ms``; None if there are none.
+
+        Its tiers are the members; its totals are the first of them.
+        """
+        found = self._read(market_id, ("bands",), level, start_ms, end_ms, tiles.decode_tile)["bands"]
+        cut = [t.within(start_ms, end_ms) for t in found]
+        return tiles.join_tiles(level, cut, cut)
 
     def get_series(self, market_id: str, level: int, start_ms: int, end_ms: int) -> pl.DataFrame | None:
         """Return candle rows that *close* in ``start_ms < close <= end_ms``, as columns do; None if there are none."""

@@ -105,6 +105,10 @@ class Source(Protocol):
 class GrowingSource(Source, Protocol):
     """A source whose past is fetched backwards, and whose markets may come later."""
 
+    def recall(self, market: Market) -> MarketHistory:
+        """Return the past of a market that is followed as far as it is known, without asking its venue."""
+        ...
+
     def deepen(self, market: Market, progress: Progress) -> None:
         """Fetch the rest of the past, which `history` then returns; slow, called in a thread."""
         ...

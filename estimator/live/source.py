@@ -143,6 +143,10 @@ class LiveSource:
         progress(0.9, f"fetched {market.id}")
         return self._call(self._intake.track(self._read(self._measured(market), now_ms)))
 
+    def recall(self, market: Market) -> MarketHistory:
+        """Return what history holds of a market that is followed; what has just arrived may be missing."""
+        return self._read(self._measured(market), self._clock())
+
     def deepen(self, market: Market, progress: Progress) -> None:
         """Fetch what the venue has before the oldest candle in history, backwards."""
         start_ms = int(self._clock() - self._days * DAY_MS)

@@ -48,16 +48,12 @@ class Ensemble:
     ----------
     market : Market
     schedule : Schedule
-        Of the book that is shown, which the members vary.
+        Of the book that is shown, which the members vary; may be continued.
     """
 
     def __init__(self, market: Market, schedule: Schedule) -> None:
         self.schedule, self._in_force = schedule, schedule.first
         self._books = {name: PositionBook(market, change(schedule.first)) for name, change in MEMBERS.items()}
-
-    def change(self, schedule: Schedule) -> None:
-        """Go by a schedule that continues the present one."""
-        self.schedule = schedule
 
     def run(self, steps: Steps, *, emit: BoolArray | None = None) -> LiquidationGrid:
         """Advance every book over `steps`, none of them beyond a change of the schedule.
