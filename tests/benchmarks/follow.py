@@ -1,7 +1,7 @@
 """One worker that follows a hundred coins on three venues: its share of a core, its memory, and how old a price is.
 
 The venues are a process of their own (`tests.benchmarks.pace`); `liqheat run` follows them through the real clients;
-pages are sockets as a browser opens them. Sizes can be set: FOLLOW_COINS, FOLLOW_SECONDS.
+pages are sockets as a browser opens them. Sizes can be set: FOLLOW_COINS, FOLLOW_SECONDS, FOLLOW_SETTLE.
 """
 
 from __future__ import annotations
@@ -73,15 +73,10 @@ def _watch(page: str, processes: dict[str, int], sent: Path) -> Iterator[Result]
     share = used / (ends - begins)
     note = f"{rate(COINS):.0f} candle messages/s; web {100 * web_used / (ends - begins):.0f} %"
     yield Result("follow: worker, share of one core", 100 * share, "%", note, 50)
-    yield Result(
-        "follow: worker, memory (greatest of a minute and a half)", max(rss), "MB", f"PSS {pss_mb(worker):.0f} MB", 400
-    )
+    yield Result("follow: worker, memory, the greatest of them", max(rss), "MB", f"PSS {pss_mb(worker):.0f} MB", 400)
     yield Result("follow: web, memory", rss_mb(web), "MB", target=300)
-    yield from (
-        Result(f"follow: {name}, memory", rss_mb(pid), "MB")
-        for name, pid in processes.items()
-        if pid not in (worker, web)
-    )
+    redis = next(pid for pid in processes.values() if pid not in (worker, web))
+    yield Result("follow: Redis, memory", rss_mb(redis), "MB")
     delays = late_s(sent, seen, begins, ends)
     note = f"{len(delays)} messages; median {np.median(delays):.2f} s, greatest {max(delays):.2f} s"
     yield Result("follow: venue's message to the page's socket, p95", float(np.percentile(delays, 95)), "s", note, 1)
