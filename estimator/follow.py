@@ -112,7 +112,7 @@ class _Desk:
         self._failures: dict[str, tuple[int, float]] = {}  # how often, and when to try again
         self._shares: dict[str, float] = dict.fromkeys(self._ranks, 0.0)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._renewed = self._asked = time.monotonic()
+        self._renewed = self._asked = self._given_back = time.monotonic()
         self._sign, self._gone = f"{shard[0]}/{shard[1]}", False
         self._behind: dict[str, Market] = {}  # markets that missed something while Redis was gone
         self._watched: frozenset[str] = frozenset()
