@@ -136,6 +136,7 @@ class Troubles:
         self.count["sockets silent"] += 1
         self._side.server.faults[venue].silent = True
         await asyncio.sleep(self._luck.uniform(0.2, 3.0 * _SILENCE_S))
+        await self._side.server.drop_sockets(venue)  # what was lost on it never comes
         self._side.server.faults[venue].silent = False
 
     async def _muddle(self, venue: str) -> None:
