@@ -31,7 +31,7 @@ from estimator.redis_server import BundledServer
 from tests.dashboard.conftest import serve
 from tests.dashboard.sample import AS_OF_MS, sample_status
 
-PAGES = ("/markets", "/tape", "/method")
+PAGES = ("/markets", "/tape", "/track-record", "/method")
 HOSTILE = "<img src=x onerror=alert(1)>"
 
 
@@ -83,6 +83,7 @@ def test_links_keep_theme_and_palette(client: httpx.Client) -> None:
         ("/tape?min_usd=-1", "min_usd", "-1"),
         ("/tape?symbol=a&symbol=b", "symbol", "a and b"),
         ("/method?venue=okx", "venue", "okx"),
+        ("/track-record?horizon=2h", "horizon", "2h"),
     ],
 )
 def test_a_value_that_cannot_be_shown_is_named_and_escaped(
@@ -100,9 +101,24 @@ _values = st.one_of(
     st.integers(-(10**20), 10**20).map(str),
 )
 _names = st.sampled_from(
-    ["symbol", "venues", "side", "min_usd", "limit", "before", "format", "find", "sort", "order", "theme", "detail"]
+    [
+        "symbol",
+        "venues",
+        "side",
+        "min_usd",
+        "limit",
+        "before",
+        "format",
+        "find",
+        "sort",
+        "order",
+        "theme",
+        "detail",
+        "venue",
+        "horizon",
+    ]
 )
-_paths = st.sampled_from([*PAGES, "/api/v1/markets", "/api/v1/liquidations"])
+_paths = st.sampled_from([*PAGES, "/api/v1/markets", "/api/v1/liquidations", "/api/v1/track-record"])
 
 
 @given(_paths, st.lists(st.tuples(_names, _values), max_size=4))
@@ -114,7 +130,7 @@ def test_no_query_breaks_a_page_or_a_table(client: httpx.Client, path: str, quer
 
 def test_pages_come_without_a_worker_and_say_what_they_can(tmp_path: Path) -> None:
     with BundledServer(tmp_path) as server, serve(server.url) as client:
-        assert [client.get(path).status_code for path in PAGES] == [200, 200, 200]
+        assert [client.get(path).status_code for path in PAGES] == [200] * len(PAGES)
         assert "No market is loaded yet" in client.get("/method").text
         assert [client.get(f"/api/v1/{n}").status_code for n in ("markets", "liquidations", "liquidations/stream")] == [
             503, 503, 503,
