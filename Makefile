@@ -9,7 +9,7 @@ export UV_PYTHON_DOWNLOADS = never
 ARGS ?=
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: help install run test check format bench soak kills lock clean
+.PHONY: help install run test lint check format bench soak kills lock clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[1mmake %-8s\033[0m %s\n", $$1, $$2}'
@@ -37,11 +37,13 @@ run: $(STAMP) ## Start liqheat at http://127.0.0.1:8050 (ARGS="--source recorded
 test: $(STAMP) ## Run every test; browser tests need Chromium
 	@$(PYTEST) $(ARGS)
 
-check: $(STAMP) ## Lint, types, import rules and the fast tests: all CI checks but the slow tests
+lint: $(STAMP) ## Lint, types and import rules
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+
+check: lint ## Lint, types, import rules and the fast tests: all CI checks but the slow tests
 	@$(PYTEST) -q -m "not browser" $(ARGS)
 
 format: $(STAMP) ## Format the code and apply safe fixes
