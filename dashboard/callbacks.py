@@ -182,6 +182,7 @@ def _register_browser(app: Any) -> None:
         ),
         Output(Id.SHARE_PNG, "href"),
         Output(Id.SHARE_CSV, "href"),
+        Output(Id.SHARE_ARROW, "href"),
         Output(Id.SHARE_JSON, "href"),
         Output(Id.WATCH, "data"),
         Input(Id.VIEW, "data"),
@@ -194,9 +195,10 @@ def _register_browser(app: Any) -> None:
         Input(Id.READINGS, "data"),
     )
     app.clientside_callback(
-        ClientsideFunction("liqheat", "copy"),
+        ClientsideFunction("liqheat", "share"),
         Output(Id.SHARE_DONE, "children"),
         Input(Id.SHARE_LINK, "n_clicks"),
+        Input(Id.SHARE_SNAPSHOT, "n_clicks"),
         Input(Id.SHARE_EMBED, "n_clicks"),
         State(Id.VIEW, "data"),
         prevent_initial_call=True,

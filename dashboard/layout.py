@@ -46,9 +46,11 @@ class Id(StrEnum):
     PALETTE = "palette"
     THEME = "theme"
     SHARE_LINK = "share-link"
+    SHARE_SNAPSHOT = "share-snapshot"
     SHARE_EMBED = "share-embed"
     SHARE_PNG = "share-png"
     SHARE_CSV = "share-csv"
+    SHARE_ARROW = "share-arrow"
     SHARE_JSON = "share-json"
     SHARE_DONE = "share-done"
     PRICE = "mark-price"
@@ -215,7 +217,7 @@ def _tools(view: ViewState) -> Component:
         role="toolbar",
         children=[
             _popover("Venues", Id.VENUES_LABEL, dmc.ChipGroup(id=Id.VENUES, multiple=True, value=[], children=[])),
-            _segments(Id.LENS, view.lens, {Lens.CONTRAST: "Contrast", Lens.DENSITY: "Density"}, _LENS_HELP),
+            _segments(Id.LENS, view.lens, {lens: lens.capitalize() for lens in Lens}, _LENS_HELP),
             _segments(
                 Id.SIDE,
                 view.side,
@@ -280,6 +282,7 @@ def _tools(view: ViewState) -> Component:
 
 _LENS_HELP: Final = (
     "Contrast: what stands out from its surroundings along price, so that clusters show. Density: all of it. "
+    "Certain: contrast that fades where other assumptions say something else. "
     "The reading under the pointer is always the density."
 )
 
@@ -481,10 +484,12 @@ def _share_menu() -> Component:
                     dmc.MenuDropdown(
                         [
                             item(Id.SHARE_LINK, "Copy link", "this very view"),
-                            item(Id.SHARE_EMBED, "Copy embed code", "an iframe with the chart alone"),
+                            item(Id.SHARE_SNAPSHOT, "Snapshot", "view and data frozen for good"),
+                            item(Id.SHARE_EMBED, "Embed …", "the chart alone, for other sites"),
                             dmc.MenuDivider(),
                             link(Id.SHARE_PNG, "Picture", "PNG, 1200 by 630"),
                             link(Id.SHARE_CSV, "Table", "CSV of the cells"),
+                            link(Id.SHARE_ARROW, "Arrow", "the same table, for programs"),
                             link(Id.SHARE_JSON, "Data", "JSON, as the API gives it"),
                         ]
                     ),

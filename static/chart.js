@@ -31,7 +31,7 @@
 
   function request(query) {
     const flight = new AbortController();
-    const response = fetch(`/api/v1/chart?${query}`, { signal: flight.signal, cache: "no-cache" });
+    const response = fetch(liqheat.chartOf(query), { signal: flight.signal, cache: "no-cache" });
     response.catch(() => {}); // told where it is awaited
     return { query, flight, response, at: Date.now() };
   }
@@ -86,7 +86,7 @@
       if (other) now.zoomed = {};
       const { canonical } = liqheat.view.query === view.query ? liqheat.view : view;
       Object.assign(now, { query: view.query, canonical, etag, answer, loaded: Date.now(), mapDue: true });
-      document.documentElement.dataset.banner = answer.readings.banner ? "yes" : "";
+      document.documentElement.dataset.banner = answer.readings.banner || liqheat.frozen ? "yes" : "";
       mark("shown");
       return settled([fit(answer.figure), answer.readings, null]);
     } catch (error) {
@@ -277,6 +277,7 @@
     if (query === undefined) return;
     if (now.mapDue) callbacks.set_props("map", { figure: fitMap(now.answer.map) });
     now.mapDue = false;
+    liqheat.tellHeight(liqheat.view.panels.length);
     Object.assign(plot().dataset, { shown: query, etag: etag || "", painted: Math.round(performance.now()) });
   }
 
@@ -329,7 +330,7 @@
   let turn = 0;
   let watched = null;
   liqheat.watching = (symbol) => {
-    if (symbol === watched) return still();
+    if (symbol === watched || liqheat.frozen) return still();
     watched = symbol;
     return { page, turn: ++turn, symbol };
   };
@@ -358,7 +359,7 @@
   /* No push for long: the socket is gone, or this browser has none for it. Ask, and offer the watch again. While the
      socket lives but nothing moves, ask now and then whether that is so. */
   setInterval(() => {
-    if (document.hidden || !liqheat.view || now.flight) return;
+    if (document.hidden || !liqheat.view || now.flight || liqheat.frozen) return;
     const silence = Date.now() - now.heard;
     if (Date.now() - now.loaded > (silence > SILENCE_MS ? RETRY_MS * 2 : QUIET_MS)) nudge();
     if (now.heard && silence > SILENCE_MS * 2) {
@@ -366,8 +367,8 @@
       callbacks.set_props("watch", { data: { page, turn: ++turn, symbol: watched } });
     }
   }, 3000);
-  document.addEventListener("visibilitychange", () => !document.hidden && liqheat.view && nudge());
+  document.addEventListener("visibilitychange", () => !document.hidden && liqheat.view && !liqheat.frozen && nudge());
 
   // The page's code is still loading; its chart can be on the way already.
-  liqheat.askAhead(location.search.slice(1));
+  liqheat.askAhead(liqheat.asked());
 })();

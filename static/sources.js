@@ -121,7 +121,7 @@
 
   /* -> [fresh | stale | lost, words] */
   function conditionOf(name, asOf, behind, live) {
-    if (!live) return behind > 0 ? ["stale", `${f.age(behind)} behind`] : ["fresh", ""];
+    if (!live || liqheat.frozen) return behind > 0 ? ["stale", `${f.age(behind)} behind`] : ["fresh", ""];
     const age = now() - asOf;
     const doing = venuesOf()[name];
     const candles = doing && doing.streams.candles;
@@ -216,5 +216,5 @@
   document.addEventListener("click", (event) => event.target.closest("#go-live") && goLive());
   document.addEventListener("visibilitychange", () => !document.hidden && state && ask());
   const begin = () => (document.getElementById("offer") ? ask() : setTimeout(begin, 200));
-  begin();
+  if (!liqheat.frozen) begin();
 })();

@@ -35,14 +35,19 @@
     style.setProperty("--short-ramp", `linear-gradient(90deg, ${stops(0.5, 1, false)})`);
   }
 
+  const embedded = () => document.documentElement.dataset.page === "embed";
+
   function banner(readings) {
-    return readings.banner ? h("Span", { className: readings.origin }, readings.banner) : null;
+    if (!liqheat.frozen) return readings.banner ? h("Span", { className: readings.origin }, readings.banner) : null;
+    const when = `${f.day(readings.as_of_ms)} ${new Date(readings.as_of_ms).getUTCFullYear()}, ${f.clock(readings.as_of_ms)} UTC`;
+    return h("Span", { className: `snapshot ${readings.origin}` }, `SNAPSHOT as of ${when}: it does not move. ${readings.banner} `,
+      h("A", { href: `/?${liqheat.frozen.view}`, target: embedded() ? "_blank" : undefined }, "This view now"));
   }
 
   function status(readings) {
     const { origin } = readings;
     return [
-      h("Span", { className: `badge ${origin}`, title: readings.source || "" }, origin.toUpperCase()),
+      h("Span", { className: `badge ${origin}`, title: readings.source || "" }, liqheat.frozen && origin === "live" ? "SNAPSHOT" : origin.toUpperCase()),
       ...liqheat.venueBadges(readings),
       h("Span", { title: "Levels are computed from open interest, prices and assumed leverages; nobody publishes them." },
         "levels ", h("B", {}, "ESTIMATED")),
@@ -77,13 +82,19 @@
         : h("Span", { title: `Full colour: ${f.exact(usd)} per 0.1 % of price or more. Estimated.` },
           h("B", { className: side === "longs" ? "long" : "short" }, side), h("Span", { className: "words" }, " liquidated"), ` ${where}`,
           h("Span", { className: "ramp", style: { background: `var(${ramp})` } }), "≈ ", h("B", {}, f.usd(usd)), " per 0.1 %");
-    const how = `${scale.lens === "contrast" ? "Contrast: density above its surroundings along price. " : "Density. "}` +
+    const words = {
+      contrast: "Contrast: density above its surroundings along price. ",
+      density: "Density. ",
+      certain: "Certain: contrast times the lowest over the highest estimate by other assumptions. ",
+    };
+    const missing = readings.band && readings.band.missing ? ` · without a band: ${readings.band.missing}` : "";
+    const how = words[scale.lens] +
       `Full colour is percentile ${scale.percentile} of what is on screen, per side; gamma ${scale.gamma}.`;
     return [
-      document.documentElement.dataset.page === "embed" && h("B", {}, `${view.symbol} · ${view.range}`),
+      (embedded() || liqheat.frozen) && h("B", {}, `${view.symbol} · ${view.range}`),
       one("longs", "--long-ramp", scale.long_usd, "below"),
       one("shorts", "--short-ramp", scale.short_usd, "above"),
-      h("Span", { className: "how", title: how }, `${scale.lens} · p${scale.percentile} · γ ${scale.gamma}`),
+      h("Span", { className: "how", title: how }, `${scale.lens} · p${scale.percentile} · γ ${scale.gamma}${missing}`),
     ].filter(Boolean);
   }
 
@@ -125,8 +136,8 @@
 
   function footer(readings, view) {
     return [
-      h("A", { href: `/?${view.canonical}`, target: document.documentElement.dataset.page === "embed" ? "_blank" : undefined }, `liqheat · ${view.symbol}`),
-      h("Span", { className: "footer-origin" }, readings.origin === "live" ? "" : readings.origin.toUpperCase()),
+      h("A", { href: liqheat.frozen ? `/s/${liqheat.frozen.id}` : `/?${view.canonical}`, target: embedded() ? "_blank" : undefined }, `liqheat · ${view.symbol}`),
+      h("Span", { className: "footer-origin" }, [liqheat.frozen && "SNAPSHOT", readings.origin !== "live" && readings.origin.toUpperCase()].filter(Boolean).join(" · ")),
       h("Span", {}, `as of ${f.clock(readings.as_of_ms, true)} UTC`),
       h("Span", { className: "troubles" }, liqheat.troubles(readings)),
       h("Span", {}, `levels estimated, leverage mix “${readings.preset}”`),
@@ -155,6 +166,7 @@
   callbacks.liqheat.offer = async function (_readings, view) {
     const nothing = [callbacks.no_update, callbacks.no_update];
     if (!view) return nothing;
+    if (liqheat.frozen) return nothing;
     if (!markets || !markets.some((m) => m.base === view.symbol)) {
       try {
         const response = await fetch("/api/v1/markets?detail=offer");

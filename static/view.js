@@ -8,7 +8,7 @@
   // Before the first paint: an embed shows no controls, and no theme flashes.
   const root = document.documentElement;
   root.dataset.page = /\/embed\/?$/.test(location.pathname) ? "embed" : "full";
-  root.dataset.theme = new URLSearchParams(location.search).get("theme") === "light" ? "light" : "dark";
+  root.dataset.theme = new URLSearchParams(liqheat.asked()).get("theme") === "light" ? "light" : "dark";
 
   const same = (a, b) => a.length === b.length && a.every((x) => b.includes(x));
   const list = (text, all) => (text === null || text === "all" ? all : text.split(",").filter((x) => all.includes(x)));
@@ -71,10 +71,10 @@
     const still = callbacks.no_update;
     const from = triggers();
     const byAddress = !from.length || from.includes("url");
-    const view = byAddress ? read(location.search, schema) : chosen(rest, from, schema);
+    const view = byAddress ? read(liqheat.asked(), schema) : chosen(rest, from, schema);
     // A control that was set to say what the address says already must not touch the address.
     if (!byAddress && write(view, schema) === liqheat.view.canonical) return Array(15).fill(still);
-    view.query = byAddress ? location.search.slice(1) : write(view, schema);
+    view.query = byAddress ? liqheat.asked() : write(view, schema);
     view.canonical = write(view, schema);
     root.dataset.theme = view.theme;
     liqheat.carry(view);
@@ -117,7 +117,7 @@
 
   const rangeOf = (key) => liqheat.schema && liqheat.schema.choices.range[Number(key) - 1];
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || root.dataset.page === "embed") return;
+    if (event.ctrlKey || event.metaKey || event.altKey || root.dataset.page === "embed" || liqheat.frozen) return;
     if (event.target.closest && event.target.closest("input:not([type=radio]):not([type=checkbox]), textarea")) return;
     const range = /^[1-8]$/.test(event.key) && rangeOf(event.key);
     if (range) callbacks.set_props("range", { value: range });
@@ -132,7 +132,7 @@
   });
 
   callbacks.liqheat.label = function (view, schema) {
-    if (!view) return Array(10).fill(callbacks.no_update);
+    if (!view) return Array(11).fill(callbacks.no_update);
     liqheat.schema = schema;
     const count = (some, all, names) =>
       some.length === all.length ? "all" : some.length ? some.map((x) => names[x] || x).join(", ") : "none";
@@ -140,41 +140,13 @@
     const price = view.price ? view.price.map(liqheat.format.price).join("–") : "auto";
     const tiers = count(view.tiers, Object.keys(schema.tiers), schema.tiers);
     const panels = view.panels.length === schema.panels.length ? "all" : `${view.panels.length} of ${schema.panels.length}`;
-    const api = (path, extra) => `${path}?${view.canonical}${extra}`;
     return [
       venues, tiers, `${Math.round(view.min * 100)}–${Math.round(view.max * 100)} %`, price, panels,
       { redgreen: "", colorblind: "safe", mono: "mono" }[view.palette],
-      api("/preview.png", ""), api("/api/v1/heatmap", "&format=csv"), api("/api/v1/heatmap", "&format=json"),
+      ...liqheat.downloads(view),
       liqheat.watching(view.symbol),
     ];
   };
-
-  callbacks.liqheat.copy = async function (_link, _embed, view) {
-    const query = view.canonical;
-    const page = `${location.origin}/?${query}`;
-    const frame =
-      `<iframe src="${location.origin}/embed?${query.replace(/&/g, "&amp;")}" width="100%" height="640" ` +
-      `style="border:0" loading="lazy" title="${view.symbol} liquidation heatmap"></iframe>`;
-    const text = triggers()[0] === "share-embed" ? frame : page;
-    try {
-      await navigator.clipboard.writeText(text);
-    } catch (error) {
-      copyByHand(text); // no clipboard outside a secure origin
-    }
-    clearTimeout(liqheat.copied);
-    liqheat.copied = setTimeout(() => callbacks.set_props("share-done", { children: "" }), 2500);
-    return "Copied";
-  };
-
-  function copyByHand(text) {
-    const field = document.createElement("textarea");
-    field.value = text;
-    field.className = "off-screen";
-    document.body.append(field);
-    field.select();
-    document.execCommand("copy");
-    field.remove();
-  }
 
   /* The price window of the view: as zoomed on the chart, or automatic. */
   callbacks.liqheat.window = function () {
