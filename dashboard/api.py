@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -13,14 +14,15 @@ from fastapi.responses import JSONResponse
 
 from dashboard.answers import STATUS_WAIT_S, Answer, Answers
 from dashboard.export import FORMS, Form
-from dashboard.frame import ChartFrame, NotReady
-from dashboard.maps import read_map, summary
+from dashboard.frame import ChartFrame, NotReady, select_statuses
+from dashboard.maps import read_band_beyond, read_map, summary
 from dashboard.share import takes_gzip
 from dashboard.view import ALL_TIERS, RANGES, Lens, Palette, Panel, SideFilter, Theme, ViewError, ViewState
 from estimator.cache import Cache, MarketStatus
 from estimator.cache.attention import Attention
-from estimator.domain import Basis, Origin
+from estimator.domain import Basis, Float64Array, Origin, Side
 from estimator.errors import CacheUnavailable, CorruptEntry, LiqheatError, ParameterError
+from estimator.model.ensemble import MEMBER_NAMES
 
 _log = logging.getLogger(__name__)
 
@@ -162,13 +164,31 @@ def market_json(status: MarketStatus) -> dict[str, Any]:
         "open_interest_base": status.open_interest_base,
         "long_short_ratio": status.long_short_ratio, "funding_rate": status.funding_rate, "progress": status.progress,
         "first_ms": status.first_ms, "last_ms": status.last_ms, "provisional_until_ms": status.provisional_until_ms,
-        "version": status.version, "preset": status.preset,
+        "version": status.version, "preset": status.preset, "parameters_version": status.parameters_version,
+        "calibration": _calibration_json(status),
         "provenance": {
             "origin": status.origin.value, "source": status.source,
             "as_of_ms": status.as_of_ms if status.loaded else None,
             "basis": {"levels": "estimated", "prices": "simulated" if simulated else Basis.MEASURED.value},
             "gaps": [{"start_ms": g.start_ms, "end_ms": g.end_ms, "what": g.what} for g in status.gaps],
         },
+    }  # fmt: skip
+
+
+def _calibration_json(status: MarketStatus) -> dict[str, Any] | None:
+    """Tell what a market goes by that was fitted to it, from when on and from which data."""
+    found = status.calibration
+    if found is None:
+        return None
+    p = found.parameters
+    return {
+        "in_force_after_ms": status.calibrated_ms, "parameters_version": p.version,
+        "data": {"first_ms": found.first_ms, "last_ms": found.last_ms, "held_out_after_ms": found.cut_ms},
+        "prints": {"fitted": found.fitted, "held_out": found.held},
+        "bits": {
+            "before": found.before, "after": found.after, "gain_low": found.gain_low, "gain_high": found.gain_high,
+        },
+        "churn": p.churn, "leverages": list(p.leverages), "shares": list(p.shares), "tau_hours": list(p.tau_hours),
     }  # fmt: skip
 
 
@@ -182,6 +202,30 @@ def _map_json(frame: ChartFrame) -> dict[str, Any]:
             for name, usd in zip(frame.view.tier_names, now.tier_usd, strict=True)
         },
         **summary(now),
+    }  # fmt: skip
+
+
+def _band_json(frame: ChartFrame) -> dict[str, Any]:
+    now = read_map(frame)
+    ends = read_band_beyond(frame, now)
+    if frame.band is None or ends is None:
+        raise NotReady(f"the band of {frame.view.symbol} is being computed: ask again in a few seconds")
+    shown = {Side.LONG: now.long_beyond_usd, Side.SHORT: now.short_beyond_usd}
+
+    def whole(values: Float64Array) -> list[int]:
+        return [round(v) for v in values.tolist()]
+
+    return {
+        "symbol": frame.view.symbol, "as_of_ms": frame.as_of_ms, "mark_price": frame.mark_price,
+        "origin": frame.statuses[0].origin.value, "basis": {"levels": "estimated"},
+        "venues": [s.exchange for s in frame.statuses], "books": ["shown", *MEMBER_NAMES],
+        "unit": "USD liquidated once the price has crossed the bar, coming from the mark",
+        "price_edges": [float(f"{p:.8g}") for p in now.price_edges],
+        **{
+            f"{side}_beyond_usd": {"low": whole(low), "shown": whole(shown[side]), "high": whole(high)}
+            for side, (low, high) in ends.items()
+        },
+        "certainty": round(float(frame.band.certainty[frame.band.known].mean()), 3) if frame.band.known.any() else None,
     }  # fmt: skip
 
 
@@ -210,12 +254,13 @@ _PNG_OK: Final = {
 def build_router(cache: Cache, answers: Answers) -> APIRouter:
     """Routes of views, and the probes."""
     router = APIRouter()
-    _add_view_routes(router, answers, cache.attention)
+    _add_view_routes(router, answers, cache.attention, cache.band_attention)
+    _add_band(router, answers, cache.band_attention)
     _add_probes(router, cache, answers)
     return router
 
 
-def _add_view_routes(router: APIRouter, answers: Answers, attention: Attention) -> None:
+def _add_view_routes(router: APIRouter, answers: Answers, attention: Attention, unsure: Attention) -> None:
     def add(
         path: str, summary_: str, reply: Callable[[Request], Awaitable[Response]], ok: Mapping[str, Any], *extra: Any
     ) -> None:
@@ -228,6 +273,8 @@ def _add_view_routes(router: APIRouter, answers: Answers, attention: Attention) 
         view = await read_view(request, answers)
         answer = await answers.chart(view)
         await attention.note(view.symbol)
+        if view.lens is Lens.CERTAIN:
+            await unsure.note(view.symbol)
         return send(answer, request)
 
     async def heatmap(request: Request) -> Response:
@@ -249,6 +296,20 @@ def _add_view_routes(router: APIRouter, answers: Answers, attention: Attention) 
     add("/api/v1/heatmap", "Estimated liquidation levels, price x time.", heatmap, heatmap_ok, _FORM_PARAMETER)
     add("/api/v1/map", "Estimated levels now, by price and leverage tier.", liquidation_map, _JSON_OK)
     add("/preview.png", "Picture of a view.", preview, _PNG_OK)
+
+
+def _add_band(router: APIRouter, answers: Answers, unsure: Attention) -> None:
+    async def band(request: Request) -> Response:
+        view = replace(await read_view(request, answers), lens=Lens.CERTAIN, tiers=ALL_TIERS)
+        select_statuses(await answers.statuses(), view)
+        await unsure.note(view.symbol)
+        return send(await answers.other("band", view, _band_json), request)
+
+    router.add_api_route(
+        "/api/v1/band", band, methods=["GET"], tags=["views"], response_class=Response,
+        summary="How far other assumptions would lead: the least and the most that lies ahead.",
+        responses={200: dict(_JSON_OK), **ERRORS}, openapi_extra={"parameters": VIEW_PARAMETERS},
+    )  # fmt: skip
 
 
 def _add_probes(router: APIRouter, cache: Cache, answers: Answers) -> None:

@@ -9,8 +9,9 @@ from typing import Final
 import numpy as np
 import polars as pl
 
+from dashboard.band import Band, read_band
 from dashboard.prints import day_totals, largest, largest_of_day, read_prints, reporting_venues
-from dashboard.view import ALL_TIERS, Range, SideFilter, ViewError, ViewState
+from dashboard.view import ALL_TIERS, Lens, Range, SideFilter, ViewError, ViewState
 from estimator.cache import Cache, MarketStatus
 from estimator.domain import DAY_MS, TIME, Basis, Float32Array, Float64Array, Int64Array, Origin
 from estimator.errors import LiqheatError
@@ -77,6 +78,8 @@ class ChartFrame:
         The largest print of the last 24 h.
     loading : tuple of str
         Venues of the view whose past is still being loaded: they add nothing yet.
+    band : Band, optional
+        How far other assumptions lead; only where the view asks for it and it has been computed.
     """
 
     view: ViewState
@@ -92,6 +95,7 @@ class ChartFrame:
     day: pl.DataFrame
     largest_print: dict[str, object] | None
     loading: tuple[str, ...] = ()
+    band: Band | None = None
 
     @property
     def interval_ms(self) -> int:
@@ -195,14 +199,18 @@ def read_frame(cache: Cache, view: ViewState, statuses: Sequence[MarketStatus] |
         raise NotReady(f"no columns of {view.symbol} for {view.range} yet", min(s.progress for s in chosen))
     start_ms, as_of_ms = int(time_ms[0]) - view.span.interval_ms, max(s.as_of_ms for s in chosen)
     prints = read_prints(cache, chosen, min(start_ms, as_of_ms - DAY_MS), int(time_ms[-1]))
+    grid = _on_axis(_one_side(add_grids(found), view.side), time_ms)
+    present = np.array([np.isin(time_ms, () if g is None else _times(g)) for g in grids])
+    unsure = view.lens is Lens.CERTAIN and view.tiers == ALL_TIERS  # members are not told apart by leverage
     return ChartFrame(
         view=view,
         statuses=chosen,
         loading=tuple(s.exchange for s in _wanted(offered, view) if not s.loaded),
         time_ms=time_ms,
         live=any(lives),
-        grid=_on_axis(_one_side(add_grids(found), view.side), time_ms),
-        present=np.array([np.isin(time_ms, () if g is None else _times(g)) for g in grids]),
+        grid=grid,
+        present=present,
+        band=read_band(cache, chosen, view, grid, window, present) if unsure else None,
         now=_one_side(read_now(cache, chosen, view, window, lives), view.side),
         window=window,
         series=series,

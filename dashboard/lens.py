@@ -6,7 +6,7 @@ the levels near the price. The picture's legend says what full colour means in U
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -64,7 +64,19 @@ def shade(frame: ChartFrame) -> Shading:
     """
     settled = frame.time_ms >= max(s.provisional_until_ms for s in frame.statuses)
     close = frame.series["close"].fill_null(frame.mark_price).to_numpy()
-    return shade_grid(frame.grid, close, frame.window, frame.view, settled)
+    shading = shade_grid(frame.grid, close, frame.window, frame.view, settled)
+    if frame.band is None:
+        return shading
+    sure = frame.band.certainty[:, on_screen(frame.grid, frame.window)]
+    return replace(shading, codes=np.rint(shading.codes * sure).astype(np.int8))
+
+
+def on_screen(grid: LiquidationGrid, window: tuple[float, float]) -> slice:
+    """Bins of a grid that lie in a price window."""
+    low, high = window
+    first = int(np.floor(np.log(low) / grid.bin_width + 1e-9)) - grid.first_bin
+    stop = max(first + 1, int(np.ceil(np.log(high) / grid.bin_width - 1e-9)) - grid.first_bin)
+    return slice(max(first, 0), stop)
 
 
 def shade_grid(
@@ -88,21 +100,18 @@ def shade_grid(
     settled : array of bool, shape (n_time,), optional
         Columns the scale is taken from; all where none is.
     """
-    low, high = window
-    first = int(np.floor(np.log(low) / grid.bin_width + 1e-9)) - grid.first_bin
-    stop = max(first + 1, int(np.ceil(np.log(high) / grid.bin_width - 1e-9)) - grid.first_bin)
-    on_screen = slice(max(first, 0), stop)
+    seen = on_screen(grid, window)
     close_bin = np.log(close) / grid.bin_width - grid.first_bin
-    long_usd = _seen(grid.long_usd, close_bin, view.lens, grid.bin_width, below=True)[:, on_screen]
-    short_usd = _seen(grid.short_usd, close_bin, view.lens, grid.bin_width, below=False)[:, on_screen]
+    long_usd = _seen(grid.long_usd, close_bin, view.lens, grid.bin_width, below=True)[:, seen]
+    short_usd = _seen(grid.short_usd, close_bin, view.lens, grid.bin_width, below=False)[:, seen]
     scaled = slice(None) if settled is None or not settled.any() else settled
     long_full, short_full = full_scale(long_usd[scaled]), full_scale(short_usd[scaled])
     per_tenth_percent = 0.001 / grid.bin_width
     intensity = _scaled(short_usd, short_full, view) - _scaled(long_usd, long_full, view)
     return Shading(
         codes=np.rint(intensity * FULL).astype(np.int8),
-        density_usd=(grid.long_usd + grid.short_usd)[:, on_screen],
-        price_edges=grid.price_edges[on_screen.start : on_screen.stop + 1],
+        density_usd=(grid.long_usd + grid.short_usd)[:, seen],
+        price_edges=grid.price_edges[seen.start : seen.stop + 1],
         long_full=long_full * per_tenth_percent,
         short_full=short_full * per_tenth_percent,
         lens=view.lens,

@@ -55,7 +55,7 @@ def read_map(frame: ChartFrame) -> MapNow:
 
 def build_map(frame: ChartFrame, now: MapNow) -> Figure:
     """Build the map: bars by price stacked by tier, cumulative curves on the upper axis, max pain, the mark."""
-    return {"data": [*_bars(frame, now), *_curves(frame, now)], "layout": _layout(frame, now)}
+    return {"data": [*_bars(frame, now), *_band(frame, now), *_curves(frame, now)], "layout": _layout(frame, now)}
 
 
 def _bars(frame: ChartFrame, now: MapNow) -> list[Trace]:
@@ -72,6 +72,50 @@ def _bars(frame: ChartFrame, now: MapNow) -> list[Trace]:
         }
         for name, usd in zip(names, now.tier_usd, strict=True)
     ]  # fmt: skip
+
+
+def read_band_beyond(frame: ChartFrame, now: MapNow) -> dict[Side, tuple[Float64Array, Float64Array]] | None:
+    """Return by side the least and the most that is liquidated once a bar is crossed; None without other books.
+
+    Each is the sum outward of one book, of which the lowest and the highest are taken: what is added up bar by bar
+    would be wider than any of them.
+    """
+    if frame.band is None:
+        return None
+    grid = frame.band.now.coarsen(-(-frame.now.n_price // MAX_BARS))
+    ends: dict[Side, tuple[Float64Array, Float64Array]] = {}
+    for side, shown in zip(Side, (now.long_beyond_usd, now.short_beyond_usd), strict=True):
+        order = slice(None, None, -1 if side is Side.LONG else 1)
+        sums = [grid.tier_usd(side, name)[-1].astype(np.float64)[order].cumsum()[order] for name in grid.tiers]
+        if frame.view.side.value not in (side.value, "both"):
+            sums = []  # the other side is not shown
+        ends[side] = np.minimum.reduce([shown, *sums]), np.maximum.reduce([shown, *sums])
+    return ends
+
+
+def _band(frame: ChartFrame, now: MapNow) -> list[Trace]:
+    """Areas between the least and the most, behind the curves."""
+    ends = read_band_beyond(frame, now)
+    if ends is None:
+        return []
+    colours = side_colours(frame.view.palette, frame.view.theme)
+    middle = np.sqrt(now.price_edges[1:] * now.price_edges[:-1])
+    mark = frame.mark_price
+    traces: list[Trace] = []
+    for (side, (low, high)), colour in zip(ends.items(), colours, strict=True):
+        on_side = middle < mark if side is Side.LONG else middle > mark
+        if not (on_side.any() and high[on_side].any()):
+            continue
+        price = middle[on_side]
+        around = np.concatenate([low[on_side], high[on_side][::-1]]), np.concatenate([price, price[::-1]])
+        traces.append(
+            {
+                "type": "scatter", "mode": "lines", "name": f"{side}s, by other assumptions", "meta": "band",
+                "xaxis": "x2", "x": typed(around[0].astype(np.float32)), "y": typed(around[1].astype(np.float32)),
+                "line": {"width": 0}, "fill": "toself", "fillcolor": colour, "opacity": 0.25, "hoverinfo": "skip",
+            }
+        )  # fmt: skip
+    return traces
 
 
 def _curves(frame: ChartFrame, now: MapNow) -> list[Trace]:

@@ -8,11 +8,13 @@ from typing import Any, Final
 import numpy as np
 
 from dashboard.frame import ChartFrame
-from dashboard.lens import GAMMA, PERCENTILE, Shading
+from dashboard.lens import GAMMA, PERCENTILE, Shading, on_screen
 from dashboard.maps import MapNow, summary
 from dashboard.marks import missing_runs
+from dashboard.view import ALL_TIERS, Lens
 from estimator.cache import MarketStatus
 from estimator.domain import Gap, Origin
+from estimator.model.ensemble import MEMBER_NAMES
 
 DENSITY_SPAN: Final = 1e-4  # of the densest cell; what is below reads as nothing
 _CODES: Final = 255
@@ -39,7 +41,7 @@ def build_readings(frame: ChartFrame, shading: Shading, now: MapNow) -> dict[str
         "provisional_until_ms": max(s.provisional_until_ms for s in frame.statuses),
         "venues": [venue_reading(frame, s) for s in frame.statuses],
         "totals": day_totals(frame), "scale": scale_reading(shading), "density": density_codes(shading),
-        "map": summary(now),
+        "map": summary(now), "band": band_codes(frame),
     }  # fmt: skip
 
 
@@ -103,6 +105,27 @@ def scale_reading(shading: Shading) -> dict[str, Any]:
         "long_usd": shading.long_full, "short_usd": shading.short_full, "gamma": GAMMA, "percentile": PERCENTILE,
         "lens": shading.lens.value,
     }  # fmt: skip
+
+
+def band_codes(frame: ChartFrame) -> dict[str, Any] | None:
+    """Tell how far the lowest and the highest estimate of a cell lie from the one shown, a byte each; None without.
+
+    ``lowest = shown * low / 255`` and ``highest = shown * 255 / high``; rows are prices, as in `density_codes`.
+    """
+    if frame.view.lens is not Lens.CERTAIN:
+        return None
+    if frame.band is None:
+        why = "it tells no leverages apart" if frame.view.tiers != ALL_TIERS else "it is being computed"
+        return {"missing": why}
+    grid, cells = frame.grid, on_screen(frame.grid, frame.window)
+    shown = (grid.long_usd + grid.short_usd)[:, cells]
+    low, high = frame.band.low[:, cells], frame.band.high[:, cells]
+    parts = ((low, shown), (shown, high))
+    codes = [np.divide(a, b, out=np.ones_like(a), where=b > 0).T for a, b in parts]
+    low_text, high_text = (
+        base64.b64encode(np.rint(np.clip(c, 0, 1) * _CODES).astype(np.uint8).tobytes()).decode() for c in codes
+    )
+    return {"low": low_text, "high": high_text, "members": list(MEMBER_NAMES)}
 
 
 def density_codes(shading: Shading) -> dict[str, Any]:

@@ -34,10 +34,14 @@ class SideFilter(StrEnum):
 
 
 class Lens(StrEnum):
-    """How density becomes colour: as it is, or above its own smooth background along price."""
+    """How density becomes colour: above its own smooth background along price, as it is, or as far as it is certain.
+
+    What is uncertain fades: its contrast counts by the lowest over the highest estimate of the cell.
+    """
 
     CONTRAST = "contrast"
     DENSITY = "density"
+    CERTAIN = "certain"
 
 
 class Panel(StrEnum):

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from estimator.cache import Cache
-from estimator.domain import Candle, Market
+from estimator.domain import HOUR_MS, Candle, Market
 from estimator.model.ensemble import Ensemble
 from estimator.model.grid import LEVELS, LiquidationGrid
 from estimator.model.schedule import Schedule
@@ -29,6 +29,7 @@ class _Step(NamedTuple):
 class Bands:
     """The ensemble of one market and its columns in the cache. Nothing of it goes to history: it can be made anew.
 
+    A column an hour is enough: how far assumptions lead apart changes slower than the levels do.
     Steps that close while the past is computed wait, so that none is missing afterwards.
 
     Parameters
@@ -52,7 +53,7 @@ class Bands:
     def past(self, steps: Steps) -> int:
         """Run the members over the past, publish their columns on every level, and return its last close. [ms]"""
         close_ms, last_ms = steps.close_ms, int(steps.close_ms[-1])
-        wanted = [level_mask(close_ms, s.interval_ms, s.keep_ms, last_ms) for s in LEVELS]
+        wanted = [level_mask(close_ms, max(s.interval_ms, HOUR_MS), s.keep_ms, last_ms) for s in LEVELS]
         emit = np.logical_or.reduce(wanted)
         changes = [int(np.searchsorted(close_ms, ms, side="right")) for ms, _ in self._ensemble.schedule.changes]
         edges = sorted({0, *changes, *np.flatnonzero(emit)[_CHUNK::_CHUNK].tolist(), len(steps)})
@@ -82,7 +83,7 @@ class Bands:
     def _take(self, step: _Step) -> None:
         grid = self._ensemble.step(step.candles, step.contracts, close_ms=step.close_ms, ratio=step.ratio)
         for level, spec in enumerate(LEVELS):
-            if step.close_ms % spec.interval_ms == 0:
+            if step.close_ms % max(spec.interval_ms, HOUR_MS) == 0:
                 self._put(level, grid)
 
     def _put(self, level: int, grid: LiquidationGrid) -> None:

@@ -298,6 +298,7 @@ class _Desk:
                 follower.bands = None
                 return
         self._try(follower.market, lambda: bands.catch_up(last_ms))
+        self._try(follower.market, follower.touch)
         give_back_heap()
 
     async def load_all(self, markets: Sequence[Market]) -> None:

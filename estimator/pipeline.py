@@ -155,6 +155,10 @@ class MarketFollower:
             long_short_ratio=history.long_short_ratio if self._parameters.ratio_lean else None,
         )
 
+    def touch(self) -> None:
+        """Say that there is something new to read."""
+        self._publish_status()
+
     def begin_bands(self) -> Bands:
         """Keep what closes from now on for the books beside this one, whose past is to be computed."""
         self.bands = Bands(self.market, self._schedule, self._cache)

@@ -62,6 +62,15 @@
     return close;
   }
 
+  /* Lowest and highest estimate of a cell by other assumptions, as factors on the one shown. */
+  function bandAt(readings, row, column, columns) {
+    const band = readings.band;
+    if (!band || !band.low) return null;
+    if (!band.bytes) band.bytes = [band.low, band.high].map((text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0)));
+    const [low, high] = band.bytes.map((codes) => codes[row * columns + column] / 255);
+    return [low, high ? 1 / high : Infinity];
+  }
+
   const shapeOf = (shape) => (typeof shape === "string" ? shape.split(",").map(Number) : shape);
 
   /* Density of a cell in USD per bin. */
@@ -129,6 +138,8 @@
     const short = price > (Number.isFinite(close) ? close : mark);
     const side = short ? "Shorts" : "Longs";
     out.rows.push(line(`${side} at risk`, usd ? `≈ ${f.usd(usd)} / 0.1 %` : "none", short ? "short" : "long", true));
+    const band = usd && bandAt(readings, row, column, made.columns);
+    if (band) out.rows.push(line("by other assumptions", `${f.usd(usd * band[0])} to ${f.usd(usd * band[1])}`));
   }
 
   function readPrint({ trace, i }) {

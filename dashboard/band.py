@@ -1,0 +1,112 @@
+"""How far other assumptions would lead: the lowest and the highest estimate of every cell of a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dashboard.view import ViewState
+from estimator.cache import Cache, MarketStatus
+from estimator.domain import HOUR_MS, BoolArray, Float32Array, Int64Array, Side
+from estimator.model.ensemble import MEMBER_NAMES
+from estimator.model.grid import LiquidationGrid, add_grids, fit_bins
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Band:
+    """The lowest and the highest of the estimate shown and of the books beside it.
+
+    Parameters
+    ----------
+    low, high : Float32Array, shape (n_time, n_price)
+        On the grid of the picture, both sides together; as shown where no other book has computed. [USD per bin]
+    known : BoolArray, shape (n_time,)
+        Columns of which every venue has other books.
+    now : LiquidationGrid
+        The latest column of the other books on the finest lattice, all venues added up; its tiers are the books.
+    """
+
+    low: Float32Array
+    high: Float32Array
+    known: BoolArray
+    now: LiquidationGrid
+
+    @property
+    def certainty(self) -> Float32Array:
+        """Lowest over highest, shape (n_time, n_price): 1 where all books agree, or nothing is there."""
+        return np.divide(self.low, self.high, out=np.ones_like(self.low), where=self.high > 0)
+
+
+def read_band(
+    cache: Cache,
+    statuses: Sequence[MarketStatus],
+    view: ViewState,
+    grid: LiquidationGrid,
+    window: tuple[float, float],
+    present: NDArray[np.bool_],
+) -> Band | None:
+    """Read the band around a grid; None while not every venue has other books. Blocks.
+
+    Venues are added book by book before the lowest and the highest are taken: all of them go by the same assumptions.
+
+    Parameters
+    ----------
+    grid : LiquidationGrid
+        What is shown, on the axis of the view.
+    window : tuple of float
+        Lowest and highest price of `now`.
+    present : array of bool, shape (n_venue, n_time)
+        Which venues are in which column.
+    """
+    time_ms = grid.time.astype("datetime64[ms]").astype(np.int64)
+    latest = [_latest(cache, status, window) for status in statuses]
+    if any(one is None for one in latest):
+        return None
+    known = np.ones(len(time_ms), dtype=bool)
+    shape = grid.long_usd.shape
+    books = [np.zeros(shape, dtype=np.float32) for _ in MEMBER_NAMES]
+    for status, there in zip(statuses, present, strict=True):
+        members, rows = _on_grid(cache, status, view, grid, time_ms)
+        known &= (rows >= 0) | ~there
+        for total, member in zip(books, members, strict=False):  # none of a venue that has none
+            total[rows >= 0] += member[rows[rows >= 0]]
+    shown = grid.long_usd + grid.short_usd
+    # What the price has reached since the hour began is gone in every book.
+    varied = known[:, None] & (shown > 0)
+    low = np.where(varied, np.minimum.reduce([shown, *books]), shown)
+    high = np.where(varied, np.maximum.reduce([shown, *books]), shown)
+    return Band(low, high, known, add_grids([one for one in latest if one is not None]))
+
+
+def _latest(cache: Cache, status: MarketStatus, window: tuple[float, float]) -> LiquidationGrid | None:
+    """Return the newest column of the other books of a market, at most two hours old."""
+    grid = cache.get_bands(status.id, 0, status.last_ms - 2 * HOUR_MS, status.last_ms)
+    if grid is None:
+        return None
+    last = grid.coarsen(1, len(grid.time)).crop(*window)
+    return replace(last, time=np.array([0], dtype="datetime64[ms]"))  # venues close their hours at different times
+
+
+def _on_grid(
+    cache: Cache, status: MarketStatus, view: ViewState, grid: LiquidationGrid, time_ms: Int64Array
+) -> tuple[list[Float32Array], Int64Array]:
+    """Columns of each book on the bins of a grid, and which of them holds at each time, -1 for none."""
+    spacing_ms = max(view.span.interval_ms, HOUR_MS)
+    level, first, n = view.span.level, grid.first_bin, grid.n_price
+    found = cache.get_bands(status.id, level, int(time_ms[0]) - spacing_ms - 1, int(time_ms[-1]))
+    if found is None:
+        return [], np.full(len(time_ms), -1)
+    merged = found.coarsen(round(grid.bin_width / found.bin_width))
+    sides = [[merged.tier_usd(side, name) for side in Side] for name in MEMBER_NAMES]
+    members = [_one_side(view, *(fit_bins(usd, merged.first_bin, first, n) for usd in pair)) for pair in sides]
+    of_ms = found.time.astype("datetime64[ms]").astype(np.int64)
+    rows = np.searchsorted(of_ms, time_ms, side="right") - 1
+    fresh = (rows >= 0) & (time_ms - of_ms[np.maximum(rows, 0)] <= spacing_ms)
+    return members, np.where(fresh, rows, -1)
+
+
+def _one_side(view: ViewState, long_usd: Float32Array, short_usd: Float32Array) -> Float32Array:
+    return {"both": long_usd + short_usd, "long": long_usd, "short": short_usd}[view.side.value]
