@@ -45,15 +45,23 @@ _LIMITS: Final = (
 REASONS: Final[dict[str, tuple[str, str, str]]] = {
     "leverages": ("notional / margin", "judgement", "what really backs a position, cross margin and top-ups included"),
     "shares": ("share of openings", "scored", "the sharpest mix whose scores are within noise of the best"),
-    "sigmas": ("of ln distance", "scored", "high leverage is spread, not a comb of lines; sharp where it costs nothing"),
+    "sigmas": (
+        "of ln distance",
+        "scored",
+        "high leverage is spread, not a comb of lines; sharp where it costs nothing",
+    ),
     "volatility_scaling": (
         "exponent",
         "scored",
-        "leverage follows how much the price moves: the largest gain on real positions; 0 would be off",
+        "leverage follows how much a market usually moves: the largest gain on real positions; 0 would be off",
     ),
     "usual_volatility": ("ln price a day", "scored", "where the shares hold as they are; a usual day of BTC"),
-    "volatility_days": ("days", "judgement", "7 to 90 score alike"),
-    "volatility_prior_days": ("days", "judgement", "so that a new book does not follow its first hours"),
+    "volatility_days": (
+        "days",
+        "scored",
+        "markets differ in leverage, times hardly: a short memory costs on daily totals",
+    ),
+    "volatility_prior_days": ("days", "judgement", "so that a new book does not follow its first days"),
     "tau_hours": ("h", "scored", "equal for all: shorter for high leverage scored worse on real data"),
     "churn": (
         "share of volume",

@@ -44,12 +44,12 @@ class Parameters:
     sigmas : tuple of float, length n_bucket
         Standard deviation of the log of the distance to liquidation within a bucket.
     volatility_scaling : float
-        How far the mix of leverages follows how much the price moves: 0 not at all, 1 in proportion, so that the
-        distance to liquidation is the same number of daily moves on every market and at every time.
+        How far the mix of leverages follows how much the market's price moves: 0 not at all, 1 in proportion, so
+        that the distance to liquidation is the same number of usual daily moves on every market.
     usual_volatility : float
         Standard deviation of a day's log return at which the shares hold as they are.
     volatility_days : float
-        Memory of the volatility. [days]
+        Memory of the volatility: long, since leverage differs between markets and hardly with the times. [days]
     volatility_prior_days : float
         What a new book takes for granted: so many days of the usual volatility. [days]
     tau_hours : tuple of float, length n_bucket
@@ -78,8 +78,8 @@ class Parameters:
     tau_hours: tuple[float, ...] = (48.0,) * len(LEVERAGES)
     volatility_scaling: float = 1.0
     usual_volatility: float = 0.025
-    volatility_days: float = 30.0
-    volatility_prior_days: float = 1.0
+    volatility_days: float = 1000.0
+    volatility_prior_days: float = 30.0
     churn: float = 0.3
     sink_share: float = 0.3
     sink_tau_hours: float = 240.0
