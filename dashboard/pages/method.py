@@ -12,10 +12,12 @@ from dashboard.frame import NotReady
 from dashboard.pages import drawings
 from dashboard.pages.shell import Part
 from dashboard.readings import source_words
+from dashboard.units import utc_text
 from dashboard.view import RANGES
 from estimator.cache import Cache, MarketStatus
 from estimator.domain import DAY_MS, FEE_IN_MAINTENANCE, HOUR_MS, MINUTE_MS, ContractType, Origin
 from estimator.errors import CacheError
+from estimator.model.calibration import Calibration
 from estimator.model.clusters import ClusterRules
 from estimator.model.grid import LEVELS, TIERS
 from estimator.model.parameters import SHARES, Parameters, Preset
@@ -108,6 +110,7 @@ def build(statuses: Sequence[MarketStatus], capabilities: Mapping[str, Mapping[s
         ("what", "What is measured, what is estimated", _measured(statuses)),
         ("made", "How a level is made", _pictures(example, preset)),
         ("assumed", "Assumptions", _assumptions(preset, parameters)),
+        ("fitted", "Markets that go by their own liquidations", _fitted(statuses)),
         ("clusters", "When density counts as a cluster", _clusters()),
         ("venues", "Venues and their rules", _venues(statuses, capabilities)),
         ("kept", "What a range is drawn from", _levels()),
@@ -204,6 +207,32 @@ _FROM: Final = (
     "<p><b>Scored</b>: chosen by scores on real liquidations and positions, the sharpest of those that score alike. "
     "<b>Judgement</b>: what is plausible, not settled by scores. <b>Definition</b>: how things are counted.</p>"
 )
+
+
+def _fitted(statuses: Sequence[MarketStatus]) -> str:
+    rows = [_fit(s, s.calibration) for s in statuses if s.calibration is not None]
+    if not rows:
+        return "<p>None: all go by the assumptions above. <code>liqheat calibrate</code> fits them, see docs/method.md.</p>"
+    head = (
+        "Market", "In force after", "Parameters", "Data from", "to", "Prints fitted, held out",
+        "Bits there, before", "after", "95 % of the gain", "Turnover", "Shares of openings [%]",
+    )  # fmt: skip
+    return _table("Assumptions fitted to markets", head, rows) + (
+        "<p>Fitted to the first two thirds of the prints, scored on the last third, which it was not fitted to. Columns "
+        "published before keep what they were made with.</p>"
+    )
+
+
+def _fit(status: MarketStatus, found: Calibration) -> tuple[str, ...]:
+    p = found.parameters
+    buckets = zip(p.leverages, p.shares, strict=True)
+    gain = "–" if found.gain_low is None else f"{found.gain_low:+.3f} to {found.gain_high:+.3f}"
+    return (
+        f"{escape(status.exchange)} {escape(status.symbol)}", utc_text(status.calibrated_ms or 0),
+        f"<code>{p.version}</code>", utc_text(found.first_ms), utc_text(found.last_ms),
+        f"{found.fitted:,}, {found.held:,}", f"{found.before:.3f}", f"{found.after:.3f}", gain, f"{p.churn:g}",
+        ", ".join(f"{leverage:g}x {100 * share:.3g}" for leverage, share in buckets),
+    )  # fmt: skip
 
 
 def _share(value: float, *, current: bool) -> str:
