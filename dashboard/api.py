@@ -59,9 +59,18 @@ _LIST: Final[dict[str, str]] = {
 
 
 def _parameter(name: str, schema: dict[str, Any], description: str) -> dict[str, Any]:
-    return {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
+    shown = {"example": _EXAMPLES[name]} if name in _EXAMPLES else {}
+    return {"name": name, "in": "query", "required": False, "schema": schema, "description": description, **shown}
 
 
+_EXAMPLES: Final = {
+    "symbol": "BTC",
+    "venues": "binance,bybit",
+    "range": "7d",
+    "tiers": "25-49x,50x",
+    "price": "58000,66000",
+    "panels": "liq,oi",
+}
 VIEW_PARAMETERS: Final = [
     _parameter("symbol", {"type": "string"}, "Base coin, such as `BTC`; by default the first market's."),
     *(_parameter(n, {"type": "string", "enum": e, "default": d}, text) for n, (e, d, text) in _ENUM.items()),
