@@ -114,6 +114,7 @@ class _Desk:
         self._tasks: set[asyncio.Task[None]] = set()
         self._renewed = self._asked = self._given_back = time.monotonic()
         self._sign, self._gone = f"{shard[0]}/{shard[1]}", False
+        self._untold = False  # that the start is over, because Redis was gone
         self._behind: dict[str, Market] = {}  # markets that missed something while Redis was gone
         self._watched: frozenset[str] = frozenset()
         self._unsure: frozenset[str] = frozenset()  # coins of which somebody asks how sure they are
@@ -210,6 +211,8 @@ class _Desk:
         elif self._behind:
             again, self._behind = list(self._behind.values()), {}
             self._load_again(again)
+        elif self._untold:
+            self.tell_ready()
         self._look(watched)
         self._look_beside()
         if not self._waiting and time.monotonic() - self._given_back >= _GIVE_BACK_S:
@@ -382,13 +385,19 @@ class _Desk:
         """Say that the start is over, once nothing older is being fetched."""
         behind = [f.market.id for f in self._followers.values() if f.progress < 1.0]
         if behind or self._waiting:
-            return
+            return None
         text = "following live" if self._source.origin is not Origin.RECORDED else "recording loaded"
-        self._cache.put_progress(1.0, text if self._followers else "waiting for a venue to answer")
+        try:
+            self._cache.put_progress(1.0, text if self._followers else "waiting for a venue to answer")
+        except CacheError as error:
+            self._untold = True
+            return self._miss(error)
+        self._untold = False
         self._report(1.0, f"{len(self._followers)} markets ready")
         # Threads that have read history keep it open, each for itself.
         self._threads.shutdown(wait=False)
         self._threads = _past_threads()
+        return None
 
     def _start(self, task: Coroutine[None, None, None]) -> None:
         self._tasks.add(asyncio.ensure_future(task))
