@@ -6,12 +6,13 @@ such sums, so that a record of years takes no longer than one of weeks.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import polars as pl
 
-from estimator.domain import Float64Array, Int64Array, Side
+from estimator.domain import Float64Array, Side
 from estimator.evaluation import metrics
 from estimator.evaluation.events import HORIZONS_H
 from estimator.scoring.track import BASELINES, DENSITY_EDGES, PUBLISHED
@@ -27,6 +28,7 @@ _MARKET: Final = ("exchange", "base", "horizon_h", "day")
 
 Scope = tuple[str, str]  # venue and coin, each possibly `ALL`
 Summary = dict[str, Any]
+_Name = TypeVar("_Name", str, tuple[str, str])
 
 
 def summarise(rows: pl.DataFrame, touches: pl.DataFrame) -> dict[Scope, Summary]:
@@ -163,10 +165,34 @@ def _horizon(days: pl.DataFrame, sides: pl.DataFrame, reached: pl.DataFrame, ver
 
 
 def _models(days: pl.DataFrame, sides: pl.DataFrame) -> dict[str, Summary]:
+    by_model = _by_model(days)
+    shown = by_model[PUBLISHED]
+    alike = {name: theirs for name, theirs in by_model.items() if _keys(theirs).equals(_keys(shown))}
+    # All at once: what takes time is going through the draws.
+    found = _ratios(
+        {(what, name): theirs[what] for name, theirs in alike.items() for what in ("bits", "capture")},
+        shown["usd"],
+        shown,
+    )
+    for name, theirs in by_model.items():
+        if name not in alike:  # a baseline that came later
+            found |= _ratios({(what, name): theirs[what] for what in ("bits", "capture")}, theirs["usd"], theirs)
     return {
-        name: _model(days.filter(pl.col("model") == name), sides.filter(pl.col("model") == name))
-        for name in _present(days)
+        name: {
+            "bits": found["bits", name],
+            "capture": found["capture", name],
+            **_model(theirs, sides.filter(pl.col("model") == name)),
+        }
+        for name, theirs in by_model.items()
     }
+
+
+def _by_model(days: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    return {name: days.filter(pl.col("model") == name) for name in _present(days)}
+
+
+def _keys(days: pl.DataFrame) -> pl.DataFrame:
+    return days.select(_MARKET)
 
 
 def _present(days: pl.DataFrame) -> list[str]:
@@ -176,17 +202,14 @@ def _present(days: pl.DataFrame) -> list[str]:
 
 
 def _model(days: pl.DataFrame, sides: pl.DataFrame) -> Summary:
-    block = _blocks(days)
     groups = np.array([[days[f"{n}_{i}"].sum() for i in range(_GROUPS)] for n in _BY_DENSITY], dtype=np.float64)
-    pairs = sides["pairs"].cast(pl.Float64).to_numpy()
+    found = _ratios({n: sides[n] for n in ("right", "error")}, sides["pairs"], sides)
     return {
-        "bits": _ratio(days["bits"].to_numpy(), days["usd"].to_numpy(), block),
-        "capture": _ratio(days["capture"].to_numpy(), days["usd"].to_numpy(), block),
         "sharpness": _number(float(days["sharpness"].to_numpy().sum() / max(int(days["units"].sum()), 1))),
         "calibration": _calibration(groups),
-        "side_right": _ratio(sides["right"].to_numpy(), pairs, _blocks(sides)),
-        "side_error": _ratio(sides["error"].to_numpy(), pairs, _blocks(sides)),
-        "side_pairs": int(pairs.sum()),
+        "side_right": found["right"],
+        "side_error": found["error"],
+        "side_pairs": int(sides["pairs"].sum()),
     }
 
 
@@ -207,35 +230,40 @@ def _calibration(groups: Float64Array) -> Summary:
 
 def _gains(days: pl.DataFrame) -> dict[str, list[float | None]]:
     """Bits of what was published over each baseline; both on the same prints, redrawn by the same days."""
-    by_model = {name: days.filter(pl.col("model") == name) for name in _present(days)}
+    by_model = _by_model(days)
     ours = by_model.pop(PUBLISHED)
-    found = {"uniform": _ratio(ours["bits"].to_numpy(), ours["usd"].to_numpy(), _blocks(ours))}
+    alike = {name: theirs for name, theirs in by_model.items() if _keys(theirs).equals(_keys(ours))}
+    gains = {"uniform": ours["bits"], **{name: ours["bits"] - theirs["bits"] for name, theirs in alike.items()}}
+    found = _ratios(gains, ours["usd"], ours)
     for name, theirs in by_model.items():
-        both = ours.join(theirs, on=_MARKET, suffix="_other")
-        value = (both["bits"] - both["bits_other"]).to_numpy()
-        found[name] = _ratio(value, both["usd"].to_numpy(), _blocks(both))
+        if name not in alike:
+            both = ours.join(theirs, on=_MARKET, suffix="_other")
+            found |= _ratios({name: both["bits"] - both["bits_other"]}, both["usd"], both)
     return found
 
 
 def _clusters(reached: pl.DataFrame) -> Summary:
     """How often clusters were touched, against a random walk and against the mirrored distance."""
-    block, n = _blocks(reached), reached["clusters"].cast(pl.Float64).to_numpy()
-    clear = reached["clear"].cast(pl.Float64).to_numpy()
-    touched, expected = reached["touched"].to_numpy(), reached["probability"].to_numpy()
-    mine, mirror = reached["clear_touched"].to_numpy(), reached["clear_mirror"].to_numpy()
-    n_day, total = reached["day"].n_unique(), int(n.sum())
+    touched, mine = reached["touched"], reached["clear_touched"]
+    over_all = {
+        "touched": touched,
+        "expected": reached["probability"],
+        "over_walk": touched - reached["probability"],
+    }
+    over_clear = {
+        "pairs_touched": mine,
+        "mirror_touched": reached["clear_mirror"],
+        "over_mirror": mine - reached["clear_mirror"],
+    }
+    n_day, clear = reached["day"].n_unique(), int(reached["clear"].sum())
     return {
-        "n": total,
+        "n": int(reached["clusters"].sum()),
         "days": n_day,
-        "enough": n_day >= ENOUGH_DAYS and int(clear.sum()) >= ENOUGH_TOUCHES,
+        "enough": n_day >= ENOUGH_DAYS and clear >= ENOUGH_TOUCHES,
         "needed": {"days": ENOUGH_DAYS, "clusters": ENOUGH_TOUCHES},
-        "touched": _ratio(touched, n, block),
-        "expected": _ratio(expected, n, block),
-        "over_walk": _ratio(touched - expected, n, block),
-        "pairs": int(clear.sum()),
-        "pairs_touched": _ratio(mine, clear, block),
-        "mirror_touched": _ratio(mirror, clear, block),
-        "over_mirror": _ratio(mine - mirror, clear, block),
+        **_ratios(over_all, reached["clusters"], reached),
+        "pairs": clear,
+        **_ratios(over_clear, reached["clear"], reached),
     }
 
 
@@ -246,14 +274,25 @@ def _listed(versions: pl.DataFrame) -> list[Summary]:
     return rows.select(*keys, "units", *times).to_dicts()
 
 
-def _blocks(frame: pl.DataFrame) -> Int64Array:
-    return np.asarray(frame["day"].to_physical().cast(pl.Int64).to_numpy())
-
-
-def _ratio(total: Float64Array, weight: Float64Array, block: Int64Array) -> list[float | None]:
-    """Ratio of two sums with its interval by days."""
-    mean = np.divide(total, weight, out=np.zeros(len(total)), where=weight > 0)
-    return [_number(v) for v in metrics.mean_interval(mean, weight, block)]
+def _ratios(
+    totals: Mapping[_Name, pl.Series], weight: pl.Series, rows: pl.DataFrame
+) -> dict[_Name, list[float | None]]:
+    """Ratios of sums over one sum, with their intervals by days."""
+    days = np.asarray(rows["day"].to_physical().cast(pl.Int64).to_numpy())
+    times, index = metrics.block_times(days)
+    n = times.shape[1]
+    sums = np.column_stack(
+        [metrics.block_sums(s.cast(pl.Float64).to_numpy(), index, n) for s in (weight, *totals.values())]
+    )
+    over, drawn = sums.sum(axis=0), times @ sums
+    if n < 2 or not over[0] > 0:  # nothing, or a single day
+        drawn = np.full_like(drawn, np.nan)
+    base = np.where(drawn[:, 0] > 0, drawn[:, 0], np.nan)
+    value = over / over[0] if over[0] > 0 else np.full(len(over), np.nan)
+    return {
+        name: [_number(v) for v in metrics.interval(float(value[i]), drawn[:, i] / base)]
+        for i, name in enumerate(totals, start=1)
+    }
 
 
 def _number(value: float) -> float | None:
