@@ -7,11 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from estimator.domain import Market
+from estimator.domain import MINUTE_MS, Market
 from estimator.exchanges.base import Connection
 from estimator.exchanges.edge import Health
 
 PRINTS: Final = "liquidations"
+_LATE_MS: Final = MINUTE_MS
 
 
 @dataclass(slots=True)
@@ -75,12 +76,13 @@ def with_ends(told: Iterable[Connection], prints_ms: Sequence[int]) -> tuple[Con
     told : iterable of Connection
         Of one market, by rising time.
     prints_ms : sequence of int
-        Times of its prints that were kept, rising: a run heard all until the last of its own. [ms]
+        Times of its prints that were kept, rising: a run heard all until the last of its own. Those shortly before
+        a beginning may be of the run that begins, which hears them late. [ms]
     """
     found: list[Connection] = []
     for connection in told:
         if found and found[-1].connected and connection.connected:
-            before = prints_ms[: bisect.bisect_left(prints_ms, connection.time_ms)][-1:]
+            before = prints_ms[: bisect.bisect_left(prints_ms, connection.time_ms - _LATE_MS)][-1:]
             end_ms = max([found[-1].time_ms, *before]) + 1
             found.append(Connection(min(end_ms, connection.time_ms), PRINTS, connected=False))
         found.append(connection)
