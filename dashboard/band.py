@@ -61,24 +61,36 @@ def read_band(
     present : array of bool, shape (n_venue, n_time)
         Which venues are in which column.
     """
-    time_ms = grid.time.astype("datetime64[ms]").astype(np.int64)
     latest = [_latest(cache, status, window) for status in statuses]
     if any(one is None for one in latest):
         return None
-    known = np.ones(len(time_ms), dtype=bool)
-    shape = grid.long_usd.shape
-    books = [np.zeros(shape, dtype=np.float32) for _ in MEMBER_NAMES]
-    for status, there in zip(statuses, present, strict=True):
-        members, rows = _on_grid(cache, status, view, grid, time_ms)
+    time_ms = grid.time.astype("datetime64[ms]").astype(np.int64)
+    spacing_ms = max(view.span.interval_ms, HOUR_MS)
+    hours = np.flatnonzero(time_ms % spacing_ms == 0)  # a range has many
+    known = np.ones(len(hours), dtype=bool)
+    books = [np.zeros((len(hours), grid.n_price), dtype=np.float32) for _ in MEMBER_NAMES]
+    for status, there in zip(statuses, present[:, hours], strict=True):
+        members, rows = _at_hours(cache, status, view, grid, time_ms[hours])
         known &= (rows >= 0) | ~there
+        held = there & (rows >= 0)
         for total, member in zip(books, members, strict=False):  # none of a venue that has none
-            total[rows >= 0] += member[rows[rows >= 0]]
+            total[held] += member[rows[held]]
     shown = grid.long_usd + grid.short_usd
-    # What the price has reached since the hour began is gone in every book.
-    varied = known[:, None] & (shown > 0)
-    low = np.where(varied, np.minimum.reduce([shown, *books]), shown)
-    high = np.where(varied, np.maximum.reduce([shown, *books]), shown)
-    return Band(low, high, known, add_grids([one for one in latest if one is not None]))
+    lowest, highest = _factors(shown[hours], books)
+    # The latest hour that is known, if it is not too old: what opened since is not varied until the next one.
+    latest_known = np.maximum.accumulate(np.where(known, np.arange(len(hours)), -1))
+    passed = np.searchsorted(hours, np.arange(len(time_ms)), side="right") - 1
+    use = np.where(passed >= 0, latest_known[passed], -1)
+    fresh = (use >= 0) & (time_ms - time_ms[hours[use]] <= 2 * spacing_ms)
+    low, high = (np.where(fresh[:, None], shown * factor[use], shown) for factor in (lowest, highest))
+    return Band(low, high, fresh, add_grids([one for one in latest if one is not None]))
+
+
+def _factors(shown: Float32Array, books: Sequence[Float32Array]) -> tuple[Float32Array, Float32Array]:
+    """Lowest and highest book as factors on the one shown; 1 where nothing is shown."""
+    ends = np.minimum.reduce([shown, *books]), np.maximum.reduce([shown, *books])
+    low, high = (np.divide(end, shown, out=np.ones_like(shown), where=shown > 0) for end in ends)
+    return low, high
 
 
 def _latest(cache: Cache, status: MarketStatus, window: tuple[float, float]) -> LiquidationGrid | None:
@@ -90,22 +102,20 @@ def _latest(cache: Cache, status: MarketStatus, window: tuple[float, float]) -> 
     return replace(last, time=np.array([0], dtype="datetime64[ms]"))  # venues close their hours at different times
 
 
-def _on_grid(
-    cache: Cache, status: MarketStatus, view: ViewState, grid: LiquidationGrid, time_ms: Int64Array
+def _at_hours(
+    cache: Cache, status: MarketStatus, view: ViewState, grid: LiquidationGrid, hour_ms: Int64Array
 ) -> tuple[list[Float32Array], Int64Array]:
-    """Columns of each book on the bins of a grid, and which of them holds at each time, -1 for none."""
-    spacing_ms = max(view.span.interval_ms, HOUR_MS)
-    level, first, n = view.span.level, grid.first_bin, grid.n_price
-    found = cache.get_bands(status.id, level, int(time_ms[0]) - spacing_ms - 1, int(time_ms[-1]))
+    """Columns of each book on the bins of a grid, and which of them is that of each hour, -1 for none."""
+    found = cache.get_bands(status.id, view.span.level, int(hour_ms[0]) - 1, int(hour_ms[-1]))
     if found is None:
-        return [], np.full(len(time_ms), -1)
+        return [], np.full(len(hour_ms), -1)
     merged = found.coarsen(round(grid.bin_width / found.bin_width))
     sides = [[merged.tier_usd(side, name) for side in Side] for name in MEMBER_NAMES]
-    members = [_one_side(view, *(fit_bins(usd, merged.first_bin, first, n) for usd in pair)) for pair in sides]
+    bins = merged.first_bin, grid.first_bin, grid.n_price
+    members = [_one_side(view, *(fit_bins(usd, *bins) for usd in pair)) for pair in sides]
     of_ms = found.time.astype("datetime64[ms]").astype(np.int64)
-    rows = np.searchsorted(of_ms, time_ms, side="right") - 1
-    fresh = (rows >= 0) & (time_ms - of_ms[np.maximum(rows, 0)] <= spacing_ms)
-    return members, np.where(fresh, rows, -1)
+    rows = np.minimum(np.searchsorted(of_ms, hour_ms), len(of_ms) - 1)
+    return members, np.where(of_ms[rows] == hour_ms, rows, -1)
 
 
 def _one_side(view: ViewState, long_usd: Float32Array, short_usd: Float32Array) -> Float32Array:

@@ -212,14 +212,14 @@ _FROM: Final = (
 def _fitted(statuses: Sequence[MarketStatus]) -> str:
     rows = [_fit(s, s.calibration) for s in statuses if s.calibration is not None]
     if not rows:
-        return "<p>None: all go by the assumptions above. <code>liqheat calibrate</code> fits them, see docs/method.md.</p>"
+        return "<p>None: all go by the assumptions above. <code>liqheat calibrate</code> fits them.</p>"
     head = (
         "Market", "In force after", "Parameters", "Data from", "to", "Prints fitted, held out",
         "Bits there, before", "after", "95 % of the gain", "Turnover", "Shares of openings [%]",
     )  # fmt: skip
     return _table("Assumptions fitted to markets", head, rows) + (
-        "<p>Fitted to the first two thirds of the prints, scored on the last third, which it was not fitted to. Columns "
-        "published before keep what they were made with.</p>"
+        "<p>Fitted to the first two thirds of the prints, scored on the last third, which it was not fitted to. "
+        "Columns published before keep what they were made with.</p>"
     )
 
 
