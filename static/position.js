@@ -9,6 +9,7 @@
   const PRIVATE = "What is typed here stays in this page: not in its link, not stored. It goes to this server to be worked out, and to nobody else.";
 
   const typed = { side: "long", mode: "isolated", size: "10000", unit: "usd", backing: "10", by: "leverage" };
+  const backings = { isolated: "10", cross: "1000" }; // a leverage, and the balance of an account
   let others = [];
   let form = null;
 
@@ -57,8 +58,8 @@
   function choice(name, label, options) {
     const radio = ([value, words]) =>
       el("label", { class: "choice" }, el("input", { type: "radio", name: `position-${name}`, value, checked: typed[name] === value, onchange: () => {
-        typed[name] = value;
-        if (name === "mode") arrange();
+        if (name === "mode") changeMode(value);
+        else typed[name] = value;
         later();
       } }), words);
     return el("div", { class: "choices", role: "radiogroup", "aria-label": label }, ...Object.entries(options).map(radio));
@@ -105,6 +106,13 @@
     );
     arrange();
     return [form, out, el("p", { class: "note" }, PRIVATE)];
+  }
+
+  function changeMode(mode) {
+    backings[typed.mode] = typed.backing;
+    Object.assign(typed, { mode, backing: backings[mode] });
+    form.querySelector("#position-backing").value = typed.backing;
+    arrange();
   }
 
   /* What belongs to the margin mode. */

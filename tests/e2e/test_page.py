@@ -486,6 +486,7 @@ def _prices(page: Page, graph: str = "chart") -> list[float]:
 
 def _picture(page: Page) -> Image.Image:
     page.mouse.move(2, 2)
+    page.wait_for_function("!document.querySelector('.insight [aria-busy=true]')")  # clusters are outlined on the chart
     page.wait_for_timeout(250)
     return Image.open(io.BytesIO(page.screenshot())).convert("RGB")
 
