@@ -6,7 +6,7 @@ Nothing is computed anew here. Columns are those that were shown, prints are tho
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final
 
 import numpy as np
 import polars as pl
@@ -30,7 +30,6 @@ from estimator.exchanges.base import Connection
 from estimator.history import History
 from estimator.history.columns import columns_grid
 from estimator.model.grid import LEVELS, LiquidationGrid
-from estimator.model.parameters import Parameters, Preset
 from estimator.observed import Heard
 
 PAST_MS: Final = 30 * DAY_MS  # what baselines see of the past, where there is so much
@@ -134,7 +133,6 @@ def from_cache(cache: Cache, status: MarketStatus, first_ms: int, last_ms: int, 
     times_ms = _milliseconds(grid)
     whole = times_ms % (every_h * HOUR_MS) == 0
     market = market_of(status)
-    version = Parameters.preset(cast("Preset", status.preset)).for_leverage(status.max_leverage).version
     interest = rows.select(
         (pl.col("time") + pl.duration(milliseconds=interval_ms)).cast(TIME), "open_interest"
     ).drop_nulls()
@@ -147,7 +145,7 @@ def from_cache(cache: Cache, status: MarketStatus, first_ms: int, last_ms: int, 
         heard=None,
         grid=grid.pick(whole) if whole.any() else None,
         published_ms=times_ms[whole],
-        versions=(version,) * int(whole.sum()),
+        versions=(status.parameters_version,) * int(whole.sum()),
     )
 
 
