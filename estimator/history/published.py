@@ -105,10 +105,13 @@ class Published:
         state = pl.Series("state", [book.save()], dtype=pl.Binary)
         self._wait("books", with_market(book.market.id, pl.DataFrame([closed, state])))
 
-    def columns(self, book: PositionBook, schedule: Schedule, now_ms: int) -> dict[int, LiquidationGrid]:
-        """Return, by level, the columns that were published with what was in force then and the format of `book`."""
+    def columns(self, book: PositionBook, now_ms: int, schedule: Schedule | None = None) -> dict[int, LiquidationGrid]:
+        """Return, by level, the columns that were published with what was in force then and the format of `book`.
+
+        Without a schedule, what `book` goes by was in force all the time.
+        """
         kept: dict[int, LiquidationGrid] = {}
-        in_force = _version_in_force(schedule, book.market.max_leverage)
+        in_force = _version_in_force(schedule or Schedule(book.parameters), book.market.max_leverage)
         for level, spec in enumerate(LEVELS):
             rows = self._history.read("columns", book.market.id, now_ms - spec.keep_ms + 1, now_ms + 1, level=level)
             self._new((book.market.id, spec.price_factor), rows["time"].dt.epoch("ms").to_numpy())
