@@ -85,7 +85,7 @@ def run(
             from estimator.redis_server import BundledServer
 
             while True:  # comes back only when the server has died: the worker fills the next one anew
-                with BundledServer(settings.data) as server:
+                with BundledServer(settings.data, settings.redis_memory) as server:
                     _supervise(settings, server.url, server)
                 say(f"liqheat: the bundled Redis ended; starting it again in {_RESTART_S:g} s")
                 time.sleep(_RESTART_S)

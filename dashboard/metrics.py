@@ -149,13 +149,19 @@ def of_workers(workers: Collection[WorkerHealth], now_s: float) -> Iterator[Metr
         "liqheat_worker_loop_delay_seconds", "Longest delay of the event loop lately.", labels=["shard"]
     )
     markets = GaugeMetricFamily("liqheat_worker_markets", "Markets shown.", labels=["shard"])
+    dropped = GaugeMetricFamily(
+        "liqheat_cache_dropped_entries",
+        "Entries Redis has dropped since its start for want of memory.",
+        labels=["shard"],
+    )
     for worker in workers:
         shard = [str(worker.shard)]
         said.add_metric(shard, now_s - worker.time_ms / 1000)
         rss.add_metric(shard, worker.rss_bytes)
         delay.add_metric(shard, worker.loop_delay_ms / 1000)
         markets.add_metric(shard, worker.markets)
-    yield from (said, rss, delay, markets)
+        dropped.add_metric(shard, worker.dropped)
+    yield from (said, rss, delay, markets, dropped)
 
 
 def of_recorders(workers: Collection[WorkerHealth]) -> Iterator[Metric]:

@@ -52,6 +52,7 @@ class Reporter:
         self._cache, self._shard, self._followed = cache, shard, followed
         self._recorder, self._published = recorder, published
         self._started_ms = _now_ms()
+        self._dropped: int | None = None
 
     async def run(self, period_s: float = PERIOD_S) -> None:
         """Report until cancelled; while Redis is gone nothing is told."""
@@ -78,8 +79,21 @@ class Reporter:
                 loop_delay_ms=loop_delay_ms,
                 venues=tuple(venues),
                 recorder=self._recorder_health(),
+                dropped=self._count_dropped(),
             )
         )
+
+    def _count_dropped(self) -> int:
+        """Count what a full Redis has dropped; say so when it becomes more."""
+        dropped, before = self._cache.dropped(), self._dropped
+        if before is not None and dropped > before:
+            _LOG.warning(
+                "Redis is full and dropped %d entries: parts of charts are missing until the next start; follow fewer "
+                "markets, or give it more memory (LIQHEAT_REDIS_MEMORY for the bundled server)",
+                dropped - before,
+            )
+        self._dropped = dropped
+        return dropped
 
     def _recorder_health(self) -> RecorderHealth | None:
         if self._recorder is None or self._published is None:

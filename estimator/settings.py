@@ -27,8 +27,14 @@ class Settings(BaseSettings):
         validation_alias="REDIS_URL",
         description="Redis >= 7 or Valkey >= 8 to use; empty starts the bundled server on a private unix socket.",
     )
+    redis_memory: str = Field(
+        default="2gb",
+        pattern=r"^[1-9]\d*(mb|gb)$",
+        description="Most memory the bundled server takes, e.g. 512mb; about 5 MB a market with two days of past.",
+    )
     data: Path = Field(
-        default=Path("data"), description="Folder of the bundled server's append-only file, the history and the snapshots."
+        default=Path("data"),
+        description="Folder of the bundled server's append-only file, the history and the snapshots.",
     )
     source: Literal["simulated", "recorded", "live", "auto"] = Field(
         default="auto",

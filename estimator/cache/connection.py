@@ -86,6 +86,11 @@ class Connection:
             kind = CacheUnavailable if passes else CacheError
             raise kind(f"Redis at {self.shown_url} refuses: {error}") from error
 
+    def dropped(self) -> int:
+        """Count the entries that the server has dropped since its start because its memory was full."""
+        with self.translated():
+            return int(self.sync.info("stats")["evicted_keys"])
+
     def check_kept(self) -> None:
         """Make sure that the server keeps what has no life time; warn where a stop of the server would cost it.
 

@@ -127,6 +127,8 @@ class WorkerHealth:
         Empty where the source is not live.
     recorder : RecorderHealth, optional
         None where nothing is recorded: the source is not live.
+    dropped : int
+        Entries that Redis has dropped because its memory is full: parts of charts that are missing.
     """
 
     time_ms: int
@@ -138,6 +140,7 @@ class WorkerHealth:
     loop_delay_ms: float
     venues: tuple[VenueHealth, ...]
     recorder: RecorderHealth | None
+    dropped: int = 0
 
     def to_json(self) -> bytes:
         """Encode as JSON."""

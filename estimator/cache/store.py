@@ -141,6 +141,10 @@ class Cache:
         with self._connection.translated():
             self._redis.set(_PROGRESS, json.dumps({"done": done, "text": text}), ex=self.ttl_s)
 
+    def dropped(self) -> int:
+        """Count the entries that Redis has dropped because its memory was full."""
+        return self._connection.dropped()
+
     def put_health(self, health: WorkerHealth) -> None:
         """Say how a worker is doing, in place of what it said before."""
         with self._connection.translated():
