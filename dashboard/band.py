@@ -39,6 +39,19 @@ class Band:
         """Lowest over highest, shape (n_time, n_price): 1 where all books agree, or nothing is there."""
         return np.divide(self.low, self.high, out=np.ones_like(self.low), where=self.high > 0)
 
+    @property
+    def fading(self) -> Float32Array:
+        """Factor on colour, shape (n_time, n_price): 1 for the most certain twentieth of the cells.
+
+        Columns that are not known, such as those before the first hour of a range, fade like the known ones on average.
+        """
+        sure, held = self.certainty[self.known], self.high[self.known] > 0
+        if not held.any():
+            return np.ones_like(self.low)
+        out = np.broadcast_to(sure.mean(axis=0), self.low.shape).copy()
+        out[self.known] = sure
+        return np.asarray(np.minimum(out / np.percentile(sure[held], 95), 1), dtype=np.float32)
+
 
 def read_band(
     cache: Cache,

@@ -94,11 +94,17 @@ def test_the_sums_ahead_of_the_price_have_a_band_too(cache: Cache) -> None:
 
 def test_colour_fades_where_books_differ_and_other_lenses_ask_for_none(cache: Cache) -> None:
     put_bands(cache, tuple(SHARES))
-    plain = read_frame(cache, ViewState("BTC"))
+    plain, frame = read_frame(cache, ViewState("BTC")), read_frame(cache, SURE)
     assert plain.band is None
-    contrast, sure = shade(plain).codes.astype(int), shade(read_frame(cache, SURE)).codes.astype(int)
-    assert (np.abs(sure) <= np.abs(contrast)).all()
-    assert np.abs(sure).sum() < 0.6 * np.abs(contrast).sum()
+    assert frame.band is not None
+    alike = shade(plain).codes.astype(int)
+    assert np.abs(shade(frame).codes - alike).max() <= 1, "where all cells are as uncertain none fades more"
+    above = frame.grid.price_edges[:-1] > frame.mark_price
+    low = np.where(above, frame.band.low * np.float32(0.5), frame.band.low)
+    codes = shade(replace(frame, band=replace(frame.band, low=low))).codes.astype(int)
+    assert (np.abs(codes) <= np.abs(alike) + 1).all()
+    assert np.abs(codes[codes > 0]).sum() < 0.6 * np.abs(alike[alike > 0]).sum()
+    assert np.abs(codes[codes < 0]).sum() > 0.9 * np.abs(alike[alike < 0]).sum()
 
 
 def test_without_the_books_of_every_venue_there_is_no_band(cache: Cache) -> None:
