@@ -18,12 +18,12 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
-from scipy.signal import find_peaks, peak_widths
 from scipy.special import ndtr
 
 from estimator.domain import Float64Array, Side
 from estimator.errors import ParameterError
 from estimator.model.grid import LiquidationGrid
+from estimator.model.peaks import find_peaks, peak_edges
 
 MAGNET_NOTE: Final = "unproven: nobody has shown yet that clusters attract the price"
 _REACH: Final = 4.0  # standard deviations to which a Gaussian is carried
@@ -354,9 +354,9 @@ def _peaks(outward: _Outward, rules: ClusterRules) -> list[tuple[int, int, int]]
     """Peaks of a side that stand out: ``(peak, start, stop)`` in bins from the mark, disjoint, nearest first."""
     contrast, background = _contrast(outward, rules)
     needed = max(rules.prominence * float(contrast.max()), np.finfo(np.float64).tiny)
-    peaks, _ = find_peaks(contrast, prominence=needed, distance=max(1.0, rules.separation / outward.bin_width))
+    peaks = find_peaks(contrast, prominence=needed, distance=max(1.0, rules.separation / outward.bin_width))
     peaks = peaks[contrast[peaks] >= rules.least_contrast * background[peaks]]
-    _, _, left, right = peak_widths(contrast, peaks, rel_height=rules.relative_height)
+    left, right = peak_edges(contrast, peaks, rules.relative_height)
     starts, stops = np.maximum(np.round(left), 1).astype(int), np.round(right).astype(int) + 1
     for k in range(len(peaks) - 1):
         # The flank of a high peak may hold a lower one: the lowest point between them parts the two.
