@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -180,7 +180,9 @@ def updates(history: MarketHistory, start_ms: int, *, opened: bool = False) -> I
             half = replace(candle, close=candle.open, volume=candle.volume / 2)
             wrong = Observation(end_ms - 1, 1.1 * history.open_interest["open_interest"][0])
             yield MarketUpdate(history.market, end_ms - 1, candle.open, half, candle_closed=False, open_interest=wrong)
-        news = {name: found for name, values in known.items() if (found := values.get(end_ms)) is not None}
+        news: dict[str, Any] = {
+            name: found for name, values in known.items() if (found := values.get(end_ms)) is not None
+        }
         yield MarketUpdate(history.market, end_ms, candle.close, candle, candle_closed=True, liquidations=mine, **news)
 
 

@@ -154,7 +154,7 @@ def test_too_few_data_are_refused_with_the_reason() -> None:
         calibrate(past, none, path, DEFAULT, ignore)
     with pytest.raises(InputError, match=r"days of prints .* 6 are needed"):
         calibrate(past.until(4 * 288), prints, path, DEFAULT, ignore)
-    few = Prints(*(values[::200] for values in (prints.time_ms, prints.sign, prints.price, prints.usd)))
+    few = Prints(prints.time_ms[::200], prints.sign[::200], prints.price[::200], prints.usd[::200])
     with pytest.raises(InputError, match=r"prints to fit to .* 200 are needed"):
         calibrate(past, few, path, DEFAULT, ignore)
 
