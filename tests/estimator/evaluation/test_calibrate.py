@@ -69,8 +69,8 @@ def printed(name: str, usd: float = 2e5, seed: int = 1) -> Prints:
                 count = rng.poisson(held[reached] / usd)
                 for bin_, n in zip(np.arange(low, high + 1), count, strict=True):
                     rows += [(int(part.close_ms[i]) + 150_000, sign, float(np.exp((bin_ + 0.5) * BIN_WIDTH)))] * int(n)
-    time_ms, sign, price = zip(*rows, strict=True)
-    return Prints(np.array(time_ms), np.array(sign), np.array(price), np.full(len(rows), usd))
+    times, signs, prices = (np.array(values) for values in zip(*rows, strict=True))
+    return Prints(times, signs, prices, np.full(len(rows), usd))
 
 
 @cache
