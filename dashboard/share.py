@@ -34,6 +34,12 @@ _COMMON: Final = (
 )
 
 
+def may_be_framed(path: str) -> bool:
+    """Whether other sites may frame the page of a path."""
+    snapshot = SNAPSHOT_PAGE.fullmatch(path)
+    return path == EMBED or (snapshot is not None and snapshot[2] is not None)
+
+
 def content_security_policy(script_hashes: Iterable[str], frame_ancestors: str) -> str:
     """Everything from this server alone; no inline script but those hashed, no CDN."""
     return "; ".join(
@@ -77,8 +83,7 @@ class SecurityHeaders:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        snapshot = SNAPSHOT_PAGE.fullmatch(scope["path"])
-        framed = scope["path"] == EMBED or (snapshot is not None and snapshot[2] is not None)
+        snapshot, framed = SNAPSHOT_PAGE.fullmatch(scope["path"]), may_be_framed(scope["path"])
         extra = [*_COMMON, (b"content-security-policy", self._embed if framed else self._own)]
         if framed or snapshot is not None or scope["path"] == "/":
             extra.append((b"cache-control", b"no-cache"))

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 
 from dashboard.api import ERRORS
-from dashboard.share import EMBED
+from dashboard.share import may_be_framed
 from estimator.cache import Cache, Choice, StreamHealth, VenueHealth, WorkerHealth
 from estimator.errors import CacheUnavailable
 from estimator.settings import Settings
@@ -188,8 +188,11 @@ def is_own_page(request: Request, public_url: str | None) -> bool:
     A browser names the origin of every POST and cannot be made to leave it out; what names none is no page.
     """
     headers = request.headers
-    origin = urlsplit(headers.get("origin", ""))
+    try:
+        origin, page = urlsplit(headers.get("origin", "")), urlsplit(headers.get("referer", ""))
+    except ValueError:
+        return False
     if headers.get("sec-fetch-site", "same-origin") != "same-origin" or not origin.netloc:
         return False
     own = {headers.get("host", "")} | ({urlsplit(public_url).netloc} if public_url else set())
-    return origin.netloc in own and urlsplit(headers.get("referer", "")).path.rstrip("/") != EMBED
+    return origin.netloc in own and not may_be_framed(page.path.rstrip("/"))

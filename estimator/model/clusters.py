@@ -27,7 +27,7 @@ from estimator.model.peaks import find_peaks, peak_edges
 
 MAGNET_NOTE: Final = "unproven: nobody has shown yet that clusters attract the price"
 _REACH: Final = 4.0  # standard deviations to which a Gaussian is carried
-PAIN_SHARE: Final = 1.5  # how far above the average of its side a maximum must stand to count as one
+PAIN_SHARE: Final = 1.2  # how far above the average of its side a maximum must stand to count as one
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +292,7 @@ def max_pain(grid: LiquidationGrid, side: Side, rules: ClusterRules | None = Non
     """Price at which most of a side would be liquidated per step of price.
 
     The highest density of the latest column after smoothing. It is undefined (None) where the side is empty, where the
-    maximum lies on the edge of the grid, or where it stands less than half above the average of its side.
+    maximum lies on the edge of the grid, or where it stands less than a fifth above the average of its side.
     """
     width = (rules or ClusterRules()).smoothing / grid.bin_width
     usd = gaussian_filter1d(grid.side_usd(side)[-1].astype(np.float64), width)

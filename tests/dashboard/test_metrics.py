@@ -227,6 +227,9 @@ def test_a_visitor_asks_for_live_data_once_a_venue_answers(site: httpx.Client, c
         {"sec-fetch-site": "cross-site"},
         {"sec-fetch-site": "same-site"},
         {"referer": "http://127.0.0.1/embed?symbol=BTC"},
+        {"referer": f"http://127.0.0.1/s/{'0' * 32}/embed"},
+        {"origin": "http://["},
+        {"referer": "http://["},
     ],
 )
 def test_no_other_site_and_no_frame_can_switch(site: httpx.Client, cache: Cache, foreign: dict[str, str]) -> None:

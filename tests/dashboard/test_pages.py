@@ -199,6 +199,7 @@ def test_what_is_not_known_comes_last_in_either_order(column: str, rows: list[di
         "id": "x", "symbol": "X/USDT:USDT", "base": "X", "exchange": "zz", "max_pain": {"long": None, "short": None},
         "provenance": {"as_of_ms": None},
     }  # fmt: skip
+    rows = [row | {"max_pain": {"long": 5e4 + i, "short": 7e4 - i}} for i, row in enumerate(rows)]  # may have none
     for order in ("asc", "desc"):
         shown = MarketsQuery.parse(f"sort={column}&order={order}").apply([unknown, *rows])
         assert column == "coin" or shown[-1] is unknown
