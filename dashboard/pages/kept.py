@@ -10,10 +10,11 @@ from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Final
 
-from dashboard.answers import Answer
+from dashboard.answers import Answer, Busy
 from estimator.cache.viewers import Flights
 
 KEPT_S: Final = 1.0
+MAX_WAITING: Final = 16  # answers being made, each for another query
 _MOST: Final = 64
 
 
@@ -35,10 +36,18 @@ class Brief:
         self._flights = Flights()
 
     async def get(self, key: str, media_type: str, make: Callable[[], Awaitable[bytes]]) -> Answer:
-        """Return the answer to `key`, made anew where it is too old."""
+        """Return the answer to `key`, made anew where it is too old.
+
+        Raises
+        ------
+        Busy
+            If too many are being made; and whatever `make` raises.
+        """
         at, answer = self._answers.get(key, (0.0, None))
         if answer is not None and monotonic() - at < KEPT_S:
             return answer
+        if key not in self._flights and len(self._flights) >= MAX_WAITING:
+            raise Busy("too much is asked at once")
 
         async def pack() -> bytes:
             body = await make()
