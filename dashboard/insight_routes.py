@@ -9,6 +9,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple
 from typing import Any, Final, Generic, TypeVar
 
 import polars as pl
@@ -214,7 +215,8 @@ def _position(known: Insights) -> Callable[[Request], Awaitable[Response]]:
         def build() -> dict[str, Any]:
             return insights.position_json(outlook, plan, insights.find_outlook_clusters(outlook))
 
-        return send(await known.answer("position", repr((_now_key(statuses), plan)), build), request)
+        # Every field: the text of a plan leaves out its tiers.
+        return send(await known.answer("position", repr((_now_key(statuses), astuple(plan))), build), request)
 
     return position
 

@@ -188,6 +188,13 @@ def test_a_position_is_worked_out_with_a_stop(client: httpx.Client) -> None:
     assert eroded["horizon_days"] == 7
 
 
+def test_nobody_is_answered_with_the_tiers_another_has_asked_for(client: httpx.Client) -> None:
+    asked = [f"{POSITION}&{rule}" for rule in ("maintenance_rate=0.01", "maintenance_rate=0.02", "tiers=0:0.03")]
+    told = [get(client, "position", query) for query in asked]
+    assert [t["position"]["brackets"][0][1] for t in told] == [0.01, 0.02, 0.03]
+    assert len({t["liquidation"]["price"] for t in told}) == len({t["margin_ratio"] for t in told}) == 3
+
+
 def test_a_cross_account_and_other_positions(client: httpx.Client) -> None:
     cross = "symbol=BTC&venue=okx&mode=cross&margin=20000&notional_usd=100000&funding_8h=0"
     alone = get(client, "position", cross + "&tiers=0:0.004,50000:0.01")
