@@ -34,20 +34,23 @@ def subscribing(
     Returns
     -------
     callable
-        Without arguments, for `Wire.stream`; raises `UnknownMarket` when no name is left.
+        Without arguments, for `Wire.stream`; raises `UnknownMarket` when no name is left. Called again after a
+        refusal it goes on without the refused, after anything else it asks for all.
     """
     left = list(names)
 
     async def attempt() -> None:
+        asked = list(left)
+        left[:] = names  # the next connection asks for all again: a coin may be traded again
         try:
-            await subscribe(list(left))
+            await subscribe(asked)
         except errors.ExchangeError as error:
             said = set(_NAME.findall(str(error)))
-            refused = [name for name in left if name in said]
+            refused = [name for name in asked if name in said]
             if not refused:
                 raise
             health.reject("subscriptions", "refused by the venue", len(refused), refused[0])
-            left[:] = [name for name in left if name not in said]
+            left[:] = [name for name in asked if name not in said]
             if not left:
                 raise UnknownMarket(f"not listed: {', '.join(names)}") from error
 

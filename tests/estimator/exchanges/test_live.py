@@ -72,6 +72,26 @@ def test_a_refused_name_is_left_out_and_the_rest_asked_for_again() -> None:
     assert health.rejected == {("subscriptions", "refused by the venue"): 1}
 
 
+def test_after_a_lost_connection_a_name_that_was_refused_is_asked_for_again() -> None:
+    asked: list[list[str]] = []
+
+    async def subscribe(names: list[str]) -> None:
+        asked.append(names)
+        if len(asked) == 1:
+            raise errors.BadRequest("kline.1.OLD is refused")
+        raise errors.NetworkError("lost")
+
+    async def story() -> None:
+        attempt = subscribing(["kline.1.OLD", "kline.1.BTC"], subscribe, Health())
+        await attempt()
+        for _ in range(2):
+            with pytest.raises(errors.NetworkError):
+                await attempt()
+
+    asyncio.run(story())
+    assert asked == [["kline.1.OLD", "kline.1.BTC"], ["kline.1.BTC"], ["kline.1.OLD", "kline.1.BTC"]]
+
+
 def test_with_no_name_left_the_market_is_unknown_and_other_refusals_are_passed_on() -> None:
     async def refuse(names: list[str]) -> None:
         raise errors.ExchangeError(f"no {names[0]}")
