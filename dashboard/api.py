@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from dashboard.answers import STATUS_WAIT_S, Answer, Answers
@@ -355,3 +356,14 @@ def add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(LiqheatError)
     async def handle(_request: Request, error: LiqheatError) -> JSONResponse:
         return error_response(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def handle_body(_request: Request, error: RequestValidationError) -> JSONResponse:
+        return _misread(error)
+
+
+def _misread(error: RequestValidationError) -> JSONResponse:
+    """Say what is wrong with a body, without repeating it: NaN and half a character are not JSON."""
+    wrong = [{name: e[name] for name in ("type", "loc", "msg")} for e in error.errors()]
+    said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in wrong)
+    return JSONResponse({"error": said, "detail": wrong}, 422, headers={"Cache-Control": "no-store"})

@@ -184,13 +184,11 @@ async def _not_found(request: Request) -> Response:
 async def _http_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
+    headers = {"Cache-Control": "no-store", **(error.headers or {})}
     if request.url.path.startswith("/api/"):
-        body = {"error": error.detail, "path": request.url.path}
-        return JSONResponse(body, error.status_code, headers=dict(error.headers or {}))
+        return JSONResponse({"error": error.detail, "path": request.url.path}, error.status_code, headers=headers)
     text = f"{error.status_code}: {escape(str(error.detail))}"
-    return HTMLResponse(
-        _plain(text, '<p><a href="/">To the heatmap</a></p>'), error.status_code, headers=dict(error.headers or {})
-    )
+    return HTMLResponse(_plain(text, '<p><a href="/">To the heatmap</a></p>'), error.status_code, headers=headers)
 
 
 async def _docs(request: Request) -> Response:

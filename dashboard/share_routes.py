@@ -49,7 +49,11 @@ class SnapshotWish(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
-    view: str = Field(max_length=MAX_QUERY, description="Query string of the view.", examples=["symbol=BTC&range=7d"])
+    # A pattern at all makes half a surrogate pair an error here, where it can still be answered.
+    view: str = Field(
+        max_length=MAX_QUERY, pattern=r"^[^\x00]*$", description="Query string of the view.",
+        examples=["symbol=BTC&range=7d"],
+    )  # fmt: skip
 
 
 class Pace:

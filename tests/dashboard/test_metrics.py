@@ -238,7 +238,9 @@ def test_no_other_site_and_no_frame_can_switch(site: httpx.Client, cache: Cache,
     assert not cache.choices.is_live_asked()
 
 
-@pytest.mark.parametrize("body", [b"", b"source=live", b'{"source":"simulated"}', b'{"source":"live","x":1}', b"[]"])
+@pytest.mark.parametrize(
+    "body", [b"", b"source=live", b'{"source":"simulated"}', b'{"source":"live","x":1}', b'{"source":NaN}', b"[]"]
+)
 def test_only_the_one_wish_is_understood(site: httpx.Client, cache: Cache, body: bytes) -> None:
     cache.choices.put(Choice("simulated", NOW_MS, {}, ("okx",)))
     for kind in ("application/json", "text/plain", "application/x-www-form-urlencoded"):

@@ -227,6 +227,16 @@ def test_what_cannot_be_shown_cannot_be_frozen(site: httpx.Client, folder: Path,
 
 
 @pytest.mark.parametrize(
+    "body", [b'{"view": NaN}', b'{"view": "symbol=\\ud800"}', b'{"view": "", "\\ud800": 1}', b'{"view": "\\u0000"}']
+)
+def test_what_is_no_text_is_named_and_not_repeated(site: httpx.Client, body: bytes) -> None:
+    answer = site.post("/api/v1/snapshots", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 422
+    assert answer.json()["error"].startswith("body")
+    assert "input" not in answer.json()["detail"][0]
+
+
+@pytest.mark.parametrize(
     "headers",
     [
         {"origin": "https://other.example"},
