@@ -26,7 +26,8 @@ from estimator.model.grid import LEVELS
 
 _BUCKETS: Final = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "OPTIONS"})
-_FORWARDED: Final = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
+# Beginnings of headers that proxies add.
+_FORWARDED: Final = ("forwarded", "via", "x-forwarded", "x-real-ip", "x-client-ip", "true-client-ip", "cf-")
 
 
 class Traffic:
@@ -220,7 +221,7 @@ def may_read(request: Request, token: str | None) -> bool:
     if token:
         given = request.headers.get("authorization", "").encode()
         return hmac.compare_digest(given, f"Bearer {token}".encode())
-    if any(name in request.headers for name in _FORWARDED):
+    if any(name.startswith(_FORWARDED) for name in request.headers):
         return False
     return _is_loopback(request.client.host if request.client else "") and _is_loopback(_host(request))
 

@@ -148,6 +148,8 @@ def asked(headers: dict[str, str], peer: str | None = "127.0.0.1", path: str = "
         ({"host": "[::1]:8050"}, "::1", None, True),
         ({"host": "heat.example"}, "127.0.0.1", None, False),  # a proxy here, or a name that was made to point here
         ({"host": "127.0.0.1", "x-forwarded-for": "203.0.113.9"}, "127.0.0.1", None, False),
+        ({"host": "127.0.0.1", "x-forwarded-server": "heat.example"}, "127.0.0.1", None, False),
+        ({"host": "127.0.0.1", "cf-connecting-ip": "203.0.113.9"}, "127.0.0.1", None, False),
         ({"host": "127.0.0.1"}, "203.0.113.9", None, False),
         ({"host": "127.0.0.1"}, None, None, False),
         ({"host": "[::1"}, "127.0.0.1", None, False),
