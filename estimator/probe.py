@@ -107,7 +107,7 @@ def _problem(status: int, body: bytes) -> str | None:
         return f"is out of order ({status})"
     try:
         sound = status == 200 and isinstance(json.loads(body), (dict, list))
-    except ValueError:
+    except (ValueError, RecursionError):
         sound = False
     return None if sound else f"something else answers in its place ({status})"  # a portal, a proxy
 

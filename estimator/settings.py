@@ -102,6 +102,7 @@ class Settings(BaseSettings):
     )
     public_url: str | None = Field(
         default=None,
+        pattern=r"^https?://[^/\s]+(/\S*)?$",
         description="Address of the site as others see it, for embed snippets; empty takes it from the request.",
     )
     snapshots_mb: int = Field(
