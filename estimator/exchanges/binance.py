@@ -157,17 +157,17 @@ class Binance(ConnectedVenue):
     async def fetch_candles(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:
         """Return closed 1m candles with taker-buy volume."""
         family, wire = self._of(market)
+        asked_ms = wire.now_ms()  # an answer may hold a part of a candle that has closed by the time it is here
         payloads = await self._klines(market, "Klines", "1m", MINUTE_MS, since_ms, until_ms)
-        candles = pl.concat(
-            [parse_candles(p, family, wire.now_ms()) for p in payloads] or [parse_candles([], family, 0)]
-        )
+        candles = pl.concat([parse_candles(p, family, asked_ms) for p in payloads] or [parse_candles([], family, 0)])
         return between(plausible_candles(candles, wire.now_ms(), self.health), since_ms, until_ms)
 
     async def fetch_mark_candles(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame | None:
         """Return 1m extremes of the mark price."""
         family, wire = self._of(market)
+        asked_ms = wire.now_ms()
         payloads = await self._klines(market, "MarkPriceKlines", "1m", MINUTE_MS, since_ms, until_ms)
-        marks = pl.concat([parse_mark_candles(p, family, wire.now_ms()) for p in payloads] or [frame(MARK, [])])
+        marks = pl.concat([parse_mark_candles(p, family, asked_ms) for p in payloads] or [frame(MARK, [])])
         for column in ("mark_low", "mark_high"):
             marks = plausible_observations(marks, column, wire.now_ms(), self.health)
         return between(marks, since_ms, until_ms)

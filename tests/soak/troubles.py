@@ -158,6 +158,7 @@ class Troubles:
         gone = (venue, self._luck.choice(COINS))
         self._side.server.delisted.add(gone)
         await asyncio.sleep(self._luck.uniform(0.5, 4.0))
+        await self._side.server.drop_sockets(venue)  # a venue does not list a market anew within a connection
         self._side.server.delisted.discard(gone)
 
     async def _redis_stands_still(self) -> None:
