@@ -347,12 +347,12 @@ def test_the_open_column_of_a_moving_market_arrives_without_a_reload(
     visit = Visit(context.new_page(), moving_site)
     page = visit.open()
     seen: set[str | None] = set()
-    end = time.monotonic() + 12
+    end = time.monotonic() + 40
     while time.monotonic() < end and len(seen) < 3:
         seen.add(page.locator(".plot").get_attribute("data-etag"))
         page.wait_for_timeout(200)
     assert len(seen) >= 3, "the chart did not follow the market"
-    note("charts seen in 12 s of a moving market", len(seen))
+    note("charts seen of a moving market", len(seen))
     assert visit.errors == []
     assert visit.other_hosts == set()
 

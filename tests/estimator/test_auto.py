@@ -282,7 +282,7 @@ def test_live_data_takes_over_by_one_click_and_nothing_simulated_survives(
             port = held.getsockname()[1]
             with worker(tmp_path, redis_url, f"http://127.0.0.1:{port}") as process:
                 await until(lambda: loaded(cache) == {Origin.SIMULATED})
-                assert simulated_keys(redis_url)
+                await until(lambda: bool(simulated_keys(redis_url)))
                 (words,) = {s.source.partition("; ")[2] for s in cache.get_statuses()}
                 assert words == "no venue answers (Bybit: the connection is refused)"
                 held.close()

@@ -88,6 +88,7 @@ def main(folder: Path) -> None:
             until(lambda: recorder.status.error is not None and published.status.error is not None)
             until(lambda: len(producer.refused) > 20)
             shown = {"recorder": recorder.status.error, "published": published.status.error}
+            until(lambda: published.status.waiting == 1)  # between two tries
             waiting = published.status.waiting
         taken = producer.taken
         until(lambda: producer.taken > taken + 10)
