@@ -172,9 +172,9 @@ def test_a_silent_socket_is_taken_for_dead(name: str) -> None:
             work.faults.silent = False
             await work.server.subscribed(name, 1)
             heard = len(work.ticks)
-            await asyncio.sleep(0.1)
-            await work.feed.advance(MINUTE_MS)
-            await until(lambda: len(work.ticks) > heard)
+            while len(work.ticks) == heard:  # on a busy machine the new socket may be taken for dead, too
+                await work.feed.advance(MINUTE_MS)
+                await asyncio.sleep(0.2)
 
     at(name, story, connection={"patience": replace(IMPATIENT, silence_s=0.5)})
 
