@@ -321,15 +321,17 @@ def test_a_dropped_stream_connects_again_and_tells_the_gap() -> None:
 def test_a_silent_stream_is_taken_for_dead() -> None:
     async def test(wire: Wire, server: VenueServer, feed: Feed) -> None:
         got: list[int] = []
-        async with numbered(wire, server, got, silence_s=0.1):
+        async with numbered(wire, server, got, silence_s=0.5):
             first = server.sessions[0]
             server.faults["plain"].silent = True
             await feed.advance(10 * MINUTE_MS)
             await until(lambda: bool(server.sessions) and server.sessions[0] is not first)
             server.faults["plain"].silent = False
             await server.subscribed("plain", 1)
-            await feed.advance(10 * MINUTE_MS)
-            await until(lambda: bool(got))
+            async with asyncio.timeout(20):
+                while not got:  # on a busy machine the new socket may be taken for dead, too
+                    await feed.advance(10 * MINUTE_MS)
+                    await asyncio.sleep(0.02)
         assert wire.health.reconnects["prints"] >= 1
 
     on_wire(test)
