@@ -14,10 +14,10 @@ import logging
 import math
 import ssl
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -141,7 +141,6 @@ class Wire:
         self._ahead_ms = 0  # of the venue's clock against ours
         self._shut_until = 0.0  # monotonic seconds; a venue that says wait is not asked by anyone
         self._taps: list[Tap] = []
-        self._opening: set[asyncio.Task[Any]] = set()
         self.client.ws_dial_delay = lambda _url: 0  # streams wait on their own before they try again
         self._pass_on = self.client.handle_message
         self.client.handle_message = self._on_message
@@ -312,15 +311,7 @@ class Wire:
                     self.health.errors["BadPayload"] += 1
 
             socket.handle_text_or_binary_message = guarded
-            socket.open = partial(self._remember, socket.open)
         return socket
-
-    async def _remember(self, opened: Callable[..., Coroutine[Any, Any, None]], *session: Any) -> None:
-        """Open a socket in a task that `close` can end; ccxt forgets its own."""
-        task = asyncio.ensure_future(opened(*session))
-        self._opening.add(task)
-        task.add_done_callback(self._opening.discard)
-        await task
 
     def _on_message(self, client: Any, message: Any) -> Any:
         taken = False
@@ -330,10 +321,6 @@ class Wire:
 
     async def close(self) -> None:
         """Close every connection."""
-        opening = list(self._opening)
-        for task in opening:
-            task.cancel()
-        await asyncio.gather(*opening, return_exceptions=True)
         await self.client.close()
 
 
