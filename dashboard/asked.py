@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final, NamedTuple
 
-from dashboard.hours import funding_8h
 from dashboard.insights import WhatIf
 from dashboard.view import ViewError, ViewState, read_parameters
 from estimator.cache import MarketStatus
 from estimator.domain import ContractType, LeverageBracket, Position, Side
+from estimator.hours import funding_8h
 from estimator.model.margin import brackets_from_max_leverage
 from estimator.model.positions import Plan, tiers_of
 

@@ -12,30 +12,22 @@ import polars as pl
 from dashboard.band import Band, read_band
 from dashboard.prints import day_totals, largest, largest_of_day, read_prints, reporting_venues
 from dashboard.view import ALL_TIERS, Lens, Range, SideFilter, ViewError, ViewState
+from estimator import latest
 from estimator.cache import Cache, MarketStatus
-from estimator.domain import DAY_MS, TIME, Basis, Float32Array, Float64Array, Int64Array, Origin
+from estimator.domain import DAY_MS, TIME, Basis, Float32Array, Int64Array, Origin
 from estimator.errors import LiqheatError
+from estimator.latest import Live, read_live
+from estimator.model.combine import STOCKS, WEIGHTED, combine_venues, complete
 from estimator.model.grid import LEVELS, LiquidationGrid, add_grids
-from estimator.model.indicators import rsi
+from estimator.model.series import SERIES, SUMMED
 
 MAX_ROWS: Final = 400
 LENS_MARGIN: Final = 0.06  # log price read beyond the window, so that its edges have a background too
-RSI_LENGTH: Final = 14
-NOW_COLUMNS: Final = 6  # how far back the map looks for a venue's latest column
 WARM_UP: Final = 150  # candles before the range, after which Wilder's average has forgotten its start
 STALE_MS: Final = 120_000  # a venue this far behind the freshest one is called stale
 MIN_HALF_WINDOW: Final = 0.04
 WINDOW_GROWTH: Final = 0.4
 MAX_HALF_WINDOW: Final = 0.6
-
-_PRICES: Final = ("open", "high", "low", "close")
-_STOCKS: Final = ("open_interest",)
-_FLOWS: Final = ("volume", "long_liquidated_usd", "short_liquidated_usd", "predicted_long_usd", "predicted_short_usd")
-_WEIGHTED: Final = ("funding_rate", "long_short_ratio")
-SERIES: Final = (*_PRICES, *_STOCKS, *_FLOWS, *_WEIGHTED)
-
-
-Live = tuple[LiquidationGrid, pl.DataFrame]  # the provisional column and the open candle's rows
 
 
 class NotReady(LiqheatError):
@@ -160,7 +152,7 @@ def select_statuses(statuses: Sequence[MarketStatus], view: ViewState) -> tuple[
     chosen = [s for s in _wanted(statuses, view) if s.loaded]
     if not chosen:
         raise NotReady(f"{view.symbol} is being loaded", 0.0)
-    return tuple(sorted(chosen, key=lambda s: (-(s.open_interest_base or 0.0) * s.mark_price, s.rank)))
+    return latest.by_open_interest(chosen)
 
 
 def _wanted(statuses: Sequence[MarketStatus], view: ViewState) -> list[MarketStatus]:
@@ -191,7 +183,7 @@ def read_frame(cache: Cache, view: ViewState, statuses: Sequence[MarketStatus] |
     lives = [read_live(cache, s, closed_ms) for s in chosen]
     time_ms = _axis(view.span, closed_ms, live=any(lives))
     rows = [_venue_rows(cache, s, view.span, time_ms, live) for s, live in zip(chosen, lives, strict=True)]
-    series = combine_venues(rows, chosen).tail(len(time_ms))
+    series = combine_venues(rows, [s.open_interest_base for s in chosen]).tail(len(time_ms))
     window = view.price or default_window(series, chosen[0].mark_price)
     grids = [_venue_grid(cache, s, view, time_ms, window, live) for s, live in zip(chosen, lives, strict=True)]
     found = [g for g in grids if g is not None]
@@ -236,12 +228,6 @@ def default_window(series: pl.DataFrame, mark_price: float) -> tuple[float, floa
         float(min(mark_price * np.exp(-half), low * np.exp(-margin))),
         float(max(mark_price * np.exp(half), high * np.exp(margin))),
     )
-
-
-def read_live(cache: Cache, status: MarketStatus, closed_ms: int) -> Live | None:
-    """Read the open column; one that has closed since, or of a venue that fell behind, is none."""
-    live = cache.get_live(status.id)
-    return live if live is not None and int(_times(live[0])[-1]) > closed_ms else None
 
 
 def _axis(span: Range, closed_ms: int, *, live: bool) -> Int64Array:
@@ -299,18 +285,10 @@ def read_now(
     NotReady
         If no venue has one.
     """
-    latest = []
-    for status, live in zip(statuses, lives, strict=True):
-        grid = live[0] if live is not None else None
-        if grid is None or grid.tier_source is None:
-            start_ms = status.last_ms - NOW_COLUMNS * LEVELS[0].interval_ms
-            grid = cache.get_columns(status.id, 0, start_ms, status.last_ms, tiers=True)
-            grid = grid.coarsen(1, len(grid.time)) if grid is not None else None  # the last column alone
-        if grid is not None:
-            latest.append(replace(grid.crop(*window), time=np.array([statuses[0].as_of_ms], dtype="datetime64[ms]")))
-    if not latest:
+    grid = latest.read_now(cache, statuses, window, lives)
+    if grid is None:
         raise NotReady(f"no levels of {view.symbol} yet", min(s.progress for s in statuses))
-    return add_grids(latest).with_tiers(view.tier_names)
+    return grid.with_tiers(view.tier_names)
 
 
 def _one_side(grid: LiquidationGrid, side: SideFilter) -> LiquidationGrid:
@@ -362,21 +340,13 @@ def _venue_rows(
     return axis.join(rows, on="time", how="left", maintain_order="left")
 
 
-def complete(frame: pl.DataFrame) -> pl.DataFrame:
-    """Keep time and `SERIES`, a column the worker does not write as nulls."""
-    missing = [pl.lit(None, pl.Float64).alias(n) for n in SERIES if n not in frame.columns]
-    return frame.with_columns(missing).select(
-        pl.col("time").cast(TIME), *(pl.col(n).cast(pl.Float64).fill_nan(None) for n in SERIES)
-    )
-
-
 def _one_candle(frames: Sequence[pl.DataFrame], open_ms: int) -> pl.DataFrame:
     """Merge the finer candles of an interval that is still open."""
     rows = pl.concat(frames).filter(pl.col("time").dt.epoch("ms") >= open_ms).unique("time", keep="last").sort("time")
     if rows.is_empty():
         return rows
-    flows = [pl.when(pl.col(n).count() > 0).then(pl.col(n).sum()).alias(n) for n in _FLOWS]
-    stocks = [pl.col(n).drop_nulls().last() for n in (*_STOCKS, *_WEIGHTED)]
+    flows = [pl.when(pl.col(n).count() > 0).then(pl.col(n).sum()).alias(n) for n in SUMMED]
+    stocks = [pl.col(n).drop_nulls().last() for n in (*STOCKS, *WEIGHTED)]
     prices = [
         pl.col("open").drop_nulls().first(),
         pl.col("high").max(),
@@ -385,39 +355,3 @@ def _one_candle(frames: Sequence[pl.DataFrame], open_ms: int) -> pl.DataFrame:
     ]
     time = pl.lit(open_ms).cast(pl.Int64).cast(TIME).alias("time")
     return rows.select(*prices, *stocks, *flows).select(time, *SERIES)
-
-
-def combine_venues(rows: Sequence[pl.DataFrame], statuses: Sequence[MarketStatus]) -> pl.DataFrame:
-    """Candles of the first venue; stocks and flows added, rates weighted by open interest.
-
-    A stock is added only where every venue that reports it has a value: a venue that falls silent must not look like
-    a fall.
-    """
-    stacked = {n: np.array([r[n].to_numpy() for r in rows], dtype=np.float64) for n in SERIES}
-    held = np.array([[s.open_interest_base or 0.0] for s in statuses])
-    weight = np.where(np.isfinite(stacked["open_interest"]), stacked["open_interest"], held)
-    out = {n: stacked[n][0] for n in _PRICES}
-    out |= {n: _sum_known(stacked[n], strict=n in _STOCKS) for n in (*_STOCKS, *_FLOWS)}
-    out |= {n: _weighted_mean(stacked[n], weight) for n in _WEIGHTED}
-    frame = pl.DataFrame({n: out[n] for n in SERIES}).fill_nan(None)
-    frame = frame.select(rows[0]["time"], *SERIES)
-    # A missing candle neither moves the index nor has one.
-    known = frame.drop_nulls("close").select("time", rsi=rsi(pl.col("close"), RSI_LENGTH))
-    return frame.join(known, on="time", how="left", maintain_order="left")
-
-
-def _sum_known(values: Float64Array, *, strict: bool) -> Float64Array:
-    known = np.isfinite(values)
-    reporting = known.any(axis=1)
-    total = np.where(known, values, 0.0).sum(axis=0)
-    enough = known[reporting].all(axis=0) if strict and reporting.any() else known.any(axis=0)
-    out: Float64Array = np.where(enough, total, np.nan)
-    return out
-
-
-def _weighted_mean(values: Float64Array, weight: Float64Array) -> Float64Array:
-    known = np.isfinite(values) & (weight > 0)
-    total = np.where(known, weight, 0.0).sum(axis=0)
-    mean = np.where(known, values * weight, 0.0).sum(axis=0) / np.where(total > 0, total, 1.0)
-    out: Float64Array = np.where(total > 0, mean, np.nan)
-    return out

@@ -20,10 +20,10 @@ from dashboard.answers import Answer, Answers, Busy
 from dashboard.api import ERRORS, VIEW_PARAMETERS, send
 from dashboard.asked import Asked, Number, Text
 from dashboard.frame import select_statuses
-from dashboard.hours import last_hour, read_hours
 from dashboard.insights import Outlook
 from dashboard.view import ViewError
 from estimator.cache import Cache, MarketStatus
+from estimator.hours import last_hour, read_hours
 
 Value = TypeVar("Value")
 

@@ -9,11 +9,12 @@ from typing import Any, Final
 
 import polars as pl
 
-from dashboard.frame import read_live, read_now
-from dashboard.hours import atr_1h, daily_volume_base, hourly_volatility, last_hour
+from dashboard.frame import read_now
 from dashboard.view import ViewState
 from estimator.cache import Cache, MarketStatus
 from estimator.domain import Side
+from estimator.hours import atr_1h, daily_volume_base, hourly_volatility, last_hour
+from estimator.latest import open_interest_usd, read_live
 from estimator.model.cascade import CascadeBand, CascadeEnd, Impact, LinearImpact, SquareRootImpact, find_cascade
 from estimator.model.clusters import (
     MAGNET_NOTE,
@@ -46,7 +47,7 @@ class Outlook:
     grid : LiquidationGrid
         The latest column of every venue, added up.
     bars : pl.DataFrame
-        As `dashboard.hours.read_hours`.
+        As `estimator.hours.read_hours`.
     """
 
     view: ViewState
@@ -62,9 +63,7 @@ class Outlook:
     @property
     def open_interest_usd(self) -> float | None:
         """Open interest of all venues; None where one of them has none. [USD]"""
-        held = [s.open_interest_base for s in self.statuses]
-        known = [h for h in held if h is not None]
-        return sum(known) * self.mark_price if len(known) == len(held) and sum(known) > 0 else None
+        return open_interest_usd(self.statuses)
 
 
 def read_outlook(cache: Cache, view: ViewState, statuses: Sequence[MarketStatus], bars: pl.DataFrame) -> Outlook:

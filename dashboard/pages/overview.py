@@ -16,10 +16,10 @@ import polars as pl
 
 from dashboard.api import market_json
 from dashboard.frame import STALE_MS
-from dashboard.hours import funding_8h
 from estimator.cache import Cache, MarketStatus
 from estimator.domain import DAY_MS, HOUR_MS, Side
 from estimator.errors import CacheError
+from estimator.hours import funding_8h
 from estimator.model.clusters import Cluster, find_clusters, max_pain, nearest_cluster
 from estimator.model.grid import LEVELS, LiquidationGrid
 

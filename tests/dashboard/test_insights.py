@@ -21,12 +21,12 @@ from hypothesis import strategies as st
 from dashboard import asked
 from dashboard.answers import Busy
 from dashboard.frame import read_statuses, select_statuses
-from dashboard.hours import HOURS, atr_1h, daily_volume_base, hourly_volatility, read_hours
 from dashboard.insight_routes import MAX_WAITING, Shared
 from dashboard.insights import cascade_json, clusters_json, read_outlook, signals_json
 from dashboard.view import ViewState
 from estimator.cache import Cache, MarketStatus
 from estimator.domain import HOUR_MS, TIME, Side
+from estimator.hours import HOURS, atr_1h, daily_volume_base, hourly_volatility, read_hours
 from estimator.model.features import BARS
 from estimator.model.margin import liquidation_price
 from tests.dashboard.sample import LAST_MS

@@ -18,13 +18,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dashboard.hours import funding_8h
 from dashboard.navigation import NAVIGATION
 from dashboard.pages import method
 from dashboard.pages.drawings import open_at_one_price
 from dashboard.pages.markets import COLUMNS, MarketsQuery
 from estimator.cache import Cache, MarketStatus
 from estimator.domain import DAY_MS, HOUR_MS, Liquidation, Origin, Side
+from estimator.hours import funding_8h
 from estimator.model.clusters import ClusterRules
 from estimator.model.parameters import Parameters
 from estimator.redis_server import BundledServer

@@ -1,4 +1,4 @@
-"""The last thirty days of a view by the hour: what signals, volatility and turnover are read from.
+"""The last thirty days of markets by the hour: what signals, volatility and turnover are read from.
 
 The finest stored series that reaches back far enough has a row every half hour; what is older is known every two
 hours, so that stocks and rates of every other hour, and flows of all of them, are null there.
@@ -13,15 +13,15 @@ from typing import Final
 import numpy as np
 import polars as pl
 
-from dashboard.frame import SERIES, combine_venues, complete
 from estimator.cache import Cache, MarketStatus
 from estimator.domain import DAY_MS, HOUR_MS, MINUTE_MS, TIME, Float64Array, Int64Array
 from estimator.model.clusters import near_mass
+from estimator.model.combine import combine_venues, complete
 from estimator.model.features import BARS, DAY
 from estimator.model.grid import LEVELS, LiquidationGrid
 from estimator.model.indicators import atr
 from estimator.model.rules import SignalRules
-from estimator.model.series import coarsen_series
+from estimator.model.series import SERIES, coarsen_series
 
 FINE, COARSE = 2, 3  # stored levels
 HOURS: Final = SignalRules().window + DAY
@@ -66,7 +66,7 @@ def read_hours(cache: Cache, statuses: Sequence[MarketStatus]) -> pl.DataFrame:
     starts = end_ms + (np.arange(HOURS, dtype=np.int64) - HOURS) * HOUR_MS
     axis = pl.DataFrame({"time": pl.Series(starts).cast(TIME)})
     rows = [_venue_rows(cache, status, axis, int(starts[0]), end_ms) for status in statuses]
-    bars = combine_venues(rows, statuses)
+    bars = combine_venues(rows, [s.open_interest_base for s in statuses])
     near = _near(cache, statuses, starts + HOUR_MS, bars["close"].fill_null(math.nan).to_numpy(), SignalRules().near)
     liquidated = pl.sum_horizontal("long_liquidated_usd", "short_liquidated_usd", ignore_nulls=False)
     return bars.select(
