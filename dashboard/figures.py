@@ -17,9 +17,9 @@ from dashboard.colours import INK, Ink, scale, side_colours
 from dashboard.frame import ChartFrame
 from dashboard.lens import FULL, Shading
 from dashboard.marks import gap_marks, provisional_mark
-from dashboard.units import utc_text
 from dashboard.view import Panel
 from estimator.domain import Origin, Side
+from estimator.units import utc_text
 
 Figure = dict[str, Any]
 Trace = dict[str, Any]

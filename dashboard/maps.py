@@ -9,9 +9,9 @@ import numpy as np
 from dashboard.colours import INK, side_colours, tier_colours
 from dashboard.figures import Figure, Trace, typed
 from dashboard.frame import ChartFrame
-from dashboard.units import price_text, short_usd
 from estimator.domain import Float32Array, Float64Array, Side
 from estimator.model.clusters import max_pain
+from estimator.units import price_text, short_usd
 
 MAX_BARS: Final = 150
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from dashboard.colours import Ink
 from dashboard.frame import ChartFrame
-from dashboard.units import utc_text
 from estimator.domain import HOUR_MS
+from estimator.units import utc_text
 
 MAX_MARKS: Final = 24  # on screen; a picture with more is all gaps anyway
 

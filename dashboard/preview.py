@@ -13,10 +13,10 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 from dashboard.colours import INK, scale, side_colours
 from dashboard.frame import LENS_MARGIN, MAX_ROWS, ChartFrame, default_window
 from dashboard.lens import FULL, Shading, shade, shade_grid
-from dashboard.units import price_text, short_usd, utc_text
 from dashboard.view import ViewState
 from estimator.domain import Origin
 from estimator.model.grid import LiquidationGrid
+from estimator.units import price_text, short_usd, utc_text
 
 WIDTH: Final = 1200
 HEIGHT: Final = 630

@@ -18,8 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dashboard.preview import HEIGHT, WIDTH
 from dashboard.snapshots import ID, Facts
-from dashboard.units import utc_text
 from dashboard.view import ViewError, ViewState
+from estimator.units import utc_text
 
 EMBED: Final = "/embed"
 PICTURE: Final = (WIDTH, HEIGHT)

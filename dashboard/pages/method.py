@@ -12,7 +12,6 @@ from dashboard.frame import NotReady
 from dashboard.pages import drawings
 from dashboard.pages.shell import Part
 from dashboard.readings import source_words
-from dashboard.units import utc_text
 from dashboard.view import RANGES
 from estimator.cache import Cache, MarketStatus
 from estimator.domain import DAY_MS, FEE_IN_MAINTENANCE, HOUR_MS, MINUTE_MS, ContractType, Origin
@@ -21,6 +20,7 @@ from estimator.model.calibration import Calibration
 from estimator.model.clusters import ClusterRules
 from estimator.model.grid import LEVELS, TIERS
 from estimator.model.parameters import SHARES, Parameters, Preset
+from estimator.units import utc_text
 
 PATH: Final = "/method"
 _MEASURED: Final = (

@@ -23,10 +23,10 @@ from dashboard.pages.track import (
 )
 from dashboard.pages.track_plots import Interval, Whisker, calibration, whiskers
 from dashboard.readings import source_words
-from dashboard.units import short_usd, utc_text
 from estimator.cache import Cache, MarketStatus
 from estimator.domain import BANKRUPTCY_PRINTS, Origin
 from estimator.errors import CacheError
+from estimator.units import short_usd, utc_text
 
 
 async def page(statuses: Callable[[], Awaitable[list[MarketStatus]]], cache: Cache, query: TrackQuery) -> Part:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dashboard.units import price_text, short_number, short_usd, utc_text
+from estimator.units import price_text, short_number, short_usd, utc_text
 
 
 @pytest.mark.parametrize(
