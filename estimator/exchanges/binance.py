@@ -312,7 +312,7 @@ class Binance(ConnectedVenue):
             "candles" + family.suffix,
             lambda: _subscribed(wire, family, "kline", [f"{native.lower()}@kline_1m" for native in named]),
             lambda message: isinstance(message, dict) and message.get("e") == "kline",
-            partial(parse_kline_message, family=family, markets=named),
+            partial(parse_kline_message, family=family, listings=named),
             silence_s=_CANDLE_SILENCE_S,
             says_closed=True,
         )
@@ -323,13 +323,12 @@ class Binance(ConnectedVenue):
     async def _print_stream(self, markets: Sequence[Market]) -> Stream[Print]:
         family, wire = self._of(markets[0])
         named = await self._listings[family.contract].by_native_id(markets, self.health)
-        sizes = {} if family is LINEAR else {native: await self._contract_size(m) for native, m in named.items()}
         return Stream(
             wire,
             "liquidations" + family.suffix,
             lambda: _subscribed(wire, family, "forceOrder", ["!forceOrder@arr"]),
             lambda message: isinstance(message, dict) and message.get("e") == "forceOrder",
-            partial(parse_liquidation_message, contract_size_of=sizes, markets=named),
+            partial(parse_liquidation_message, listings=named),
             silence_s=_LIQUIDATION_SILENCE_S,
         )
 

@@ -260,45 +260,34 @@ def parse_order_book(payload: Any, family: Family, contract_size: float) -> Orde
 
 
 def parse_kline_message(
-    message: Any, family: Family, markets: Mapping[str, Market]
+    message: Any, family: Family, listings: Mapping[str, MarketListing]
 ) -> list[tuple[Market, Candle, bool]]:
     """Read a moving candle of one of the markets, by native name, and whether it has closed."""
     k = get(message, ["k"], "kline")
-    market = markets.get(text(k, "s", "kline"))
-    if market is None:
+    listing = listings.get(text(k, "s", "kline"))
+    if listing is None:
         return []
     values = [number(k, key, "kline") for key in ("o", "h", "l", "c", family.ws_volume, family.ws_taker_buy)]
     closed = get(k, ["x"], "kline")
     if not isinstance(closed, bool):
         raise BadPayload("kline", "k.x", f"not true or false (got {closed!r})")
-    return [(market, Candle(int(number(k, "t", "kline")), *values), closed)]
+    return [(listing.market, Candle(int(number(k, "t", "kline")), *values), closed)]
 
 
-def parse_liquidation_message(
-    message: Any, contract_size_of: Mapping[str, float], markets: Mapping[str, Market]
-) -> list[tuple[Market, Liquidation]]:
-    """Read a forced order of one of the markets, at the average price and quantity filled.
-
-    Parameters
-    ----------
-    message
-    contract_size_of : dict
-        USD per contract by native name, for COIN-M; others count in base coin.
-    markets : dict
-        By native name.
-    """
+def parse_liquidation_message(message: Any, listings: Mapping[str, MarketListing]) -> list[tuple[Market, Liquidation]]:
+    """Read a forced order of one of the markets, by native name, at the average price and quantity filled."""
     order = get(message, ["o"], "forceOrder")
-    native = text(order, "s", "forceOrder")
-    market = markets.get(native)
-    return [] if market is None else [(market, _forced(order, contract_size_of.get(native)))]
+    listing = listings.get(text(order, "s", "forceOrder"))
+    return [] if listing is None else [(listing.market, _forced(order, listing))]
 
 
-def _forced(order: Any, contract_size: float | None) -> Liquidation:
+def _forced(order: Any, listing: MarketListing) -> Liquidation:
     side = text(order, "S", "forceOrder")
     if side not in {"BUY", "SELL"}:
         raise BadPayload("forceOrder", "o.S", f"neither BUY nor SELL (got {side!r})")
     price, filled = (number(order, key, "forceOrder") for key in ("ap", "z"))
-    notional = filled * (price if contract_size is None else contract_size)
-    base = filled if contract_size is None else (notional / price if price > 0 else 0.0)
+    inverse = listing.market.contract == "inverse"  # which count in contracts of so many USD
+    notional = filled * (listing.contract_size if inverse else price)
+    base = (notional / price if price > 0 else 0.0) if inverse else filled
     position = Side.LONG if side == "SELL" else Side.SHORT
     return Liquidation(int(number(order, "T", "forceOrder")), position, price, base, notional)

@@ -204,10 +204,10 @@ class Bitget(ConnectedVenue):
         async def make() -> Stream[Tick]:
             named = await self._listings.by_native_id(markets, self.health)
             topics = [
-                {"instType": _product(market), "channel": "candle1m", "instId": native_id}
-                for native_id, market in named.items()
+                {"instType": _product(one.market), "channel": "candle1m", "instId": native_id}
+                for native_id, one in named.items()
             ]
-            parse = partial(parse_candle_message, markets=named)
+            parse = partial(parse_candle_message, listings=named)
             return self._stream("candles", topics, "channel", {"candle1m"}, parse, unified_account=False)
 
         return [make]
@@ -215,9 +215,9 @@ class Bitget(ConnectedVenue):
     def _print_streams(self, markets: Sequence[Market]) -> list[MakeStream[Print]]:
         async def make() -> Stream[Print]:
             named = await self._listings.by_native_id(markets, self.health)
-            products = sorted({_product(market) for market in named.values()})
+            products = sorted({_product(one.market) for one in named.values()})
             topics = [{"instType": product.lower(), "topic": "liquidation"} for product in products]
-            kinds, parse = {"liquidation", "kline"}, partial(parse_liquidation_message, markets=named)
+            kinds, parse = {"liquidation", "kline"}, partial(parse_liquidation_message, listings=named)
             return self._stream("liquidations", [*topics, _PULSE], "topic", kinds, parse, unified_account=True)
 
         return [make]

@@ -195,28 +195,29 @@ def parse_order_book(payload: Any) -> OrderBook:
     return OrderBook(stamp(get(payload, ["data"], what), "ts", what), side("bids"), side("asks"))
 
 
-def parse_candle_message(message: Any, markets: Mapping[str, Market]) -> list[tuple[Market, Candle, bool]]:
+def parse_candle_message(message: Any, listings: Mapping[str, MarketListing]) -> list[tuple[Market, Candle, bool]]:
     """Read a push of channel `candle1m`; a snapshot holds the past too, of which the last candle is news."""
     what = "candle1m"
     if "data" not in message:
         return []
-    market = markets.get(text(get(message, ["arg"], what), "instId", what))
-    if market is None:
+    listing = listings.get(text(get(message, ["arg"], what), "instId", what))
+    if listing is None:
         return []
     read = sorted(rows(message, ["data"], what), key=lambda row: stamp(row, 0, what))
     latest = read[-1:] if message.get("action") == "snapshot" else read
     return [
-        (market, Candle(stamp(row, 0, what), *(number(row, i, what) for i in range(1, 6))), False) for row in latest
+        (listing.market, Candle(stamp(row, 0, what), *(number(row, i, what) for i in range(1, 6))), False)
+        for row in latest
     ]
 
 
-def parse_liquidation_message(message: Any, markets: Mapping[str, Market]) -> list[tuple[Market, Liquidation]]:
+def parse_liquidation_message(message: Any, listings: Mapping[str, MarketListing]) -> list[tuple[Market, Liquidation]]:
     """Read a push of topic `liquidation`; `side` is that of the position, `amount` in quote coin."""
     what = "liquidation"
     if "data" not in message or get(message, ["arg", "topic"], what) != what:
         return []
-    named = [(markets.get(text(row, "symbol", what)), row) for row in rows(message, ["data"], what)]
-    return [(market, _print(row, what)) for market, row in named if market is not None]
+    named = [(listings.get(text(row, "symbol", what)), row) for row in rows(message, ["data"], what)]
+    return [(one.market, _print(row, what)) for one, row in named if one is not None]
 
 
 def _print(row: Any, what: str) -> Liquidation:

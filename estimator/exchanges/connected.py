@@ -11,7 +11,7 @@ import polars as pl
 
 from estimator.domain import LIQUIDATIONS, Market, Observation
 from estimator.errors import SourceError
-from estimator.exchanges.edge import Health
+from estimator.exchanges.edge import Health, Recent
 from estimator.exchanges.live import Levels
 from estimator.exchanges.moving import MakeStream, Print, Tick, follow_candles, follow_prints, merged
 from estimator.exchanges.venue import FundingRate, RateLimit
@@ -42,6 +42,7 @@ class ConnectedVenue(ABC):
     def __init__(self, **connection: Unpack[Connection]) -> None:
         self.health = Health()
         self._levels = Levels(self.health)
+        self._recent_prints = Recent()
         self._connection = connection
         self._wires: list[Wire] = []
 
@@ -81,7 +82,7 @@ class ConnectedVenue(ABC):
 
     def watch_liquidations(self, markets: Sequence[Market]) -> AsyncGenerator[Print, None]:
         """Yield forced liquidations; end at once where the venue tells none."""
-        return merged([follow_prints(make) for make in self._print_streams(markets)])
+        return merged([follow_prints(make, self._recent_prints) for make in self._print_streams(markets)])
 
     async def fetch_liquidations(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:  # noqa: ARG002
         """Return an empty frame: the venue has no past prints that are told from those of its stream."""

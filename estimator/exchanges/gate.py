@@ -211,25 +211,21 @@ class Gate(ConnectedVenue):
 
     def _candle_streams(self, markets: Sequence[Market]) -> list[MakeStream[Tick]]:
         async def make() -> Stream[Tick]:
-            named, listings = await self._named(markets)
-            wanted = [(market, ["1m", native_id]) for native_id, market in named.items()]
-            parse = partial(parse_candle_message, listings=listings, markets=named)
+            listings = await self._listings.by_native_id(markets, self.health)
+            wanted = [(one.market, ["1m", native_id]) for native_id, one in listings.items()]
+            parse = partial(parse_candle_message, listings=listings)
             return self._stream("candles", "futures.candlesticks", wanted, parse)
 
         return [make]
 
     def _print_streams(self, markets: Sequence[Market]) -> list[MakeStream[Print]]:
         async def make() -> Stream[Print]:
-            named, listings = await self._named(markets)
-            wanted = [(market, [native_id]) for native_id, market in named.items()]
-            parse = partial(parse_liquidation_message, listings=listings, markets=named)
+            listings = await self._listings.by_native_id(markets, self.health)
+            wanted = [(one.market, [native_id]) for native_id, one in listings.items()]
+            parse = partial(parse_liquidation_message, listings=listings)
             return self._stream("liquidations", "futures.public_liquidates", wanted, parse)
 
         return [make]
-
-    async def _named(self, markets: Sequence[Market]) -> tuple[dict[str, Market], dict[str, MarketListing]]:
-        named = await self._listings.by_native_id(markets, self.health)
-        return named, {native_id: await self._listings.of(market) for native_id, market in named.items()}
 
     def _stream(
         self,

@@ -234,9 +234,7 @@ def parse_order_book(payload: Any, listing: MarketListing) -> OrderBook:
     return OrderBook(stamp(payload, "current", what, 1000), side("bids"), side("asks"))
 
 
-def parse_candle_message(
-    message: Any, listings: Mapping[str, MarketListing], markets: Mapping[str, Market]
-) -> list[Tick]:
+def parse_candle_message(message: Any, listings: Mapping[str, MarketListing]) -> list[Tick]:
     """Read an update of `futures.candlesticks`; `w` marks a candle that has closed, though not every one has it."""
     what = "futures.candlesticks"
     if message.get("event") != "update":
@@ -244,30 +242,27 @@ def parse_candle_message(
     ticks: list[Tick] = []
     for row in _results(message, what):
         native_id = text(row, "n", what).partition("_")[2]
-        if native_id not in markets:
+        listing = listings.get(native_id)
+        if listing is None:
             continue
         o, h, l, c = (number(row, key, what) for key in "ohlc")  # noqa: E741 - the venue's own letters
-        volume = base_quantity(number(row, "v", what), (h + l + c) / 3, listings[native_id])
+        volume = base_quantity(number(row, "v", what), (h + l + c) / 3, listing)
         candle = Candle(stamp(row, "t", what, 1000), o, h, l, c, volume)
-        ticks.append((markets[native_id], candle, row.get("w") is True))
+        ticks.append((listing.market, candle, row.get("w") is True))
     return ticks
 
 
-def parse_liquidation_message(
-    message: Any, listings: Mapping[str, MarketListing], markets: Mapping[str, Market]
-) -> list[tuple[Market, Liquidation]]:
+def parse_liquidation_message(message: Any, listings: Mapping[str, MarketListing]) -> list[tuple[Market, Liquidation]]:
     """Read an update of `futures.public_liquidates`; `size` is that of the order, below 0 where a long was closed."""
     what = "futures.public_liquidates"
     if message.get("event") != "update" or message.get("channel") != what:
         return []
     prints = []
     for row in _results(message, what):
-        native_id = text(row, "contract", what)
-        if native_id in markets:
-            print_ = _print(
-                _print_ms(row, what), number(row, "size", what), number(row, "price", what), listings[native_id]
-            )
-            prints.append((markets[native_id], print_))
+        listing = listings.get(text(row, "contract", what))
+        if listing is not None:
+            size, price = number(row, "size", what), number(row, "price", what)
+            prints.append((listing.market, _print(_print_ms(row, what), size, price, listing)))
     return prints
 
 

@@ -161,7 +161,7 @@ class Hyperliquid(ConnectedVenue):
         def accepts(message: Any) -> bool:
             return isinstance(message, dict) and message.get("channel") in {"candle", "error"}
 
-        parse = partial(parse_candle_message, markets=named)
+        parse = partial(parse_candle_message, listings=named)
         return Stream(self._wire, "candles", subscribe, accepts, parse, lambda message: message["channel"] == "error")
 
     def _print_streams(self, markets: Sequence[Market]) -> list[MakeStream[Print]]:  # noqa: ARG002 - nobody is told

@@ -176,14 +176,14 @@ def parse_order_book(payload: Any) -> OrderBook:
     return OrderBook(stamp(payload, "time", what), side(0), side(1))
 
 
-def parse_candle_message(message: Any, markets: Mapping[str, Market]) -> list[tuple[Market, Candle, bool]]:
+def parse_candle_message(message: Any, listings: Mapping[str, MarketListing]) -> list[tuple[Market, Candle, bool]]:
     """Read a push of channel `candle`."""
     what = "candle"
     if message.get("channel") != what:
         return []
     row = get(message, ["data"], what)
-    market = markets.get(text(row, "s", what))
-    if market is None or row.get("i") != "1m":
+    listing = listings.get(text(row, "s", what))
+    if listing is None or row.get("i") != "1m":
         return []
     values = [number(row, key, what) for key in "ohlcv"]
-    return [(market, Candle(stamp(row, "t", what), *values), False)]
+    return [(listing.market, Candle(stamp(row, "t", what), *values), False)]

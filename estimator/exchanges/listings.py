@@ -31,11 +31,13 @@ class Listings:
     def __init__(self, venue: str, load: Callable[[], Awaitable[Sequence[MarketListing]]]) -> None:
         self._venue, self._load = venue, load
         self._by_symbol: dict[str, MarketListing] = {}
+        self._last_known: dict[str, MarketListing] = {}  # of every market that was ever listed
         self._loading = asyncio.Lock()
 
     def keep(self, listings: Sequence[MarketListing]) -> None:
         """Replace what is known."""
         self._by_symbol = {listing.market.symbol: listing for listing in listings}
+        self._last_known |= self._by_symbol
 
     async def of(self, market: Market) -> MarketListing:
         """Return the listing of a market.
@@ -75,23 +77,26 @@ class Listings:
             raise UnknownMarket(f"{self._venue} does not list {market.symbol}")
         return listing
 
-    async def by_native_id(self, markets: Sequence[Market], health: Health) -> dict[str, Market]:
-        """Map the venue's names to the markets asked for; one that is not listed is counted and left out.
+    async def by_native_id(self, markets: Sequence[Market], health: Health) -> dict[str, MarketListing]:
+        """Return the listings of markets by the venue's names; one that was never listed is counted and left out.
+
+        One that is not listed just now stays: it may be traded again while a stream goes on, and whether it can be
+        subscribed to is for the venue to say.
 
         Raises
         ------
         UnknownMarket
-            Where none of them is listed.
+            Where none of them ever was listed.
         """
-        named: dict[str, Market] = {}
-        for market in markets:
-            try:
-                named[(await self.of(market)).native_id] = market
-            except UnknownMarket:
+        await self.load()
+        known = [self._last_known.get(market.symbol) for market in markets]
+        for market, listing in zip(markets, known, strict=True):
+            if listing is None:
                 health.reject("subscriptions", "refused by the venue", example=market.symbol)
-        if markets and not named:
+        if markets and not any(known):
             raise UnknownMarket(f"{self._venue} lists none of {', '.join(m.symbol for m in markets)}")
-        return named
+        found = zip(markets, known, strict=True)
+        return {one.native_id: replace(one, market=market) for market, one in found if one is not None}
 
 
 def listed(rows: Sequence[_Row], read: Callable[[_Row], MarketListing | None], health: Health) -> list[MarketListing]:

@@ -2,7 +2,8 @@
 
 Most venues do not say when a candle has closed. It has when a younger one of the same market comes, or when the stream
 has gone on long enough with those of others; but only if the connection held all the while, or its last trades may be
-missing. The clock of this machine has no say: a stream may be read late.
+missing: what was under way when a connection was lost is left to be fetched, for old messages may be told again after
+it. The clock of this machine has no say: a stream may be read late.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from estimator.exchanges.edge import Health, Recent, plausible_candle, plausible
 from estimator.exchanges.wire import Wire
 
 GRACE_MS: Final = MINUTE_MS  # so long after its end, by the stream's own time, a candle of a quiet market is closed
+_SKEW_MS: Final = 2_000  # the clock of a venue is known to so much
 
 Tick = tuple[Market, Candle, bool]
 Print = tuple[Market, Liquidation]
@@ -96,6 +98,7 @@ class MovingCandles:
         self._open: dict[str, tuple[Market, Candle]] = {}
         self._closed_ms: dict[str, int] = {}
         self._stream_ms: dict[str, int] = {}
+        self._youngest_ms = self._doubtful_ms = -1
 
     def take(self, market: Market, candle: Candle, *, closed: bool = False) -> list[Tick]:
         """Return what a message tells: candles that have closed by now, and that this one has moved or closed."""
@@ -103,15 +106,17 @@ class MovingCandles:
         if self._is_late(market, candle, last, closed=closed):
             self._health.reject("candles", "late or repeated message", example=candle)
             return []
+        self._youngest_ms = max(self._youngest_ms, candle.time_ms)
         over = last is not None and candle.time_ms > last[1].time_ms and not self._says_closed
         told = self._close(market.id) if over else []
         self._open[market.id] = (market, candle)
-        told += self._close(market.id) if closed else [(market, candle, False)]
+        told += self._close(market.id, said=True) if closed else [(market, candle, False)]
         return told if self._says_closed else [*told, *self._close_quiet(_settled_in(market), candle.time_ms)]
 
     def forget(self) -> None:
-        """Take open candles for incomplete, after a connection was lost."""
+        """Take candles begun so far for incomplete, after a connection was lost."""
         self._open.clear()
+        self._doubtful_ms = self._youngest_ms
 
     def _is_late(self, market: Market, candle: Candle, last: tuple[Market, Candle] | None, *, closed: bool) -> bool:
         if candle.time_ms <= self._closed_ms.get(market.id, -1):
@@ -131,8 +136,10 @@ class MovingCandles:
         ]
         return [tick for key in over for tick in self._close(key)]
 
-    def _close(self, key: str) -> list[Tick]:
+    def _close(self, key: str, *, said: bool = False) -> list[Tick]:
         market, candle = self._open.pop(key)
+        if not said and candle.time_ms <= self._doubtful_ms:
+            return []
         self._closed_ms[key] = candle.time_ms
         return [(market, candle, True)]
 
@@ -149,18 +156,20 @@ async def follow_candles(make: MakeStream[Tick]) -> AsyncGenerator[Tick, None]:
     async with contextlib.aclosing(stream.items(order.forget)) as messages:
         async for items in messages:
             for market, candle, closed in items:
-                if plausible_candle(candle, wire.now_ms(), health):
-                    for tick in order.take(market, candle, closed=closed):
+                now_ms = wire.now_ms()
+                if plausible_candle(candle, now_ms, health):
+                    over = closed and candle.time_ms + MINUTE_MS <= now_ms + _SKEW_MS  # else it is not, whoever says so
+                    for tick in order.take(market, candle, closed=over):
                         yield tick
 
 
-async def follow_prints(make: MakeStream[Print]) -> AsyncGenerator[Print, None]:
+async def follow_prints(make: MakeStream[Print], recent: Recent) -> AsyncGenerator[Print, None]:
     """Yield the liquidations of a stream for ever, each once.
 
     Venues give prints no number. What is equal in all it says is the same print, unless it comes several times in one
-    message.
+    message. `recent` outlives the stream: one that begins anew may be told of old prints again.
     """
-    stream, recent = await make(), Recent()
+    stream = await make()
     wire, health = stream.wire, stream.wire.health
     async with contextlib.aclosing(stream.items()) as messages:
         async for items in messages:

@@ -277,13 +277,13 @@ class Okx(ConnectedVenue):
 
     async def fetch_liquidations(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:
         """Return the forced liquidations the venue shows, of the last day at most."""
-        listed = {native_id(market): (market, await self._contract_size(market))}
+        listings = {native_id(market): await self._listings.of(market)}
         asked = {"instType": "SWAP", "instFamily": family(market), "state": "filled", "limit": _PRINTS}
         found: dict[Liquidation, None] = {}  # an order is shown once a second: two that are the same are one
         end, now_ms = until_ms, self._wire.now_ms()
         while since_ms < end:
             payload = await self._past_prints({**asked, "after": end})
-            page = dict.fromkeys(one for _, one in parse_liquidations(payload, listed))
+            page = dict.fromkeys(one for _, one in parse_liquidations(payload, listings))
             found |= page
             oldest = min((one.time_ms for one in page), default=0)
             end = oldest if len(page) >= _PRINTS and oldest < end else since_ms
@@ -316,8 +316,7 @@ class Okx(ConnectedVenue):
         return [partial(self._print_stream, markets)]
 
     async def _print_stream(self, markets: Sequence[Market]) -> Stream[Print]:
-        client, named = self._wire.client, await self._listings.by_native_id(markets, self.health)
-        listed = {name: (market, await self._contract_size(market)) for name, market in named.items()}
+        client, listings = self._wire.client, await self._listings.by_native_id(markets, self.health)
 
         async def subscribe(names: list[str]) -> None:
             pulses = [{"channel": "open-interest", "instId": name} for name in names if name != _PRINTS_CHANNEL]
@@ -328,7 +327,7 @@ class Okx(ConnectedVenue):
             if message["arg"]["channel"] != _PRINTS_CHANNEL:
                 return []
             # A market shows one order a second, so two that are the same are one sent twice.
-            return list(dict.fromkeys(parse_liquidations(message, listed)))
+            return list(dict.fromkeys(parse_liquidations(message, listings)))
 
         attempt = subscribing([_PRINTS_CHANNEL, _PULSE], subscribe, self.health)
         accepts = _of_channel(_PRINTS_CHANNEL, "open-interest")

@@ -313,14 +313,14 @@ def parse_candle_message(message: Any, markets: Mapping[str, Market]) -> list[tu
     ]
 
 
-def parse_liquidations(payload: Any, listed: Mapping[str, tuple[Market, float]]) -> list[tuple[Market, Liquidation]]:
+def parse_liquidations(payload: Any, listings: Mapping[str, MarketListing]) -> list[tuple[Market, Liquidation]]:
     """Read ``liquidation-orders``, the channel or the answer, which are of one shape; it may tell of every market.
 
     Parameters
     ----------
     payload
-    listed : dict
-        Market and contract size by the venue's name; others are left out.
+    listings : dict
+        By the venue's name; other markets are left out.
 
     Raises
     ------
@@ -328,10 +328,9 @@ def parse_liquidations(payload: Any, listed: Mapping[str, tuple[Market, float]])
     """
     endpoint = "liquidation-orders"
     return [
-        (market, _liquidation(detail, market.contract, size))
+        (one.market, _liquidation(detail, one.market.contract, one.contract_size))
         for row in rows(payload, ["data"], endpoint)
-        if (name := text(row, "instId", endpoint)) in listed
-        for market, size in [listed[name]]
+        if (one := listings.get(text(row, "instId", endpoint))) is not None
         for detail in rows(row, ["details"], endpoint)
     ]
 

@@ -19,10 +19,11 @@ class Tap:
         self._waiting: deque[Any] = deque()
         self._arrived = asyncio.Event()
         self.sockets: set[Any] = set()
+        self._subscription: asyncio.Future[None] | None = None
 
     def offer(self, socket: Any, message: Any) -> bool:
-        """Take a message if it is of this stream."""
-        if not self.accepts(message):
+        """Take a message if it is of this stream, and of the connection it has: the next may be another stream's."""
+        if not self.accepts(message) or (self._subscription is not None and self._subscription.done()):
             return False
         self.sockets.add(socket)
         self._waiting.append(message)
@@ -31,6 +32,7 @@ class Tap:
 
     async def messages(self, subscription: asyncio.Future[None], silence_s: float) -> AsyncGenerator[Any, None]:
         """Yield messages until the subscription fails or nothing comes for `silence_s`; then raise."""
+        self._subscription = subscription
         subscription.add_done_callback(lambda _: self._arrived.set())
         while True:
             if not self._waiting:

@@ -137,8 +137,8 @@ class Troubles:
         self.count["sockets silent"] += 1
         self._side.server.faults[venue].silent = True
         await asyncio.sleep(self._luck.uniform(0.2, 3.0 * _SILENCE_S))
-        await self._side.server.drop_sockets(venue)  # what was lost on it never comes
         self._side.server.faults[venue].silent = False
+        await self._side.server.drop_sockets(venue)  # what was lost on it never comes
 
     async def _muddle(self, venue: str) -> None:
         self.count["messages muddled"] += 1
@@ -157,9 +157,10 @@ class Troubles:
         self.count["coin delisted"] += 1
         gone = (venue, self._luck.choice(COINS))
         self._side.server.delisted.add(gone)
+        await self._side.server.drop_sockets(venue)  # the market here trades on, and nobody would know
         await asyncio.sleep(self._luck.uniform(0.5, 4.0))
-        await self._side.server.drop_sockets(venue)  # a venue does not list a market anew within a connection
         self._side.server.delisted.discard(gone)
+        await self._side.server.drop_sockets(venue)  # a venue does not list a market anew within a connection
 
     async def _redis_stands_still(self) -> None:
         self.count["Redis stood still"] += 1

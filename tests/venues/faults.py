@@ -89,7 +89,14 @@ def wounded(payload: Json, luck: random.Random) -> Json:
         if luck.random() < 0.5:
             holder[f"{key}V2"] = value
     else:
-        holder[key] = luck.choice((None, {}, [], "n/a", True))
+        kinds: tuple[Json, ...] = (
+            None,
+            {},
+            [],
+            "n/a",
+            True,
+        )  # another type, for nobody can tell that a right one is wrong
+        holder[key] = luck.choice([kind for kind in kinds if type(kind) is not type(holder[key])])
     return changed
 
 

@@ -66,6 +66,7 @@ class Session:
     subscriptions: set[str] = field(default_factory=set)
     notes: dict[str, Any] = field(default_factory=dict)
     outgoing: asyncio.Queue[Json | Print] = field(default_factory=asyncio.Queue)  # a print follows its messages
+    over: bool = False
 
 
 class VenueWire(Protocol):
@@ -195,17 +196,21 @@ class VenueServer:
     async def _send(self, websocket: WebSocket, session: Session) -> None:
         while True:
             said = await session.outgoing.get()
+            if session.over:
+                continue
             if isinstance(said, Print):
                 self.delivered[said.market.venue, said.market.coin, said.ordinal] = said.liquidation
             else:
                 await websocket.send_text(said if isinstance(said, str) else json.dumps(said))
 
     async def drop_sockets(self, venue: str) -> None:
-        """Cut every socket of a venue."""
-        for session, websocket in list(self._sockets.items()):
-            if self._by_host[session.host].venue == venue:
-                with contextlib.suppress(RuntimeError):
-                    await websocket.close(1012)
+        """Cut every socket of a venue; from this call on nothing more is sent on any of them."""
+        over = [session for session in self.sessions if self._by_host[session.host].venue == venue]
+        for session in over:
+            session.over = True
+        for session in over:
+            with contextlib.suppress(KeyError, RuntimeError):  # the client was faster
+                await self._sockets[session].close(1012)
 
     async def subscribed(self, venue: str, count: int, timeout_s: float = 5.0) -> None:
         """Wait until the sockets of a venue hold `count` subscriptions or more."""

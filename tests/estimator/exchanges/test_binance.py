@@ -68,7 +68,7 @@ AFTER_GOLDEN = 1_760_000_200_000
 LINEAR_BTC = Market("binance", "BTC/USDT:USDT", "linear", rule_brackets("BTC", "linear").brackets)
 INVERSE_BTC = Market("binance", "BTC/USD:BTC", "inverse", rule_brackets("BTC", "inverse").brackets)
 INVERSE_LISTED = MarketListing(INVERSE_BTC, "BTCUSD_PERP", 100.0, "rule", funding_interval_ms=8 * HOUR_MS)
-NAMED = {"BTCUSDT": LINEAR_BTC, "BTCUSD_PERP": INVERSE_BTC}
+LISTED = {"BTCUSDT": MarketListing(LINEAR_BTC, "BTCUSDT", 1.0, "rule"), "BTCUSD_PERP": INVERSE_LISTED}
 BOTH = pytest.mark.parametrize("market", [LINEAR_BTC, INVERSE_BTC], ids=["usdm", "coinm"])
 _Item = TypeVar("_Item")
 
@@ -156,30 +156,30 @@ def test_listings_are_the_perpetuals_that_trade_with_names_we_can_write() -> Non
 
 
 def test_a_sell_closes_a_long_at_its_average_fill() -> None:
-    ((market, print_),) = parse_liquidation_message(recorded("liquidation_stream"), {}, NAMED)
+    ((market, print_),) = parse_liquidation_message(recorded("liquidation_stream"), LISTED)
     assert market is LINEAR_BTC
     assert print_ == Liquidation(1_568_014_460_893, Side.LONG, 9910.12345678, 0.014, 0.014 * 9910.12345678)
 
 
 def test_a_coin_m_order_is_worth_its_contracts() -> None:
-    ((market, print_),) = parse_liquidation_message(golden("dapi_forceOrder"), {"BTCUSD_PERP": 100.0}, NAMED)
+    ((market, print_),) = parse_liquidation_message(golden("dapi_forceOrder"), LISTED)
     assert (market, print_.notional_usd, print_.price) == (INVERSE_BTC, 100.0, 9496.5)
     assert print_.quantity_base == pytest.approx(100.0 / 9496.5)
 
 
 def test_a_kline_message_says_whether_its_candle_has_closed() -> None:
     open_, closed = recorded("kline_stream_open"), recorded("kline_stream_closed")
-    assert parse_kline_message(open_, LINEAR, NAMED) == [
+    assert parse_kline_message(open_, LINEAR, LISTED) == [
         (LINEAR_BTC, Candle(1_638_747_660_000, 0.001, 0.0025, 0.0015, 0.002, 1000.0, 500.0), False)
     ]
-    assert [done for *_, done in parse_kline_message(closed, LINEAR, NAMED)] == [True]
-    ((_, candle, _),) = parse_kline_message(golden("dapi_kline"), INVERSE, NAMED)
+    assert [done for *_, done in parse_kline_message(closed, LINEAR, LISTED)] == [True]
+    ((_, candle, _),) = parse_kline_message(golden("dapi_kline"), INVERSE, LISTED)
     assert candle.volume == 20.0
 
 
 def test_messages_about_markets_nobody_follows_are_passed_over() -> None:
     assert parse_kline_message(golden("dapi_kline"), INVERSE, {}) == []
-    assert parse_liquidation_message(golden("dapi_forceOrder"), {}, {}) == []
+    assert parse_liquidation_message(golden("dapi_forceOrder"), {}) == []
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_a_message_of_another_shape_names_the_field(spoil: Callable[[Any], Any],
     payload = golden("dapi_forceOrder")
     spoil(payload)
     with pytest.raises(BadPayload) as caught:
-        parse_liquidation_message(payload, {}, NAMED)
+        parse_liquidation_message(payload, LISTED)
     assert (caught.value.endpoint, caught.value.field) == ("forceOrder", field)
 
 
@@ -213,8 +213,8 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     "fapi_openInterest": lambda p: parse_open_interest_now(p, LINEAR),
     "dapi_premiumIndex": lambda p: parse_funding_rate_now(parse_marks(p, INVERSE), INVERSE_LISTED, INVERSE),
     "fapi_depth": lambda p: parse_order_book(p, INVERSE, 100.0),
-    "dapi_forceOrder": lambda p: parse_liquidation_message(p, {"BTCUSD_PERP": 100.0}, NAMED),
-    "dapi_kline": lambda p: parse_kline_message(p, INVERSE, NAMED),
+    "dapi_forceOrder": lambda p: parse_liquidation_message(p, LISTED),
+    "dapi_kline": lambda p: parse_kline_message(p, INVERSE, LISTED),
 }
 JUNK: tuple[Any, ...] = (None, True, -2, 10**20, 1e-300, "", "0", "-1", "1e400", "nan", "BTC", [], {}, [[]], [{}])
 
@@ -527,6 +527,23 @@ def test_twice_late_absurd_and_unreadable_messages_change_nothing() -> None:
         }  # fmt: skip
         assert venue.health.errors["BadPayload"] > 0
         assert not venue.health.reconnects
+
+    with_binance(test)
+
+
+def test_a_candle_has_not_closed_before_its_end_whoever_says_so() -> None:
+    async def test(venue: Binance, server: VenueServer, feed: Feed) -> None:
+        ticks: list[tuple[Market, Candle, bool]] = []
+        async with following(server, taken(venue.watch_candles([LINEAR_BTC]), ticks), subscriptions=1):
+            server.faults["binance"].rewrite = lambda messages: [m | {"k": m["k"] | {"x": True}} for m in messages]
+            await feed.advance(MINUTE_MS // 2)
+            await until(lambda: len(ticks) >= 3)
+            assert not any(closed for *_, closed in ticks)
+            server.faults["binance"].rewrite = None
+            await feed.advance(MINUTE_MS)
+            await until(lambda: any(closed for *_, closed in ticks))
+        (over,) = [candle for _, candle, closed in ticks if closed]
+        assert over == feed.market("binance", "BTC").closed(NOW)
 
     with_binance(test)
 

@@ -31,7 +31,7 @@ from tests.venues.wire_bitget import RATIO_ROWS, WIRE
 
 (LISTED,) = parse_markets(golden("bitget", "contracts"), golden("bitget", "tickers"), "USDT", Health())
 BITCOIN = LISTED.market
-NAMED = {"BTCUSDT": BITCOIN}
+NAMED = {"BTCUSDT": LISTED}
 SYMBOLS = pytest.mark.parametrize("symbol", ["BTC/USDT:USDT", "BTC/USDC:USDC"])
 
 

@@ -18,20 +18,21 @@ from estimator.exchanges import gate_payloads as gate
 from estimator.exchanges import hyperliquid_payloads as hyperliquid
 from estimator.exchanges import okx_payloads as okx
 from estimator.exchanges.edge import Health
+from estimator.exchanges.venue import MarketListing
 from tests.venues.harness import NOW, golden
 
 TICKERS: Final = golden("gate", "tickers")
 (GATE, *_) = gate.parse_markets(golden("gate", "contracts"), TICKERS, "usdt", Health())
-GATE_IDS, GATE_MARKETS = {"BTC_USDT": GATE}, {"BTC_USDT": GATE.market}
+GATE_LISTED = {"BTC_USDT": GATE}
 (BITGET,) = bitget.parse_markets(golden("bitget", "contracts"), golden("bitget", "tickers"), "USDT", Health())
-BITGET_MARKETS = {"BTCUSDT": BITGET.market}
+BITGET_LISTED = {"BTCUSDT": BITGET}
 BYBIT_MARKETS: Final[tuple[tuple[str, ContractType], ...]] = (("BTC/USDT:USDT", "linear"), ("BTC/USD:BTC", "inverse"))
 (HYPERLIQUID, *_) = hyperliquid.parse_markets(golden("hyperliquid", "metaAndAssetCtxs"), Health())
 
 BYBIT = {name: Market("bybit", name, kind, HYPERLIQUID.market.brackets) for name, kind in BYBIT_MARKETS}
 OKX = Market("okx", "BTC/USD:BTC", "inverse", HYPERLIQUID.market.brackets)
 OKX_NOTHING: Final[dict[str, Any]] = {"data": []}
-OKX_LISTED = {"BTC-USD-SWAP": (OKX, 100.0)}
+OKX_LISTED = {"BTC-USD-SWAP": MarketListing(OKX, "BTC-USD-SWAP", 100.0, "public")}
 
 PARSERS: Final[dict[tuple[str, str], Callable[[Any], Any]]] = {
     ("gate", "contracts"): lambda p: gate.parse_markets(p, TICKERS, "usdt", Health()),
@@ -92,11 +93,11 @@ PARSERS: Final[dict[tuple[str, str], Callable[[Any], Any]]] = {
 }
 # Of a message only what `accepts` has looked at is sure.
 MESSAGES: Final[dict[tuple[str, str], Callable[[Any], Any]]] = {
-    ("gate", "public_liquidates"): lambda m: gate.parse_liquidation_message(m, GATE_IDS, GATE_MARKETS),
-    ("gate", "candlestick_message"): lambda m: gate.parse_candle_message(m, GATE_IDS, GATE_MARKETS),
-    ("bitget", "liquidation_message"): lambda m: bitget.parse_liquidation_message(m, BITGET_MARKETS),
-    ("bitget", "candle_snapshot"): lambda m: bitget.parse_candle_message(m, BITGET_MARKETS),
-    ("hyperliquid", "candle_message"): lambda m: hyperliquid.parse_candle_message(m, {"BTC": HYPERLIQUID.market}),
+    ("gate", "public_liquidates"): lambda m: gate.parse_liquidation_message(m, GATE_LISTED),
+    ("gate", "candlestick_message"): lambda m: gate.parse_candle_message(m, GATE_LISTED),
+    ("bitget", "liquidation_message"): lambda m: bitget.parse_liquidation_message(m, BITGET_LISTED),
+    ("bitget", "candle_snapshot"): lambda m: bitget.parse_candle_message(m, BITGET_LISTED),
+    ("hyperliquid", "candle_message"): lambda m: hyperliquid.parse_candle_message(m, {"BTC": HYPERLIQUID}),
     ("bybit", "ws_all_liquidation"): lambda m: bybit.parse_prints(m, BYBIT["BTC/USD:BTC"]),
     ("okx", "ws_liquidation_orders"): lambda m: okx.parse_liquidations(m, OKX_LISTED),
 }

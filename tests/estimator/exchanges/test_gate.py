@@ -89,8 +89,8 @@ def test_without_a_deduction_the_amount_follows_from_the_rates() -> None:
 
 
 def test_streamed_prints_tell_the_order_so_the_sign_is_the_other_way_round() -> None:
-    message, market = golden("gate", "public_liquidates"), LINEAR.market
-    (_, sold), (_, bought) = parse_liquidation_message(message, {"BTC_USDT": LINEAR}, {"BTC_USDT": market})
+    message = golden("gate", "public_liquidates")
+    (_, sold), (_, bought) = parse_liquidation_message(message, {"BTC_USDT": LINEAR})
     assert (sold.side, sold.time_ms, sold.price) == (Side.LONG, 1_541_486_601_123, 215.1)
     assert bought.side is Side.SHORT
     assert sold.quantity_base == pytest.approx(0.0124)
@@ -100,13 +100,13 @@ def test_streamed_prints_tell_the_order_so_the_sign_is_the_other_way_round() -> 
 def test_a_print_stamped_in_seconds_as_before_august_2026_is_read_too() -> None:
     message = golden("gate", "public_liquidates")
     message["result"][0]["time"] = 1_541_486_601
-    (_, first), _ = parse_liquidation_message(message, {"BTC_USDT": LINEAR}, {"BTC_USDT": LINEAR.market})
+    (_, first), _ = parse_liquidation_message(message, {"BTC_USDT": LINEAR})
     assert first.time_ms == 1_541_486_601_000
 
 
 def test_a_candle_message_says_whether_its_window_is_over() -> None:
     message = golden("gate", "candlestick_message")
-    ((market, candle, closed),) = parse_candle_message(message, {"BTC_USDT": LINEAR}, {"BTC_USDT": LINEAR.market})
+    ((market, candle, closed),) = parse_candle_message(message, {"BTC_USDT": LINEAR})
     assert (market, candle.time_ms, closed) == (LINEAR.market, 1_760_000_040_000, True)
     assert candle.volume == pytest.approx(120.5)
 

@@ -103,7 +103,7 @@ def test_candles_funding_and_the_book() -> None:
 
 def test_a_candle_message_never_says_that_it_closed() -> None:
     market = LISTED[0].market
-    ((where, candle, closed),) = parse_candle_message(golden("hyperliquid", "candle_message"), {"BTC": market})
+    ((where, candle, closed),) = parse_candle_message(golden("hyperliquid", "candle_message"), {"BTC": LISTED[0]})
     assert (where, candle.time_ms, candle.high, candle.volume) == (market, 1_710_146_280_000, 71422.0, 1.20407)
     assert not closed
 

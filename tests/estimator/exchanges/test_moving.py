@@ -65,12 +65,20 @@ def test_after_a_lost_connection_a_candle_that_may_miss_trades_is_not_called_clo
     assert closed(order.take(BITCOIN, candle(2, 1))) == []
 
 
-def test_a_candle_seen_again_after_a_lost_connection_is_whole() -> None:
+def test_what_was_told_before_a_lost_connection_may_be_told_again_after_it() -> None:
     order = MovingCandles(Health())
     order.take(BITCOIN, candle(1, 5))
     order.forget()
-    order.take(BITCOIN, candle(1, 8))
-    assert closed(order.take(BITCOIN, candle(2, 1))) == [(1, 8.0)]
+    again = order.take(BITCOIN, candle(1, 3)) + order.take(BITCOIN, candle(1, 5)) + order.take(BITCOIN, candle(2, 1))
+    assert closed(again) == []
+    assert closed(order.take(BITCOIN, candle(3, 1))) == [(2, 1.0)]
+
+
+def test_a_venue_may_say_of_a_candle_that_it_has_closed_after_a_lost_connection() -> None:
+    order = MovingCandles(Health())
+    order.take(BITCOIN, candle(1, 5))
+    order.forget()
+    assert closed(order.take(BITCOIN, candle(1, 8), closed=True)) == [(1, 8.0)]
 
 
 @pytest.mark.parametrize("late", [candle(1, 3), candle(0, 9)])

@@ -17,7 +17,7 @@ from estimator.errors import BadPayload, UnknownMarket
 from estimator.exchanges import okx_payloads as payloads
 from estimator.exchanges.edge import Health
 from estimator.exchanges.okx import Okx
-from estimator.exchanges.venue import Exchange, FundingRate
+from estimator.exchanges.venue import Exchange, FundingRate, MarketListing
 from tests.venues.contract import HOUR, IMPATIENT, NOW, PulseContract, times
 from tests.venues.feed import OI_EVERY_MS
 from tests.venues.server import VenueServer
@@ -32,7 +32,10 @@ needs_fixtures = pytest.mark.skipif(
 BRACKETS = (LeverageBracket(0.0, 100.0, 0.005),)
 LINEAR = Market("okx", "IOST/USDT:USDT", "linear", BRACKETS)
 INVERSE = Market("okx", "BTC/USD:BTC", "inverse", BRACKETS)
-LISTED = {"IOST-USDT-SWAP": (LINEAR, 1000.0), "BTC-USD-SWAP": (INVERSE, 100.0)}
+LISTED = {
+    "IOST-USDT-SWAP": MarketListing(LINEAR, "IOST-USDT-SWAP", 1000.0, "public"),
+    "BTC-USD-SWAP": MarketListing(INVERSE, "BTC-USD-SWAP", 100.0, "public"),
+}
 
 
 def golden(name: str) -> Any:
