@@ -88,6 +88,12 @@ class Answers:
         self._shared: deque[tuple[float, int]] = deque()  # when and how much
         self.served: Counter[str] = Counter()  # by where they came from: memory, another's flight, Redis, drawn
 
+    def current(self) -> list[MarketStatus] | None:
+        """Return what `statuses` would give without waiting: the same list until they are read again; None if old."""
+        if self._statuses is None or monotonic() - self._statuses[0] >= STATUS_AGE_S:
+            return None
+        return self._statuses[1]
+
     async def statuses(self) -> list[MarketStatus]:
         """Return the markets on offer, at most `STATUS_AGE_S` old.
 
@@ -96,8 +102,8 @@ class Answers:
         NotReady, CacheError
             `CacheUnavailable` after `STATUS_WAIT_S`, however long the client of Redis goes on trying.
         """
-        if self._statuses is not None and monotonic() - self._statuses[0] < STATUS_AGE_S:
-            return self._statuses[1]
+        if (known := self.current()) is not None:
+            return known
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(asyncio.to_thread(read_statuses, self._cache))
             self._reading.add_done_callback(lambda read: read.cancelled() or read.exception())  # seen by nobody else

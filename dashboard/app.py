@@ -25,6 +25,7 @@ from dashboard import callbacks, layout
 from dashboard.answers import Answers
 from dashboard.api import add_error_handlers, build_router
 from dashboard.guard import MAX_BODY, Guard
+from dashboard.hits import Hits
 from dashboard.insight_routes import build_insight_router
 from dashboard.metrics import State, Traffic, build_metrics_router
 from dashboard.pages import routes as pages
@@ -165,6 +166,7 @@ def create_app(settings: Settings, cache: Cache) -> FastAPI:
     app.add_middleware(HeadAsGet)
     outputs = frozenset(name for name, spec in page.callback_map.items() if "callback" in spec)
     app.add_middleware(Guard, outputs=outputs, files=page.registered_paths)
+    app.add_middleware(Hits, answers=answers)
     app.add_middleware(SecurityHeaders, script_hashes=page.csp_hashes(), frame_ancestors=settings.frame_ancestors)
     named = {context.path for context in iter_route_contexts(app.routes) if context.path and "{" not in context.path}
     app.add_middleware(Traffic, registry=registry, paths=PAGES | named)
