@@ -22,6 +22,7 @@ from dashboard.export import FORMS, Form, pack_levels
 from dashboard.figures import build_chart
 from dashboard.frame import ChartFrame, NotReady, read_frame, read_statuses, select_statuses
 from dashboard.lens import shade
+from dashboard.limits import charge_drawing
 from dashboard.maps import build_map, read_map
 from dashboard.preview import draw_preview
 from dashboard.readings import build_readings
@@ -160,6 +161,8 @@ class Answers:
 
         if key in self._flights:
             self.served["flight"] += 1
+        else:
+            charge_drawing()
 
         def draw() -> bytes:
             return _compute(self._cache, view, statuses, build, gzipped=gzipped)

@@ -16,6 +16,7 @@ from fastapi.responses import JSONResponse
 from dashboard.answers import STATUS_WAIT_S, Answer, Answers
 from dashboard.export import FORMS, Form
 from dashboard.frame import ChartFrame, NotReady, select_statuses
+from dashboard.limits import TooMany
 from dashboard.maps import read_band_beyond, read_map, summary
 from dashboard.share import takes_gzip
 from dashboard.view import ALL_TIERS, RANGES, Lens, Palette, Panel, SideFilter, Theme, ViewError, ViewState
@@ -96,6 +97,8 @@ ERRORS: Final[dict[int | str, dict[str, Any]]] = {
 
 def error_response(error: LiqheatError) -> JSONResponse:
     """Turn an error into its status and a body that says what to do."""
+    if isinstance(error, TooMany):
+        return error.response()
     status = next(code for kind, code in STATUS if isinstance(error, kind))
     # Addresses of servers and keys of stores are for whoever runs this, not for whoever looks at it.
     internal = not isinstance(error, ParameterError | NotReady)

@@ -27,6 +27,7 @@ from dashboard.api import add_error_handlers, build_router
 from dashboard.guard import MAX_BODY, Guard
 from dashboard.hits import Hits
 from dashboard.insight_routes import build_insight_router
+from dashboard.limits import Budgets, Kind, Limits
 from dashboard.metrics import State, Traffic, build_metrics_router
 from dashboard.pages import routes as pages
 from dashboard.share import (
@@ -145,7 +146,8 @@ def create_app(settings: Settings, cache: Cache) -> FastAPI:
     app.include_router(pages.build_router(cache, answers, address))
     app.include_router(build_insight_router(cache, answers))
     snapshots = Snapshots(settings.data / "snapshots", settings.snapshots_mb << 20)
-    app.include_router(build_share_router(answers, snapshots, settings))
+    budgets = _budgets(settings, cache, registry)
+    app.include_router(build_share_router(answers, snapshots, budgets, settings))
     app.include_router(build_source_router(Conditions(cache, may_switch=settings.allow_switch), settings))
     app.include_router(build_metrics_router(registry, settings.metrics_token))
     app.add_api_route("/docs", _docs, methods=["GET"], include_in_schema=False)
@@ -167,10 +169,18 @@ def create_app(settings: Settings, cache: Cache) -> FastAPI:
     outputs = frozenset(name for name, spec in page.callback_map.items() if "callback" in spec)
     app.add_middleware(Guard, outputs=outputs, files=page.registered_paths)
     app.add_middleware(Hits, answers=answers)
+    app.add_middleware(Limits, budgets=budgets, streams=settings.limit_streams)  # outside of Hits: hits count too
     app.add_middleware(SecurityHeaders, script_hashes=page.csp_hashes(), frame_ancestors=settings.frame_ancestors)
     named = {context.path for context in iter_route_contexts(app.routes) if context.path and "{" not in context.path}
     app.add_middleware(Traffic, registry=registry, paths=PAGES | named)
     return app
+
+
+def _budgets(settings: Settings, cache: Cache, registry: CollectorRegistry) -> Budgets:
+    most = {
+        Kind.READS: settings.limit_reads, Kind.COMPUTED: settings.limit_computed, Kind.WRITES: settings.limit_writes,
+    }  # fmt: skip
+    return Budgets(cache.counters, most, settings.limit_snapshots, registry)
 
 
 def _versioned(folder: Path) -> Callable[[str], str]:

@@ -299,7 +299,7 @@ def _others(given: Mapping[str, str], status: MarketStatus) -> tuple[Position, .
 def _other(spelled: str, status: MarketStatus) -> Position:
     parts = spelled.split(":")
     fine = len(parts) == 6 and _COIN.fullmatch(parts[0]) and parts[1] in SIDE.choices
-    if not fine or parts[0] == status.base:
+    if not fine or parts[0].upper() == status.base.upper():
         accepted = f"coin:side:entry:quantity:mark:rate of other coins than {status.base}, such as {OTHERS.example}"
         raise ViewError(OTHERS.name, spelled[:80], accepted)
     entry, mark = _PART_PRICE.check(parts[2]), _PART_PRICE.check(parts[4])

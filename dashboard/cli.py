@@ -115,6 +115,7 @@ def web() -> None:
         server_header=False,
         timeout_graceful_shutdown=2,
         limit_concurrency=1000,  # beyond that a 503 at once
+        forwarded_allow_ips=settings.trusted_proxies,
         ws_max_size=64 << 10,
     )
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import gzip
 import hashlib
+import ipaddress
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from html import escape
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, NamedTuple
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 from dash.fingerprint import build_fingerprint
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -26,6 +27,7 @@ PICTURE: Final = (WIDTH, HEIGHT)
 SNAPSHOT_PAGE: Final = re.compile(rf"/s/({ID})(/embed)?")
 FOR_GOOD: Final = b"public, max-age=31536000, immutable"
 FILES: Final = ("/_dash-component-suites/", "/assets/")
+NOT_OURS: Final = "only pages of this site may ask for this; the name it is asked by belongs into LIQHEAT_PUBLIC_URL"
 _COMMON: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"strict-origin-when-cross-origin"),
@@ -329,6 +331,39 @@ def preview_tags(card: Card, site: str) -> str:
             f'<link rel="alternate" type="application/json+oembed" href="{escape(oembed)}" title="{title}">',
         ]
     )
+
+
+def own_hosts(host: str, public_url: str | None) -> frozenset[str]:
+    """Hosts, with ports, whose pages are this site's own.
+
+    The host a request came to is one only if nobody else can own it. Whoever owns a name can make it point here (DNS
+    rebinding), and a browser takes their page for ours; bare addresses and names without a dot belong to nobody.
+
+    Parameters
+    ----------
+    host : str
+        Of the request.
+    public_url : str, optional
+        Address of the site as others see it.
+    """
+    named = {urlsplit(public_url).netloc.lower()} if public_url else set()
+    return frozenset(named | ({host.lower()} if _is_nobodys(host) else set()))
+
+
+def _is_nobodys(host: str) -> bool:
+    try:
+        name = urlsplit(f"//{host}").hostname or "."
+    except ValueError:
+        return False
+    return "." not in name or name.endswith(".localhost") or _is_address(name)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def site_address(public_url: str | None, scheme: str, host: str) -> str:

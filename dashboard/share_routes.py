@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from html import escape
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
-from aiolimiter import AsyncLimiter
 from fastapi import APIRouter, HTTPException, Path, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,12 +16,15 @@ from dashboard.answers import CHART_PART, LEVELS_PART, PICTURE_PART, Answer, Ans
 from dashboard.api import ERRORS, negotiate, send
 from dashboard.export import FORMS, Form, unpack_levels
 from dashboard.frame import select_statuses
+from dashboard.limits import Budgets, client_of
 from dashboard.share import (
     EMBED,
     FOR_GOOD,
+    NOT_OURS,
     PICTURE,
     SNAPSHOT_PAGE,
     Card,
+    own_hosts,
     site_address,
     snapshot_card,
     snapshot_path,
@@ -33,9 +34,6 @@ from dashboard.snapshots import Facts, Snapshots, SnapshotsFull, UnknownSnapshot
 from dashboard.view import MAX_QUERY, ViewError, ViewState, read_parameters
 from estimator.settings import Settings
 
-PER_CLIENT: Final = 10  # snapshots a minute
-PER_PROCESS: Final = 60
-MAX_CLIENTS: Final = 1000  # remembered; whoever was not seen for longest is forgotten
 FRAME: Final = (800, 640)  # size of a frame where none is asked for
 LEAST_FRAME: Final = (320, 300)
 _LEVEL_FORMS: Final = (Form.ARROW, Form.CSV)
@@ -56,42 +54,18 @@ class SnapshotWish(BaseModel):
     )  # fmt: skip
 
 
-class Pace:
-    """How often snapshots are made, each client by itself and all together. One event loop."""
-
-    def __init__(self) -> None:
-        self._all = AsyncLimiter(PER_PROCESS)
-        self._clients: OrderedDict[str, AsyncLimiter] = OrderedDict()
-
-    async def enter(self, client: str) -> None:
-        """Count a snapshot of a client.
-
-        Raises
-        ------
-        HTTPException
-            429, where there have been too many.
-        """
-        own = self._clients.setdefault(client, AsyncLimiter(PER_CLIENT))
-        self._clients.move_to_end(client)
-        if len(self._clients) > MAX_CLIENTS:
-            self._clients.popitem(last=False)
-        if not (own.has_capacity() and self._all.has_capacity()):
-            raise HTTPException(429, "too many snapshots in a minute", headers={"Retry-After": "60"})
-        await own.acquire()
-        await self._all.acquire()
-
-
-def build_share_router(answers: Answers, snapshots: Snapshots, settings: Settings) -> APIRouter:
+def build_share_router(answers: Answers, snapshots: Snapshots, budgets: Budgets, settings: Settings) -> APIRouter:
     """Routes of snapshots and of oEmbed."""
     router = APIRouter(tags=["share"])
-    _add_making(router, answers, snapshots, settings)
+    _add_making(router, answers, snapshots, budgets, settings)
     _add_reading(router, snapshots, settings)
     _add_oembed(router, answers, snapshots, settings)
     return router
 
 
-def _add_making(router: APIRouter, answers: Answers, snapshots: Snapshots, settings: Settings) -> None:
-    pace = Pace()
+def _add_making(
+    router: APIRouter, answers: Answers, snapshots: Snapshots, budgets: Budgets, settings: Settings
+) -> None:
     refused: dict[int | str, dict[str, Any]] = {
         403: {"description": "Asked by a page of another site, or the server takes no more snapshots."},
         429: {"description": "Too many in a minute; `Retry-After` in seconds."},
@@ -101,11 +75,11 @@ def _add_making(router: APIRouter, answers: Answers, snapshots: Snapshots, setti
     @router.post("/api/v1/snapshots", summary="Freeze a view and its data.", status_code=201, responses=refused)
     async def freeze(request: Request, wish: SnapshotWish) -> JSONResponse:
         if _is_foreign(request, settings.public_url):
-            raise HTTPException(403, "a page of another site asks")
+            raise HTTPException(403, NOT_OURS)
         statuses = await answers.statuses()
         view = ViewState.parse(wish.view, default_symbol=statuses[0].base)
         select_statuses(statuses, view)
-        await pace.enter(request.client.host if request.client else "")
+        await budgets.take_snapshot(client_of(request.scope))
         facts, parts = await answers.frozen(view)
         try:
             name = await asyncio.to_thread(snapshots.save, facts, parts)
@@ -121,14 +95,13 @@ def _add_making(router: APIRouter, answers: Answers, snapshots: Snapshots, setti
 def _is_foreign(request: Request, public_url: str | None) -> bool:
     """Whether a page of another site asks: a browser tells on it; a program names no origin."""
     origin, headers = request.headers.get("origin"), request.headers
-    own = {headers.get("host", "")} | ({urlsplit(public_url).netloc} if public_url else set())
-    foreign = origin is not None and _host(origin) not in own
+    foreign = origin is not None and _host(origin) not in own_hosts(headers.get("host", ""), public_url)
     return foreign or headers.get("sec-fetch-site", "none") not in ("same-origin", "none")
 
 
 def _host(address: str) -> str | None:
     try:
-        return urlsplit(address).netloc
+        return urlsplit(address).netloc.lower()
     except ValueError:
         return None
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 
 from dashboard.api import ERRORS
-from dashboard.share import may_be_framed
+from dashboard.share import NOT_OURS, may_be_framed, own_hosts
 from estimator.cache import Cache, Choice, StreamHealth, VenueHealth, WorkerHealth
 from estimator.errors import CacheUnavailable
 from estimator.settings import Settings
@@ -170,7 +170,7 @@ def build_source_router(conditions: Conditions, settings: Settings) -> APIRouter
         if not conditions.may_switch:
             raise HTTPException(403, "visitors of this server may not switch its source")
         if not is_own_page(request, settings.public_url):
-            raise HTTPException(403, "only a page of this site may ask for this")
+            raise HTTPException(403, NOT_OURS)
         choice = (await conditions.now())["choice"]
         if choice is None or choice["source"] != "simulated":
             raise HTTPException(409, "the simulated market is not shown in place of live data")
@@ -194,5 +194,5 @@ def is_own_page(request: Request, public_url: str | None) -> bool:
         return False
     if headers.get("sec-fetch-site", "same-origin") != "same-origin" or not origin.netloc:
         return False
-    own = {headers.get("host", "")} | ({urlsplit(public_url).netloc} if public_url else set())
-    return origin.netloc in own and not may_be_framed(page.path.rstrip("/"))
+    own = own_hosts(headers.get("host", ""), public_url)
+    return origin.netloc.lower() in own and not may_be_framed(page.path.rstrip("/"))

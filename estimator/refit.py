@@ -104,8 +104,8 @@ def _heard(history: History, market: Market, steps: Steps, now_ms: int) -> BoolA
     if not heard.told:
         return None
     ends = steps.close_ms.tolist()
-    starts = [ends[0] - (ends[1] - ends[0]) if len(ends) > 1 else ends[0], *ends[:-1]]
-    return np.array([heard.covers(a, b) for a, b in zip(starts, ends, strict=True)])
+    starts = [ends[0] - (ends[1] - ends[0]), *ends[:-1]] if len(ends) > 1 else ends
+    return np.array([heard.covers(a, b) for a, b in zip(starts, ends, strict=True)], dtype=bool)
 
 
 def _now_ms() -> int:

@@ -113,4 +113,31 @@ class Settings(BaseSettings):
     metrics_token: str | None = Field(
         default=None,
         description="Bearer token that /metrics asks for; empty serves it to this machine alone.",
+    trusted_proxies: str = Field(
+        default="127.0.0.1,::1",
+        description="Addresses and networks of proxies whose X-Forwarded-For and -Proto are believed, comma separated.",
+    )
+    limit_reads: int = Field(
+        default=3000,
+        ge=0,
+        description="Requests a minute of one client for pages and whatever is mostly kept ready; 0 for any number.",
+    )
+    limit_computed: int = Field(
+        default=600,
+        ge=0,
+        description="Requests a minute of one client to work something out, new views too; 0 for any number.",
+    )
+    limit_writes: int = Field(
+        default=20,
+        ge=0,
+        description="Requests a minute of one client that leave something behind, such as snapshots; 0 for any number.",
+    )
+    limit_streams: int = Field(
+        default=32,
+        ge=0,
+        description="Streams and sockets that one client may hold open on one web process; 0 for any number.",
+    )
+    limit_snapshots: int = Field(
+        default=50, ge=0, description="Snapshots that one client may make in a UTC day; 0 for any number."
+    )
     )

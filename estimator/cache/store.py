@@ -18,6 +18,7 @@ from estimator.cache import codec, prints, tiles
 from estimator.cache.attention import BAND_ATTENTION, BAND_LASTS_S, Attention
 from estimator.cache.choice import CHOICE, Choices
 from estimator.cache.connection import Connection
+from estimator.cache.counters import COUNTERS, Counters
 from estimator.cache.health import WorkerHealth, of_one_crew
 from estimator.cache.journal import JOURNAL, Journal
 from estimator.cache.memory import Kept, TileMemory
@@ -71,6 +72,7 @@ class Cache:
         self._connection = Connection(url)
         self._redis = self._connection.sync
         self.journal, self.choices = Journal(self._connection), Choices(self._connection)
+        self.counters = Counters(self._connection)
         self.attention, self.track = Attention(self._connection), TrackRecords(self._connection, ttl_s)
         self.band_attention = Attention(self._connection, BAND_ATTENTION, BAND_LASTS_S)
         self.ttl_s, self._lock_s = ttl_s, lock_s
@@ -85,10 +87,10 @@ class Cache:
     # --- worker ---------------------------------------------------------------------------------------------------
 
     def clear_markets(self) -> None:
-        """Drop all but journal, choice and streams of prints, and begin a new epoch: for the start of a worker."""
+        """Drop all but journal, choice, counts and streams of prints, and begin a new epoch: as a worker starts."""
         with self._connection.translated():
             found = self._redis.scan_iter(f"{PREFIX}:*", count=1000)
-            kept = (JOURNAL.encode(), CHOICE.encode())
+            kept = (JOURNAL.encode(), CHOICE.encode(), COUNTERS.encode())
             keys = [k for k in found if b":prints:" not in k and not k.startswith(kept)]
             for at in range(0, len(keys), 1000):
                 self._redis.unlink(*keys[at : at + 1000])

@@ -17,20 +17,26 @@ class _Words(NamedTuple):
     after: str
 
 
+def _number(value: float, form: str) -> str:
+    """Write a number as the page does: with a minus as wide as the plus, and nothing signed about zero."""
+    told = format(value, form).replace("-", "−")
+    return "0" if told.lstrip("+−") == "0" else told
+
+
 def _percent(value: float) -> str:
-    return f"{100 * value:.3g} %"
+    return f"{_number(100 * value, '.3g')} %"
 
 
 def _change(value: float) -> str:
-    return f"{100 * value:+.3g} %"
+    return f"{_number(100 * value, '+.3g')} %"
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.2g}"
+    return _number(value, "+.2g")
 
 
 def _plain(value: float) -> str:
-    return f"{value:.3g}"
+    return _number(value, ".3g")
 
 
 def _percentile(value: float) -> str:

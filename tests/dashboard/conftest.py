@@ -41,9 +41,11 @@ def frame(cache: Cache) -> ChartFrame:
 @contextmanager
 def serve(redis_url: str, settings: Settings | None = None) -> Iterator[httpx.Client]:
     """The whole application on a free loopback port, and a client for it."""
+    settings = settings or Settings()
     config = uvicorn.Config(
-        create_app(settings or Settings(), Cache(redis_url)), log_level="warning", timeout_graceful_shutdown=1
-    )
+        create_app(settings, Cache(redis_url)), log_level="warning", timeout_graceful_shutdown=1,
+        forwarded_allow_ips=settings.trusted_proxies,
+    )  # fmt: skip
     server = uvicorn.Server(config)
     listener = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)

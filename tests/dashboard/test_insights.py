@@ -207,6 +207,13 @@ def test_a_cross_account_and_other_positions(client: httpx.Client) -> None:
     assert alone["closings"][alone["position"]["exchange"]] == alone["closing"]
 
 
+@pytest.mark.parametrize("coin", ["BTC", "btc", "Btc"])
+def test_another_position_of_the_coin_itself_is_refused_however_it_is_spelled(client: httpx.Client, coin: str) -> None:
+    cross = "symbol=BTC&venue=okx&mode=cross&margin=20000&notional_usd=100000"
+    answer = client.get(f"/api/v1/position?{cross}&others={coin}:long:95000:1:96000:0.01")
+    assert (answer.status_code, answer.json()["parameter"]) == (422, "others")
+
+
 @pytest.mark.parametrize("path", PATHS)
 def test_answers_are_named_and_not_sent_twice(client: httpx.Client, path: str) -> None:
     address = f"/api/v1/{path}?{POSITION if path == 'position' else 'symbol=BTC'}"

@@ -311,6 +311,22 @@ def test_words_name_values_thresholds_and_what_is_missing() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (Input("interest_day", -0.0312, "", ">", 0.0, False, ""), "changed by −3.12 % in 24 h (above 0 %)"),
+        (Input("interest_day", -0.0, "", ">=", 0.05, False, ""), "changed by 0 % in 24 h (at least +5 %)"),
+        (
+            Input("interest_z", -1.234, "", "<", 0.0, True, ""),
+            "is −1.2 standard deviations from its 30-day mean (below 0)",
+        ),
+        (Input("funding_8h", -0.0002, "", "<=", -0.0001, True, ""), "is −0.02 % per 8 h (at most −0.01 %)"),
+    ],
+)
+def test_words_write_signs_as_the_page_does_and_zero_without_one(value: Input, words: str) -> None:
+    assert describe(value, SignalRules()).endswith(words)
+
+
 def test_bars_that_are_not_an_hour_apart_or_lack_a_column_are_refused() -> None:
     with pytest.raises(InputError, match="an hour apart"):
         read(quiet().filter(pl.int_range(pl.len()) != 7))
