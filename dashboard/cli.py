@@ -113,9 +113,9 @@ def web() -> None:
         port=settings.port,
         log_level="warning",
         server_header=False,
+        forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=2,
         limit_concurrency=1000,  # beyond that a 503 at once
-        forwarded_allow_ips=settings.trusted_proxies,
         ws_max_size=64 << 10,
     )
 

@@ -105,14 +105,6 @@ class Settings(BaseSettings):
         pattern=r"^https?://[^/\s]+(/\S*)?$",
         description="Address of the site as others see it, for embed snippets; empty takes it from the request.",
     )
-    snapshots_mb: int = Field(
-        default=1024,
-        ge=0,
-        description="All snapshots together take at most this much of the data folder, in MB; 0 takes none.",
-    )
-    metrics_token: str | None = Field(
-        default=None,
-        description="Bearer token that /metrics asks for; empty serves it to this machine alone.",
     trusted_proxies: str = Field(
         default="127.0.0.1,::1",
         description="Addresses and networks of proxies whose X-Forwarded-For and -Proto are believed, comma separated.",
@@ -140,4 +132,12 @@ class Settings(BaseSettings):
     limit_snapshots: int = Field(
         default=50, ge=0, description="Snapshots that one client may make in a UTC day; 0 for any number."
     )
+    snapshots_mb: int = Field(
+        default=1024,
+        ge=0,
+        description="All snapshots together take at most this much of the data folder, in MB; 0 takes none.",
+    )
+    metrics_token: str | None = Field(
+        default=None,
+        description="Bearer token that /metrics asks for; empty serves it to this machine alone.",
     )
