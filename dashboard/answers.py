@@ -26,6 +26,7 @@ from dashboard.limits import charge_drawing
 from dashboard.maps import build_map, read_map
 from dashboard.preview import draw_preview
 from dashboard.readings import build_readings
+from dashboard.revision import REVISION
 from dashboard.snapshots import Facts
 from dashboard.view import ViewState
 from estimator.cache import Cache, MarketStatus
@@ -39,7 +40,6 @@ MEMORY_BYTES: Final = 32 << 20
 SHARED_BYTES: Final = 16 << 20  # put into Redis within `TTL_S`: views must not push the markets out of it
 MAX_WAITING: Final = 32  # views that wait for a thread to draw them
 _THREADS: Final = os.cpu_count() or 1
-_REVISION: Final = 1  # of the answers: raise it when their bytes change for equal markets
 
 Build = Callable[[ChartFrame], bytes]
 
@@ -214,7 +214,7 @@ class Answers:
 
 def _key(kind: str, view: ViewState, statuses: Sequence[MarketStatus]) -> str:
     drawn_from = [(s.id, s.version, s.as_of_ms, s.origin.value, s.source) for s in statuses]
-    digest = hashlib.blake2b(repr((_REVISION, kind, view.query(), drawn_from)).encode(), digest_size=16)
+    digest = hashlib.blake2b(repr((REVISION, kind, view.query(), drawn_from)).encode(), digest_size=16)
     return f"{kind}-{digest.hexdigest()}"
 
 

@@ -21,6 +21,7 @@ from dashboard.api import ERRORS, VIEW_PARAMETERS, send
 from dashboard.asked import Asked, Number, Text
 from dashboard.frame import select_statuses
 from dashboard.insights import Outlook
+from dashboard.revision import REVISION
 from dashboard.view import ViewError
 from estimator.cache import Cache, MarketStatus
 from estimator.hours import last_hour, read_hours
@@ -102,7 +103,7 @@ class Insights:
 
     async def answer(self, kind: str, key: str, build: Callable[[], dict[str, Any]]) -> Answer:
         """Return the answer of a name, built once."""
-        name = f"{kind}-{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}"
+        name = f"{kind}-{hashlib.blake2b(f'{REVISION} {key}'.encode(), digest_size=16).hexdigest()}"
 
         def make() -> Answer:
             body = json.dumps(build(), separators=(",", ":"), allow_nan=False).encode()
