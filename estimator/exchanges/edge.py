@@ -268,7 +268,7 @@ def readable(parse: Callable[[Any], _Read], message: Any, health: Health) -> _Re
 class Recent:
     """The last keys seen, to tell a message that comes twice."""
 
-    def __init__(self, kept: int = 10_000) -> None:
+    def __init__(self, kept: int = 5_000) -> None:
         self._kept = kept
         self._keys: dict[object, None] = {}
 

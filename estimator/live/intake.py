@@ -30,7 +30,7 @@ from estimator.observed import candles_of
 
 _LOG: Final = logging.getLogger(__name__)
 _PATIENT: Final = 3  # times a venue is asked for candles that it does not have
-_MOST_PRINTS: Final = 50_000  # remembered, to tell equal ones apart
+_MOST_PRINTS: Final = 10_000  # remembered, to tell equal ones apart
 _MOST_WAITING: Final = 100_000  # arrivals that wait for the journal, which is an hour or more of 300 markets
 _MOVE_S: Final = 0.1  # prices wait no longer while much else has come
 _FARTHEST: Final = 10.0  # no price is so many times the one before; after a longer pause candles are fetched

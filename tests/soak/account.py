@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -86,8 +86,12 @@ def lacking(wanted: Iterable[Seen], there: Iterable[Seen]) -> list[Seen]:
 
 def sent(side: Side, market_id: str) -> list[Seen]:
     """Prints of a market that the server sent whole to the worker."""
+    return _of_coin(side.server.delivered, market_id)
+
+
+def _of_coin(prints: Mapping[tuple[str, str, int], Liquidation], market_id: str) -> list[Seen]:
     where = coin_of(market_id)
-    return [_seen(p) for (*told, _), p in side.server.delivered.items() if tuple(told) == where]
+    return [_seen(p) for (*told, _), p in prints.items() if tuple(told) == where]
 
 
 def _printed(side: Side, market_id: str) -> list[Seen]:
@@ -134,7 +138,7 @@ def owed_prints(side: Side) -> Iterator[Check]:
     lost, foreign, given = Check("delivered prints are in history"), Check("history has nothing else"), Check(
         "acknowledged prints are in history"
     )  # fmt: skip
-    marked = Check("prints lost on the way are marked as a gap")
+    marked, unsent = Check("prints lost on the way are marked as a gap"), Check("prints never sent are in a gap")
     witnessed = acknowledged(side)
     for market_id in side.market_ids():
         was_sent, is_kept, gaps = sent(side, market_id), kept(side, market_id), unheard(side, market_id)
@@ -144,10 +148,14 @@ def owed_prints(side: Side) -> Iterator[Check]:
         foreign.compared += len(is_kept)
         given.wrong += [f"{market_id} {one}" for one in lacking(witnessed[market_id], is_kept)]
         foreign.wrong += [f"{market_id} {one}" for one in lacking(is_kept, _printed(side, market_id))]
-        for one in missing:
-            marked.expect(within(gaps, one.time_ms, one.time_ms + 1), f"{market_id} {one}")
+        never = lacking(
+            lacking(_printed(side, market_id), [*is_kept, *missing]), _of_coin(side.server.halted, market_id)
+        )
+        for check, some in ((marked, missing), (unsent, never)):
+            for one in some:
+                check.expect(within(gaps, one.time_ms, one.time_ms + 1), f"{market_id} {one}")
     lost.note = f"{marked.compared} lost on the way"
-    yield from (lost, given, foreign, marked)
+    yield from (lost, given, foreign, marked, unsent)
 
 
 def same_candles(whole: Side, broken: Side) -> Check:

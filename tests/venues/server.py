@@ -105,6 +105,8 @@ class VenueServer:
         What is not traded for now.
     delivered : dict
         Prints that were sent whole to somebody who had subscribed, by venue, coin and ordinal.
+    halted : dict
+        Prints of a market while it was delisted, which a real venue would not have had.
     """
 
     def __init__(self, feed: Feed, wires: dict[str, VenueWire] | None = None) -> None:
@@ -115,6 +117,7 @@ class VenueServer:
         self.sessions: list[Session] = []
         self.delisted: set[tuple[str, str]] = set()
         self.delivered: dict[tuple[str, str, int], Liquidation] = {}
+        self.halted: dict[tuple[str, str, int], Liquidation] = {}
         self.base = ""
         self._by_host = {host: wire for wire in self.wires.values() for host in wire.hosts}
         self._sockets: dict[Session, WebSocket] = {}
@@ -181,10 +184,13 @@ class VenueServer:
         return self.feed.without(gone) if gone else self.feed
 
     async def _tell(self, event: Event) -> None:
+        where = (event.market.venue, event.market.coin)
+        if isinstance(event, Print) and where in self.delisted:
+            self.halted[(*where, event.ordinal)] = event.liquidation
         for session in list(self.sessions):
             wire = self._by_host[session.host]
             faults = self.faults[wire.venue]
-            if wire.venue != event.market.venue or faults.silent or (wire.venue, event.market.coin) in self.delisted:
+            if wire.venue != event.market.venue or faults.silent or where in self.delisted:
                 continue
             messages = wire.push(session, event)
             sent = faults.rewrite(messages) if faults.rewrite else messages
