@@ -42,6 +42,16 @@ RAMPS: Final[dict[tuple[Palette, Theme], tuple[Ramp, Ramp]]] = {
     (Palette.MONO, Theme.LIGHT): (("#dadde3", "#7b8493", "#0e1116"), ("#dadde3", "#7b8493", "#0e1116")),
 }
 
+# (long, short) of words and numbers: readable on every background of their theme, which shades of the picture are not.
+_WORDS: Final = {
+    (Palette.REDGREEN, Theme.DARK): ("#14b981", "#f0616a"),
+    (Palette.REDGREEN, Theme.LIGHT): ("#0b7347", "#bf2833"),
+    (Palette.COLORBLIND, Theme.DARK): ("#4a9fe8", "#e0861a"),
+    (Palette.COLORBLIND, Theme.LIGHT): ("#1b5ca8", "#8f5009"),
+    (Palette.MONO, Theme.DARK): (INK[Theme.DARK].text, INK[Theme.DARK].text),
+    (Palette.MONO, Theme.LIGHT): (INK[Theme.LIGHT].text, INK[Theme.LIGHT].text),
+}
+
 _STOPS: Final = (0.35, 0.7, 1.0)
 
 
@@ -74,3 +84,16 @@ def tier_colours(palette: Palette, theme: Theme) -> dict[str, str]:
     """Colour of every display tier; what nobody can know is grey."""
     ramp = (_TIERS_MONO if palette is Palette.MONO else _TIERS)[theme]
     return {**dict(zip((t.name for t in TIERS), ramp, strict=True)), DIFFUSE: INK[theme].muted}
+
+
+def style_rules() -> str:
+    """Write the colours of sides and tiers of every theme and palette as rules for a style sheet."""
+    return "".join(_rule(palette, theme) for theme in Theme for palette in Palette)
+
+
+def _rule(palette: Palette, theme: Theme) -> str:
+    (long, short), (long_words, short_words) = side_colours(palette, theme), _WORDS[palette, theme]
+    sides = {"long": long, "short": short, "long-words": long_words, "short-words": short_words}
+    tiers = {f"tier-{at}": colour for at, colour in enumerate(tier_colours(palette, theme).values())}
+    values = "".join(f"--{name}:{colour};" for name, colour in (sides | tiers).items())
+    return f':root[data-theme="{theme}"][data-palette="{palette}"]{{{values}}}'

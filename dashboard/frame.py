@@ -17,6 +17,7 @@ from estimator.cache import Cache, MarketStatus
 from estimator.domain import DAY_MS, TIME, Basis, Float32Array, Int64Array, Origin
 from estimator.errors import LiqheatError
 from estimator.latest import Live, read_live
+from estimator.model.clusters import PAIN_REACH
 from estimator.model.combine import STOCKS, WEIGHTED, combine_venues, complete
 from estimator.model.grid import LEVELS, LiquidationGrid, add_grids
 from estimator.model.series import SERIES, SUMMED
@@ -56,7 +57,8 @@ class ChartFrame:
     present : array of bool, shape (n_venue, n_time)
         Whether a venue has the column; where it has not, it adds nothing and the picture says so.
     now : LiquidationGrid
-        The latest column of every venue, added up, on the finest lattice, with the tiers of the view.
+        The latest column of every venue, added up, on the finest lattice, with the tiers of the view; as wide as
+        `window` and as max pain is looked for.
     window : tuple of float
         Lowest and highest price shown.
     series : polars.DataFrame, n_time rows
@@ -203,13 +205,19 @@ def read_frame(cache: Cache, view: ViewState, statuses: Sequence[MarketStatus] |
         grid=grid,
         present=present,
         band=read_band(cache, chosen, view, grid, window, present) if unsure else None,
-        now=_one_side(read_now(cache, chosen, view, window, lives), view.side),
+        now=_one_side(read_now(cache, chosen, view, _with_pain(window, chosen[0].mark_price), lives), view.side),
         window=window,
         series=series,
         prints=largest(prints.filter(pl.col("time_ms") >= start_ms)),
         day=day_totals(prints, as_of_ms, reporting_venues(rows, prints, chosen)),
         largest_print=largest_of_day(prints, as_of_ms),
     )
+
+
+def _with_pain(window: tuple[float, float], mark_price: float) -> tuple[float, float]:
+    """Widen a window to all prices where max pain is looked for."""
+    low, high = mark_price * np.exp((-PAIN_REACH, PAIN_REACH))
+    return min(window[0], float(low)), max(window[1], float(high))
 
 
 def default_window(series: pl.DataFrame, mark_price: float) -> tuple[float, float]:

@@ -118,7 +118,7 @@ def clusters_json(
         "hourly_volatility": hourly_volatility(outlook.bars),
         "horizon_hours": hours,
         "clusters": [cluster_json(c) for c in found],
-        "max_pain": {side.value: max_pain(outlook.grid, side, rules) for side in Side},
+        "max_pain": {side.value: max_pain(outlook.grid, side, rules, around=outlook.mark_price) for side in Side},
         "stops": {side.value: _stop_beside(outlook, side, found, liquidation) for side in Side},
         "magnet": MAGNET_NOTE,
         "rules": asdict(rules),

@@ -81,6 +81,8 @@ PALETTE_NAMES: Final = {
     Palette.COLORBLIND: "Colour-blind safe",
     Palette.MONO: "One colour",
 }
+KEYS_HELP: Final = "Keyboard, key ?"
+KEYS_ATTRIBUTES: Final[Any] = {"data-keys-help": "", "aria-label": KEYS_HELP}  # static/keys.js listens
 # The chart draws its own cross-hair and reading, so Plotly's tool bar stays away.
 GRAPH_CONFIG: Final[Any] = {
     "displayModeBar": False,
@@ -111,6 +113,7 @@ def build() -> Component:
             html.Div(
                 className="page",
                 children=[
+                    html.A("Skip to the chart", href="#content", className="skip"),
                     _top(view),
                     _header(view),
                     _tools(view),
@@ -152,7 +155,7 @@ def _stores() -> list[Component]:
 
 def _top(view: ViewState) -> Component:
     """Return what stands over every page, as `dashboard.pages.shell` writes it for the others."""
-    return html.Div(
+    return html.Header(
         className="bar top",
         children=[
             _page_link(
@@ -168,6 +171,7 @@ def _top(view: ViewState) -> Component:
                 ],
             ),
             html.Div(className="spacer"),
+            html.Button("?", type="button", className="tool tool-button keys-help", title=KEYS_HELP, **KEYS_ATTRIBUTES),
             _segments(
                 Id.THEME,
                 view.theme,
@@ -185,8 +189,9 @@ def _page_link(path: str, content: Any, **more: Any) -> Component:
 
 
 def _header(view: ViewState) -> Component:
-    return html.Header(
+    return html.Section(
         className="bar header",
+        **_aria(label="Coin and range"),
         children=[
             dmc.Select(
                 id=Id.SYMBOL,
@@ -212,9 +217,9 @@ def _header(view: ViewState) -> Component:
 
 
 def _tools(view: ViewState) -> Component:
-    return html.Div(
+    return html.Section(
         className="bar tools",
-        role="toolbar",
+        **_aria(label="View"),
         children=[
             _popover("Venues", Id.VENUES_LABEL, dmc.ChipGroup(id=Id.VENUES, multiple=True, value=[], children=[])),
             _segments(Id.LENS, view.lens, {lens: lens.capitalize() for lens in Lens}, _LENS_HELP),
@@ -293,8 +298,9 @@ _GO_LIVE_HELP: Final = (
 
 
 def _strip() -> Component:
-    return html.Div(
+    return html.Section(
         className="strip",
+        **_aria(label="Data and its age"),
         children=[
             html.Div(id=Id.BANNER, className="banner", role="status"),
             html.Div(
@@ -314,19 +320,27 @@ def _strip() -> Component:
 
 def _main() -> Component:
     return html.Main(
+        id="content",
         className="main",
+        tabIndex=-1,
         children=[
             html.Section(
                 className="chart-box",
                 **_aria(label="Liquidation heatmap"),
                 children=[
+                    html.H1("Liquidation heatmap", className="off-screen"),
                     html.Div(id=Id.LEGEND, className="legend"),
                     html.Div(
                         className="plot",
+                        tabIndex=0,
+                        role="application",
+                        **_aria(label=_CHART_HELP, roledescription="chart"),
                         children=[
                             dcc.Graph(id=Id.CHART, config=GRAPH_CONFIG, responsive=False, clear_on_unhover=True),
                             html.Div(className="overlay", **_aria(hidden="true")),
                             html.Div(className="cross", **_aria(hidden="true")),
+                            html.Div(className="spoken off-screen", role="status"),
+                            _zoom_buttons(),
                             html.Div(className="skeleton", **_aria(hidden="true")),
                             html.Div(id=Id.NOTICE, className="notice", role="alert"),
                         ],
@@ -352,6 +366,20 @@ def _main() -> Component:
             build_deck(),
         ],
     )
+
+
+_CHART_HELP: Final = "Estimated liquidation levels by price and time; arrow keys move the reading"
+
+
+def _zoom_buttons() -> Component:
+    """Return the zoom for fingers: on a touch screen a swipe scrolls the page."""
+    words = {"in": ("+", "Fewer prices"), "out": ("\N{MINUS SIGN}", "More prices"), "all": ("\u21ba", "The whole view")}
+
+    def button(name: str, sign: str, title: str) -> Component:
+        said: dict[str, Any] = {"data-zoom": name, "aria-label": title}
+        return html.Button(sign, type="button", title=title, **said)
+
+    return html.Div(className="zoom", children=[button(name, *said) for name, said in words.items()])
 
 
 def _aria(**said: str) -> dict[str, Any]:
@@ -384,20 +412,22 @@ def _popover(name: str, label_id: str, content: Component, note: str | None = No
         transitionProps={"duration": 80},
         children=[
             dmc.PopoverTarget(
-                html.Button(
-                    className="tool tool-button",
-                    type="button",
-                    children=[
-                        html.Span(name, className="tool-name"),
-                        html.Span(id=label_id, className="tool-value"),
-                        html.Span(className="caret"),
-                    ],
-                )
+                [
+                    html.Span(name, className="tool-name"),
+                    html.Span(id=label_id, className="tool-value"),
+                    html.Span(className="caret"),
+                ],
+                boxWrapperProps=_button("tool tool-button"),
             ),
             dmc.PopoverDropdown(html.Div(body, className="pop")),
         ],
     )
     return made
+
+
+def _button(classes: str) -> dict[str, Any]:
+    """Make what opens something a button itself: around one, it would be told to be expanded and be no control."""
+    return {"component": "button", "type": "button", "className": classes}
 
 
 def _price_fields() -> Component:
@@ -477,9 +507,7 @@ def _share_menu() -> Component:
                 transitionProps={"duration": 80},
                 children=[
                     dmc.MenuTarget(
-                        html.Button(
-                            [_icon("share", "Share"), "Share"], type="button", className="tool tool-button accent"
-                        )
+                        [_icon("share", "Share"), "Share"], boxWrapperProps=_button("tool tool-button accent")
                     ),
                     dmc.MenuDropdown(
                         [

@@ -40,7 +40,8 @@ class MapNow(NamedTuple):
 
 def read_map(frame: ChartFrame) -> MapNow:
     """Put the latest column of a frame into bars, and sum it from the mark outward."""
-    grid = frame.now.coarsen(-(-frame.now.n_price // MAX_BARS))
+    shown = frame.now.crop(*frame.window)
+    grid = shown.coarsen(-(-shown.n_price // MAX_BARS))
     tiers = np.stack([[grid.tier_usd(side, tier)[-1] for side in Side] for tier in grid.tiers])
     longs, shorts = tiers.sum(axis=0, dtype=np.float64)
     return MapNow(
@@ -48,8 +49,8 @@ def read_map(frame: ChartFrame) -> MapNow:
         tier_usd=tiers,
         long_beyond_usd=longs[::-1].cumsum()[::-1],
         short_beyond_usd=shorts.cumsum(),
-        long_pain=max_pain(frame.now, Side.LONG),
-        short_pain=max_pain(frame.now, Side.SHORT),
+        long_pain=max_pain(frame.now, Side.LONG, around=frame.mark_price),
+        short_pain=max_pain(frame.now, Side.SHORT, around=frame.mark_price),
     )
 
 
@@ -82,7 +83,7 @@ def read_band_beyond(frame: ChartFrame, now: MapNow) -> dict[Side, tuple[Float64
     """
     if frame.band is None:
         return None
-    grid = frame.band.now.coarsen(-(-frame.now.n_price // MAX_BARS))
+    grid = frame.band.now.coarsen(-(-frame.band.now.n_price // MAX_BARS))
     ends: dict[Side, tuple[Float64Array, Float64Array]] = {}
     for side, shown in zip(Side, (now.long_beyond_usd, now.short_beyond_usd), strict=True):
         order = slice(None, None, -1 if side is Side.LONG else 1)
@@ -141,7 +142,7 @@ def _layout(frame: ChartFrame, now: MapNow) -> dict[str, Any]:
     labels = [
         _pain_label(frame, side, price)
         for side, price in zip(Side, (now.long_pain, now.short_pain), strict=True)
-        if price
+        if price and frame.window[0] < price < frame.window[1]
     ]
     return {
         "paper_bgcolor": ink.background, "plot_bgcolor": ink.background, "barmode": "stack", "bargap": 0,
@@ -176,7 +177,9 @@ def _pain_label(frame: ChartFrame, side: Side, price: float) -> dict[str, Any]:
 def summary(now: MapNow) -> dict[str, Any]:
     """Sum the map up: what lies in the window on each side, and max pain."""
     long_usd, short_usd_ = float(now.long_beyond_usd[0]), float(now.short_beyond_usd[-1])
+    pains = [f"{side}s {price_text(p)}" for side, p in zip(Side, (now.long_pain, now.short_pain), strict=True) if p]
     return {
         "long_usd": long_usd, "short_usd": short_usd_, "long_pain": now.long_pain, "short_pain": now.short_pain,
-        "text": f"≈ {short_usd(long_usd)} of longs and ≈ {short_usd(short_usd_)} of shorts in the price window",
+        "text": f"≈ {short_usd(long_usd)} of longs and ≈ {short_usd(short_usd_)} of shorts in the price window"
+        + (f"; max pain {', '.join(pains)}" if pains else ""),
     }  # fmt: skip

@@ -295,17 +295,18 @@
       now.zoomed.y = true;
       followZoom();
     });
-    gd.on("plotly_doubleclick", showAll);
+    gd.on("plotly_doubleclick", liqheat.showAll);
     liqheat.attachCross(gd);
+    liqheat.attachKeys(gd);
     liqheat.attachOverlay(gd);
   }
 
   /* Forget every zoom: a new revision drops what the user has changed. */
-  function showAll() {
+  liqheat.showAll = function () {
     now.zoomed = {};
     now.revision += 1;
     refit();
-  }
+  };
 
   function followZoom() {
     const gd = graph("chart");

@@ -80,7 +80,7 @@
     return code ? Math.exp(d.log_min + code * d.log_step) : 0;
   }
 
-  const axesOf = (layout) => Object.keys(layout).filter((k) => /^yaxis\d*$/.test(k)).map((k) => layout[k]);
+  const axesOf = (liqheat.axesOf = (layout) => Object.keys(layout).filter((k) => /^yaxis\d*$/.test(k)).map((k) => layout[k]));
   const within = (axis, px) => px >= axis._offset && px <= axis._offset + axis._length;
 
   function nearestPrint(gd, made, x, y) {
@@ -179,7 +179,7 @@
     return `top:${top}px;${x > width * 0.6 ? `right:${width - x + 14}px` : `left:${x + 14}px`}`;
   }
 
-  function show(gd, layer, x, y) {
+  const show = (liqheat.showCross = function (gd, layer, x, y) {
     const found = reading(gd, x, y);
     layer.hidden = !found;
     if (!found) return;
@@ -196,7 +196,7 @@
       `<span class="tag" style="left:${Math.max(2, Math.min(foot - 120, x - 60))}px;top:${bottom + 3}px">${when}</span>` +
       `<div class="card" style="${place(layer, x, y, bottom)}">` +
       found.rows.join("") + line(when, local, "dim") + "</div>";
-  }
+  });
 
   liqheat.attachCross = function (gd) {
     const box = gd.closest(".plot");

@@ -2,24 +2,10 @@
 (function () {
   "use strict";
   const liqheat = (window.liqheat = window.liqheat || {});
-  const f = liqheat.format;
+  const { el, format: f } = liqheat;
   const TICK_MS = 2000;
   const RETRY_MS = 3000;
   const panels = [];
-
-  /* An element with properties and children; text stays text. */
-  function el(tag, props, ...children) {
-    const node = document.createElement(tag);
-    for (const [name, value] of Object.entries(props || {})) {
-      if (value === null || value === undefined || value === false) continue;
-      if (name === "class") node.className = value;
-      else if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-      else node.setAttribute(name, value === true ? "" : value);
-    }
-    node.append(...children.flat().filter((c) => c !== null && c !== undefined && c !== false && c !== ""));
-    return node;
-  }
-  liqheat.el = el;
 
   /* Money in short form, exact on hover. */
   liqheat.money = (usd, cls) => el("b", { class: `number ${cls || ""}`, title: f.exact(usd) }, f.usd(usd));
@@ -70,8 +56,6 @@
     place.replaceChildren(panel.said, ...panel.spec.build(panel.out));
     panel.brief = section.querySelector(".brief");
     panel.section = section;
-    // Digits are ranges elsewhere on the page, not in a field.
-    section.addEventListener("keydown", (event) => event.target.closest("select, input") && event.stopPropagation());
     section.addEventListener("toggle", () => {
       if (section.open) tick(panel);
       else if (!isWanted(panel)) panel.spec.clear();

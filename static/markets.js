@@ -8,6 +8,7 @@
   const heads = [...table.querySelectorAll("th[data-key]")];
   const now = {
     answer: null, sort: table.dataset.sort, down: table.dataset.order === "desc", find: byId("find").value, venues: liqheat.chosenVenues(),
+    by: byId("by").value, timer: null, turn: 0,
   };
   const rows = new Map(); // market id -> its row
 
@@ -33,13 +34,14 @@
   function pain(m) {
     const { long, short } = m.max_pain;
     const one = (price, arrow) => (f.finite(price) ? `${arrow} ${f.price(price)}` : `${arrow} –`);
-    if (!f.finite(long) && !f.finite(short)) return ["–", null, "no level stands out enough"];
+    if (!f.finite(long) && !f.finite(short)) return ["–", null, "no price within 15 % stands out enough"];
     return [one(short, "▲"), one(long, "▼"), "most shorts above, most longs below. Estimated."];
   }
   function funding(m) {
     if (f.finite(m.funding_rate_8h)) {
-      const hours = m.funding_interval_ms / 3600000;
-      return [f.percent(m.funding_rate_8h, 4), null, `${(m.funding_rate * 100).toFixed(5)} % every ${hours} h, put to 8 h`, m.funding_rate_8h > 0 ? "up" : "down"];
+      const words = m.venues ? "mean of the venues by open interest, each put to 8 h"
+        : `${(m.funding_rate * 100).toFixed(5)} % every ${m.funding_interval_ms / 3600000} h, put to 8 h`;
+      return [f.percent(m.funding_rate_8h, 4), null, words, m.funding_rate_8h > 0 ? "up" : "down"];
     }
     if (f.finite(m.funding_rate)) return ["–", null, `${(m.funding_rate * 100).toFixed(5)} % per interval; the source does not say how long that is`];
     return ["–", null, NOT];
@@ -95,9 +97,13 @@
 
   function made(m) {
     const look = liqheat.lookQuery(liqheat.look());
-    const href = `/?symbol=${encodeURIComponent(m.base)}&venues=${encodeURIComponent(m.exchange)}${look ? "&" + look : ""}`;
-    const name = el("a", { href, title: `Heatmap of ${m.symbol} on ${liqheat.venueName(m.exchange)}` },
-      el("b", {}, m.base), el("small", {}, `${liqheat.venueName(m.exchange)} · ${m.symbol.split("/")[1].split(":")[0]}${m.contract === "inverse" ? " · inverse" : ""}`));
+    const places = m.venues || [m.exchange];
+    const venues = m.venues ? "" : `&venues=${encodeURIComponent(m.exchange)}`;
+    const where = places.length > 3 ? `${places.length} venues` : places.map(liqheat.venueName).join(" · ");
+    const kind = m.venues ? "" : ` · ${m.symbol.split("/")[1].split(":")[0]}${m.contract === "inverse" ? " · inverse" : ""}`;
+    const href = `/?symbol=${encodeURIComponent(m.base)}${venues}${look ? "&" + look : ""}`;
+    const name = el("a", { href, title: `Heatmap of ${m.base} on ${places.map(liqheat.venueName).join(", ")}` },
+      el("b", {}, m.base), el("small", {}, where + kind));
     const cells = heads.slice(1).map((h) => el("td", { class: `number c-${h.dataset.key}` }));
     return el("tr", { "data-market": m.id }, el("th", { scope: "row" }, name), cells);
   }
@@ -139,11 +145,12 @@
     // Moving only what is out of place keeps the focus and the selection.
     wanted.forEach((row, i) => body.children[i] !== row && body.insertBefore(row, body.children[i] || null));
     while (body.children.length > wanted.length) body.lastElementChild.remove();
-    byId("count").textContent = `${markets.length} of ${now.answer.markets.length} markets`;
+    byId("count").textContent = `${markets.length} of ${now.answer.markets.length} ${now.by === "coin" ? "coins" : "markets"}`;
     liqheat.notice(markets.length ? null : "No market fits", "Change the filter to see some.");
     const query = new URLSearchParams({ format: "csv", sort: now.sort, order: now.down ? "desc" : "asc" });
     if (now.find) query.set("find", now.find);
     if (now.venues.length) query.set("venues", now.venues.join(","));
+    if (now.by === "coin") query.set("by", "coin");
     byId("csv").href = `/api/v1/markets?${query}`;
   }
 
@@ -169,22 +176,27 @@
     draw();
   }
 
-  async function load() {
-    const answer = await liqheat.insist("/api/v1/markets", () => Boolean(now.answer));
-    if (!answer) return;
-    if (!now.answer) {
-      const names = answer.venues.map((v) => v.exchange);
-      const unknown = now.venues.find((v) => !names.includes(v));
-      if (unknown) {
-        liqheat.trouble({ status: 422, answer: { parameter: "venues", value: unknown, accepted: names.join(", ") } });
-        return;
-      }
-      liqheat.venueChips(names, now.venues, (chosen) => {
-        now.venues = chosen;
-        remember({ venues: chosen.join(",") });
-        draw();
-      });
+  function offerVenues(answer) {
+    const names = answer.venues.map((v) => v.exchange);
+    const unknown = now.venues.find((v) => !names.includes(v));
+    if (unknown) {
+      liqheat.trouble({ status: 422, answer: { parameter: "venues", value: unknown, accepted: names.join(", ") } });
+      return false;
     }
+    liqheat.venueChips(names, now.venues, (chosen) => {
+      now.venues = chosen;
+      remember({ venues: chosen.join(",") });
+      draw();
+    });
+    byId("venues").hidden = now.by === "coin"; // a coin's row is of all its venues
+    return true;
+  }
+
+  async function load() {
+    const turn = ++now.turn;
+    clearTimeout(now.timer);
+    const answer = await liqheat.insist(`/api/v1/markets${now.by === "coin" ? "?by=coin" : ""}`, () => Boolean(now.answer));
+    if (!answer || turn !== now.turn || (!now.answer && !offerVenues(answer))) return;
     now.answer = answer;
     liqheat.state("shown");
     liqheat.banner(answer.banner, answer.origin);
@@ -192,7 +204,7 @@
     byId("as-of").title = f.local(answer.as_of_ms);
     sums(answer);
     draw();
-    setTimeout(again, REFRESH_MS);
+    now.timer = setTimeout(again, REFRESH_MS);
   }
   function again() {
     if (!document.hidden) return load();
@@ -200,6 +212,14 @@
     return null;
   }
 
+  byId("by").addEventListener("change", (event) => {
+    Object.assign(now, { by: event.target.value, answer: null, venues: [] });
+    remember({ by: now.by === "venue" ? null : now.by, venues: null });
+    rows.clear();
+    byId("rows").replaceChildren();
+    liqheat.state("loading");
+    load();
+  });
   for (const head of heads) head.firstElementChild.addEventListener("click", () => sortBy(head.dataset.key));
   byId("find").addEventListener("input", (event) => {
     now.find = event.target.value;

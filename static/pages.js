@@ -1,25 +1,12 @@
-/* What the pages beside the heatmap share: the look, the address as state, fetching, and building markup from data
-   without ever reading data as markup. */
+/* What the pages beside the heatmap share: the look, the address as state, keys, fetching. */
 (function () {
   "use strict";
   const liqheat = (window.liqheat = window.liqheat || {});
   const root = document.documentElement;
+  const { el } = liqheat;
   const RETRY_MS = 2000;
 
   const $ = (id) => document.getElementById(id);
-
-  /* An element with properties and children; text stays text. */
-  function el(tag, props, ...children) {
-    const node = document.createElement(tag);
-    for (const [name, value] of Object.entries(props || {})) {
-      if (value === null || value === undefined || value === false) continue;
-      if (name === "class") node.className = value;
-      else if (name === "style") Object.assign(node.style, value);
-      else node.setAttribute(name, value);
-    }
-    node.append(...children.flat().filter((c) => c !== null && c !== undefined && c !== false));
-    return node;
-  }
 
   /* ---- the address is the state ---- */
   const query = () => new URLSearchParams(location.search);
@@ -52,6 +39,11 @@
   $("theme-choice").addEventListener("click", () => wear({ theme: root.dataset.theme === "dark" ? "light" : "dark" }));
   $("palette-choice").addEventListener("change", (event) => wear({ palette: event.target.value }));
   showTheme();
+  liqheat.shortcuts("This page", [
+    { keys: ["t"], words: "Dark or light", does: () => $("theme-choice").click() },
+    ...($("find") ? [{ keys: ["/"], words: "Find", does: () => $("find").focus() }] : []),
+    ...($("pause") ? [{ keys: ["p"], words: "Pause, resume", does: () => $("pause").click() }] : []),
+  ]);
 
   /* ---- what the data is ---- */
   function banner(text, origin) {
@@ -131,5 +123,5 @@
       el("span", { style: { flex: "1", background: "var(--short)" } }));
   }
 
-  Object.assign(liqheat, { el, byId: $, remember, look, banner, ask, insist, notice, state, trouble, venueChips, chosenVenues, ratio });
+  Object.assign(liqheat, { byId: $, remember, look, banner, ask, insist, notice, state, trouble, venueChips, chosenVenues, ratio });
 })();

@@ -4,19 +4,10 @@
   const liqheat = (window.liqheat = window.liqheat || {});
   const callbacks = (window.dash_clientside = window.dash_clientside || {});
   callbacks.liqheat = callbacks.liqheat || {};
+  const { el } = liqheat;
   const DONE_MS = 2500;
 
   const escaped = (text) => text.replace(/&/g, "&amp;").replace(/"/g, "&quot;").replace(/</g, "&lt;");
-
-  function el(tag, props, ...children) {
-    const node = document.createElement(tag);
-    for (const [name, value] of Object.entries(props || {})) {
-      if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-      else if (value !== false) node.setAttribute(name, value === true ? "" : value);
-    }
-    node.append(...children);
-    return node;
-  }
 
   async function copied(text) {
     try {
@@ -151,7 +142,7 @@ addEventListener("message", function (event) {
     const close = el("button", { type: "button", class: "tool tool-button", onclick: () => dialog.close() }, "Close");
     const heading = el("h2", { id: "share-title" }, `Embed ${view.symbol}, ${view.range}`);
     const about = el("p", { class: "note" }, "Origin, time and a link to this server stand in every embed. Theme and rows of frozen data are frozen, too.");
-    const dialog = el("dialog", { class: "share-dialog", "aria-labelledby": "share-title", onclose: () => dialog.remove() },
+    const dialog = el("dialog", { class: "dialog share-dialog", "aria-labelledby": "share-title", onclose: () => dialog.remove() },
       el("header", {}, heading, close), form, about, field, el("div", { class: "share-actions" }, copy, done), preview);
     document.body.append(dialog);
     form.addEventListener("change", () => show());

@@ -122,7 +122,7 @@
         h("Span", { style: { width: `${(100 * day.long_usd) / sum}%`, background: "var(--long)" } }),
         h("Span", { style: { flex: 1, background: "var(--short)" } })),
       h("Table", {},
-        h("Thead", {}, h("Tr", {}, h("Th", {}, ""), h("Th", {}, "longs"), h("Th", {}, "shorts"))),
+        h("Thead", {}, h("Tr", {}, h("Th", {}, "venue"), h("Th", {}, "longs"), h("Th", {}, "shorts"))),
         h("Tbody", {},
           ...day.venues.map((v) => row(liqheat.venueName(v.exchange), v.long_usd, v.short_usd)),
           ...silent.map((v) => h("Tr", { className: "dim" }, h("Td", {}, liqheat.venueName(v.exchange)), h("Td", { colSpan: 2 }, "tells of none"))),

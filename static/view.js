@@ -5,11 +5,7 @@
   const callbacks = (window.dash_clientside = window.dash_clientside || {});
   callbacks.liqheat = callbacks.liqheat || {};
 
-  // Before the first paint: an embed shows no controls, and no theme flashes.
   const root = document.documentElement;
-  root.dataset.page = /\/embed\/?$/.test(location.pathname) ? "embed" : "full";
-  root.dataset.theme = new URLSearchParams(liqheat.asked()).get("theme") === "light" ? "light" : "dark";
-
   const same = (a, b) => a.length === b.length && a.every((x) => b.includes(x));
   const list = (text, all) => (text === null || text === "all" ? all : text.split(",").filter((x) => all.includes(x)));
 
@@ -76,7 +72,7 @@
     if (!byAddress && write(view, schema) === liqheat.view.canonical) return Array(15).fill(still);
     view.query = byAddress ? liqheat.asked() : write(view, schema);
     view.canonical = write(view, schema);
-    root.dataset.theme = view.theme;
+    Object.assign(root.dataset, { theme: view.theme, palette: view.palette });
     liqheat.carry(view);
     liqheat.view = view;
     const [low, high] = view.price || ["", ""];
@@ -114,14 +110,6 @@
   liqheat.offered = [];
   liqheat.venuesShown = (view) => (view.venues.length ? view.venues : liqheat.offered);
   liqheat.venuesChosen = (venues) => (!venues.length || same(venues, liqheat.offered) ? [] : venues);
-
-  const rangeOf = (key) => liqheat.schema && liqheat.schema.choices.range[Number(key) - 1];
-  document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || root.dataset.page === "embed" || liqheat.frozen) return;
-    if (event.target.closest && event.target.closest("input:not([type=radio]):not([type=checkbox]), textarea")) return;
-    const range = /^[1-8]$/.test(event.key) && rangeOf(event.key);
-    if (range) callbacks.set_props("range", { value: range });
-  });
 
   /* A range under the pointer may be the next one wanted. */
   document.addEventListener("pointerover", (event) => {

@@ -13,6 +13,7 @@ import polars as pl
 
 from dashboard.api import market_json
 from dashboard.navigation import Look
+from dashboard.pages.coins import coin_rows
 from dashboard.pages.feed import Recent, market_totals
 from dashboard.pages.overview import Facts, market_row, venue_sums
 from dashboard.pages.shell import Part
@@ -22,6 +23,7 @@ from estimator.cache import MarketStatus
 
 PATH: Final = "/markets"
 MAX_WORDS: Final = 60
+ROWS: Final = {"venue": "markets", "coin": "coins, venues together"}  # what a row may be
 
 Row = Mapping[str, Any]
 
@@ -119,12 +121,15 @@ class MarketsQuery:
     sort : str
         Key of a column.
     descending : bool
+    by : str
+        What a row is: one of `ROWS`.
     """
 
     find: str = ""
     venues: tuple[str, ...] = ()
     sort: str = "oi"
     descending: bool = True
+    by: str = "venue"
     look: Look = field(default_factory=Look)
 
     @classmethod
@@ -136,7 +141,7 @@ class MarketsQuery:
         ViewError
             Naming the parameter and the value.
         """
-        given = read_parameters(query, ("find", "venues", "sort", "order", "theme", "palette", *also))
+        given = read_parameters(query, ("find", "venues", "sort", "order", "by", "theme", "palette", *also))
         sort, order = given.get("sort", "oi"), given.get("order", "")
         if sort not in _BY_KEY:
             raise ViewError("sort", sort[:80], "one of " + ", ".join(_BY_KEY))
@@ -145,10 +150,14 @@ class MarketsQuery:
         find = given.get("find", "")
         if len(find) > MAX_WORDS:
             raise ViewError("find", find[:40] + "…", f"at most {MAX_WORDS} characters")
-        venues = given.get("venues", "all")
+        venues, by = given.get("venues", "all"), given.get("by", "venue")
+        if by not in ROWS:
+            raise ViewError("by", by[:80], " or ".join(ROWS))
         chosen = () if venues == "all" else tuple(sorted(set(venues.split(","))))
+        if chosen and by == "coin":
+            raise ViewError("venues", venues[:80], "all, where a row is a coin on all its venues")
         descending = order == "desc" if order else _BY_KEY[sort].kind == "number"
-        return cls(find, chosen, sort, descending, Look.parse(given))
+        return cls(find, chosen, sort, descending, by, Look.parse(given))
 
     def check(self, statuses: Sequence[MarketStatus]) -> None:
         """Refuse a venue that is not on offer.
@@ -179,9 +188,10 @@ def markets_json(query: MarketsQuery, recent: Recent, facts: Mapping[str, Facts]
     days = market_totals(recent)
     rows = [market_row(s, facts.get(s.id), days.get(s.id), recent.as_of_ms) for s in recent.statuses]
     lead = recent.statuses[0]
+    shown = coin_rows(rows, facts) if query.by == "coin" else rows
     return {
         "as_of_ms": recent.as_of_ms, "origin": lead.origin.value, "banner": source_words(lead),
-        "venues": venue_sums(rows), "markets": query.apply(rows),
+        "venues": venue_sums(rows), "markets": query.apply(shown),
     }  # fmt: skip
 
 
@@ -225,17 +235,22 @@ def page(query: MarketsQuery) -> Part:
     """Return the page; its script fetches the rows."""
     heads = "".join(_head(c, query) for c in COLUMNS)
     venues = escape(",".join(query.venues))
+    rows = "".join(
+        f'<option value="{name}"{" selected" if name == query.by else ""}>{words}</option>'
+        for name, words in ROWS.items()
+    )
     body = f"""<h1 class="off-screen">Markets</h1>
 <div class="bar tools page-tools" role="search">
 <label class="tool"><span class="tool-name">Find</span><input id="find" type="search" value="{escape(query.find)}"
  maxlength="{MAX_WORDS}" placeholder="coin or venue" autocomplete="off" spellcheck="false"></label>
+<label class="tool"><span class="tool-name">Rows</span><select id="by">{rows}</select></label>
 <fieldset class="tool chips-row" id="venues" data-chosen="{venues}"><legend class="tool-name">Venues</legend></fieldset>
 <span class="tool dim" id="count" role="status"></span>
 <div class="spacer"></div>
 <span class="tool dim number" id="as-of"></span>
 <a class="tool tool-button" id="csv" href="/api/v1/markets?format=csv" download="liqheat-markets.csv">CSV</a>
 </div>
-<div class="cards" id="sums"></div>
+<div class="cards" id="sums" tabindex="0" role="region" aria-label="By venue"></div>
 <div class="table-box" data-state="loading" id="box">
 <div class="skeleton" aria-hidden="true"></div>
 <div class="scroll" tabindex="0" role="region" aria-label="Markets, scrolls sideways">

@@ -172,7 +172,7 @@ and older ones fade as positions close. {_tier_legend()}"""
     left = f"""<b>3. Swept.</b> The price falls by {100 * drawings.FALL:g} %. Levels it has passed are gone for good and
 count as predicted liquidations (hollow); the rest stays where it was."""
     figures = (drawings.by_bucket(opening), one), (drawings.added_up(opening), many), (drawings.swept(opening), left)
-    return "".join(f"<figure>{svg}<figcaption>{words}</figcaption></figure>" for svg, words in figures)
+    return "".join(f'<figure tabindex="0">{svg}<figcaption>{words}</figcaption></figure>' for svg, words in figures)
 
 
 def _tier_legend() -> str:

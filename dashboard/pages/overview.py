@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from time import monotonic
@@ -20,14 +21,14 @@ from estimator.cache import Cache, MarketStatus
 from estimator.domain import DAY_MS, HOUR_MS, Side
 from estimator.errors import CacheError
 from estimator.hours import funding_8h
+from estimator.latest import open_interest_usd
 from estimator.model.clusters import Cluster, find_clusters, max_pain, nearest_cluster
-from estimator.model.grid import LEVELS, LiquidationGrid
+from estimator.model.grid import LEVELS, LiquidationGrid, add_grids
 
 FACTS_S: Final = 15.0  # how old clusters and the changes of a day may be
 LEAST_S: Final = 2.0  # between two readings, however many markets come meanwhile
 REST: Final = 5.0  # times as long as a reading took until the next one: at most a sixth of one core
 REACH: Final = 0.22  # log price around the mark that clusters are found in, background included
-PAIN_REACH: Final = 0.15  # log price around the mark where max pain is looked for
 _NOW_COLUMNS: Final = 6
 
 _log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class Facts:
     cluster_above, cluster_below : dict, optional
         Nearest clusters: ``price, low, high, usd, share``; estimated.
     long_pain, short_pain : float, optional
-        Max pain within `PAIN_REACH`; estimated.
+        `estimator.model.clusters.max_pain`; estimated.
     """
 
     drawn_from: str
@@ -58,27 +59,43 @@ class Facts:
     short_pain: float | None = None
 
 
-def drawn_from(status: MarketStatus) -> str:
-    """Name the origin and the source of a market."""
-    return f"{status.origin} {status.source}"
+def drawn_from(*statuses: MarketStatus) -> str:
+    """Name the origin and the source of a market, or of the markets of a coin."""
+    return "; ".join(sorted({f"{s.origin} {s.source}" for s in statuses}))
 
 
-def read_facts(cache: Cache, status: MarketStatus) -> Facts:
-    """Read the facts of one market. Blocks."""
-    price, interest = _day_before(cache, status)
-    known, grid = Facts(drawn_from(status), price, interest), _latest(cache, status)
-    if grid is None:
+def coin_id(base: str) -> str:
+    """Return the id of a coin on all its venues, beside the ids of markets."""
+    return f"all:{base}"
+
+
+def read_facts(cache: Cache, statuses: Sequence[MarketStatus]) -> dict[str, Facts]:
+    """Read the facts of one coin's markets, by id, and of all of them together under `coin_id`. Blocks."""
+    by_interest = sorted(statuses, key=lambda s: (-(s.open_interest_base or 0.0) * s.mark_price, s.rank))
+    latest = {s.id: _latest(cache, s) for s in by_interest}
+    facts = {}
+    for status in by_interest:
+        price, interest = _day_before(cache, status)
+        facts[status.id] = _with_levels(Facts(drawn_from(status), price, interest), [status], latest)
+    together = _with_levels(Facts(drawn_from(*by_interest)), by_interest, latest)
+    return facts | {coin_id(by_interest[0].base): together}
+
+
+def _with_levels(known: Facts, statuses: Sequence[MarketStatus], latest: Mapping[str, LiquidationGrid | None]) -> Facts:
+    """Add clusters and max pain of the latest columns of some markets together, around the price of the first."""
+    found = [grid for s in statuses if (grid := latest[s.id]) is not None]
+    if not found:
         return known
-    mark = status.mark_price
-    near, nearer = (grid.crop(mark * math.exp(-reach), mark * math.exp(reach)) for reach in (REACH, PAIN_REACH))
-    held = (status.open_interest_base or 0.0) * mark
-    found = find_clusters(near, mark_price=mark, open_interest_usd=held) if held > 0 else ()
+    mark, held = statuses[0].mark_price, open_interest_usd(statuses)
+    wide = mark * math.exp(-REACH), mark * math.exp(REACH)
+    grid = add_grids([replace(g.crop(*wide), time=found[0].time) for g in found])
+    clusters = find_clusters(grid, mark_price=mark, open_interest_usd=held) if held is not None else ()
     return replace(
         known,
-        cluster_above=_cluster(nearest_cluster(found, Side.SHORT)),
-        cluster_below=_cluster(nearest_cluster(found, Side.LONG)),
-        long_pain=max_pain(nearer, Side.LONG),
-        short_pain=max_pain(nearer, Side.SHORT),
+        cluster_above=_cluster(nearest_cluster(clusters, Side.SHORT)),
+        cluster_below=_cluster(nearest_cluster(clusters, Side.LONG)),
+        long_pain=max_pain(grid, Side.LONG, around=mark),
+        short_pain=max_pain(grid, Side.SHORT, around=mark),
     )
 
 
@@ -162,7 +179,7 @@ class Overview:
         self._task: asyncio.Task[None] | None = None
 
     async def facts(self, statuses: Sequence[MarketStatus]) -> dict[str, Facts]:
-        """Return the facts by market id, at most a little older than `FACTS_S`; the first call waits for them.
+        """Return the facts by market id and `coin_id`, a little older than `FACTS_S` at most; the first call waits.
 
         Raises
         ------
@@ -178,7 +195,9 @@ class Overview:
             self._task.add_done_callback(_note)
         if not self._facts and self._task is not None:
             await asyncio.shield(self._task)
-        return {s.id: f for s in loaded if (f := self._facts.get(s.id)) and f.drawn_from == drawn_from(s)}
+        sources = {s.id: drawn_from(s) for s in loaded}
+        sources |= {coin_id(base): drawn_from(*found) for base, found in _by_coin(loaded).items()}
+        return {name: f for name, source in sources.items() if (f := self._facts.get(name)) and f.drawn_from == source}
 
     async def _read(self, key: str, statuses: Sequence[MarketStatus]) -> None:
         began = monotonic()
@@ -190,7 +209,15 @@ class Overview:
 
 
 def _read_all(cache: Cache, statuses: Iterable[MarketStatus]) -> bytes:
-    return json.dumps({s.id: asdict(read_facts(cache, s)) for s in statuses}).encode()
+    facts = (read_facts(cache, found) for found in _by_coin(statuses).values())
+    return json.dumps({name: asdict(one) for found in facts for name, one in found.items()}).encode()
+
+
+def _by_coin(statuses: Iterable[MarketStatus]) -> dict[str, list[MarketStatus]]:
+    of_coin: dict[str, list[MarketStatus]] = defaultdict(list)
+    for status in statuses:
+        of_coin[status.base].append(status)
+    return of_coin
 
 
 def _note(task: asyncio.Task[None]) -> None:

@@ -47,6 +47,7 @@ _MARKETS: Final = [
     _parameter("venues", {"type": "string"}, "`all` or venues such as `binance,bybit`."),
     _parameter("sort", {"type": "string", "enum": [c.key for c in markets.COLUMNS], "default": "oi"}, "Column."),
     _parameter("order", {"type": "string", "enum": ["asc", "desc"]}, "By default as the page sorts at first."),
+    _parameter("by", {"type": "string", "enum": [*markets.ROWS], "default": "venue"}, "`coin`: venues put together."),
     _parameter(
         "detail", {"type": "string", "enum": ["full", "offer"], "default": "full"},
         "`offer`: only what is on offer, by rank, without readings and unfiltered; quick.",
@@ -112,7 +113,7 @@ def _add_markets(router: APIRouter, answers: Answers, feed: Feed, overview: Over
             answer = await asyncio.to_thread(markets.markets_json, query, recent, facts)
             return markets.to_csv(answer["markets"]) if form == _CSV else markets.to_json(answer)
 
-        key = repr((form, query.find, query.venues, query.sort, query.descending))
+        key = repr((form, query.find, query.venues, query.sort, query.descending, query.by))
         return send(await brief.get(key, form, make), request)
 
     router.add_api_route(

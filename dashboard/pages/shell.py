@@ -7,15 +7,15 @@ from html import escape
 from typing import Final, NamedTuple
 from urllib.parse import urlencode
 
-from dashboard.colours import side_colours, tier_colours
-from dashboard.layout import PALETTE_NAMES
+from dashboard.colours import style_rules
+from dashboard.layout import KEYS_HELP, PALETTE_NAMES
 from dashboard.navigation import NAVIGATION, Look
-from dashboard.view import Palette, Theme, ViewError
+from dashboard.view import Theme, ViewError
 from estimator.domain import Origin
 
 Address = Callable[[str], str]  # of a file of the site, with its version
 
-_SCRIPTS: Final = ("format.js", "nav.js", "pages.js")
+_SCRIPTS: Final = ("element.js", "format.js", "nav.js", "keys.js", "pages.js")
 
 
 class Part(NamedTuple):
@@ -65,7 +65,7 @@ def document(part: Part, look: Look, address: Address) -> str:
 <meta property="og:description" content="{escape(part.description)}">
 <link rel="icon" href="{escape(address("favicon.ico"))}">
 {"".join(f'<link rel="stylesheet" href="{escape(address(f))}">' for f in ("liqheat.css", "pages.css"))}
-<style>{_sides()}</style>
+<style>{style_rules()}</style>
 {"".join(f'<script defer src="{escape(address(f))}"></script>' for f in scripts)}
 </head>
 <body>
@@ -99,18 +99,6 @@ def _banner(part: Part) -> str:
     return f'<span class="{part.origin}">{escape(part.banner)}</span>' if part.banner else ""
 
 
-def _sides() -> str:
-    """Colours of sides and tiers for every theme and palette, from the one definition there is."""
-    rules = []
-    for theme in Theme:
-        for palette in Palette:
-            long, short = side_colours(palette, theme)
-            tiers = "".join(f"--tier-{at}:{c};" for at, c in enumerate(tier_colours(palette, theme).values()))
-            where = f':root[data-theme="{theme}"][data-palette="{palette}"]'
-            rules.append(f"{where}{{{tiers}--long:{long};--short:{short}}}")
-    return "".join(rules)
-
-
 def _header(path: str, look: Look) -> str:
     query = look.query()
     suffix = f"?{query}" if query else ""
@@ -131,6 +119,8 @@ def _header(path: str, look: Look) -> str:
 <div class="spacer"></div>
 <label class="tool palette-choice"><span class="tool-name">Colours</span>
 <select id="palette-choice">{palettes}</select></label>
+<button type="button" class="tool tool-button keys-help" data-keys-help title="{KEYS_HELP}"
+ aria-label="{KEYS_HELP}">?</button>
 <button type="button" id="theme-choice" class="tool tool-button" aria-label="Dark or light"
  title="Dark or light"><span class="icon icon-{"sun" if look.theme is Theme.DARK else "moon"}"></span></button>
 </header>"""

@@ -266,7 +266,7 @@ def page(asked: TapePage) -> Part:
 <a class="tool tool-button" id="csv" download="liqheat-liquidations.csv"
  href="/api/v1/liquidations?symbol=all&amp;format=csv">CSV</a>
 </div>
-<div class="cards" id="sums" aria-live="off"></div>
+<div class="cards" id="sums" tabindex="0" role="region" aria-label="Totals" aria-live="off"></div>
 <div class="table-box" data-state="loading" id="box">
 <div class="skeleton" aria-hidden="true"></div>
 <div class="scroll" tabindex="0" role="region" aria-label="Liquidations, newest first">

@@ -39,8 +39,9 @@ def whiskers(caption: str, rows: Sequence[Whisker], unit: str) -> str:
         for row in rows
     )
     return (
-        f'<table class="whiskers"><caption>{escape(caption)}</caption><thead><tr><th scope="col" aria-label="what">'
-        '</th><th scope="col" aria-label="picture"></th>'
+        f'<table class="whiskers"><caption>{escape(caption)}</caption><thead><tr>'
+        '<th scope="col"><span class="off-screen">what</span></th>'
+        '<th scope="col"><span class="off-screen">picture</span></th>'
         f'<th scope="col" class="number">{escape(unit)}</th></tr></thead><tbody>{body}</tbody></table>'
     )
 

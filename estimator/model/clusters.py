@@ -27,6 +27,7 @@ from estimator.model.peaks import find_peaks, peak_edges
 
 MAGNET_NOTE: Final = "unproven: nobody has shown yet that clusters attract the price"
 _REACH: Final = 4.0  # standard deviations to which a Gaussian is carried
+PAIN_REACH: Final = 0.15  # log price around the mark where max pain is looked for
 PAIN_SHARE: Final = 1.2  # how far above the average of its side a maximum must stand to count as one
 
 
@@ -288,12 +289,21 @@ def _refusal(side: Side, price: float, mark: float, liquidation: float | None, s
     return ""
 
 
-def max_pain(grid: LiquidationGrid, side: Side, rules: ClusterRules | None = None) -> float | None:
+def max_pain(
+    grid: LiquidationGrid, side: Side, rules: ClusterRules | None = None, *, around: float | None = None
+) -> float | None:
     """Price at which most of a side would be liquidated per step of price.
 
     The highest density of the latest column after smoothing. It is undefined (None) where the side is empty, where the
     maximum lies on the edge of the grid, or where it stands less than a fifth above the average of its side.
+
+    Parameters
+    ----------
+    around : float, optional
+        Only prices within `PAIN_REACH` of this one, usually the mark price, count.
     """
+    if around is not None:
+        grid = grid.crop(around * math.exp(-PAIN_REACH), around * math.exp(PAIN_REACH))
     width = (rules or ClusterRules()).smoothing / grid.bin_width
     usd = gaussian_filter1d(grid.side_usd(side)[-1].astype(np.float64), width)
     held = usd > 0

@@ -112,6 +112,7 @@ _names = st.sampled_from(
         "find",
         "sort",
         "order",
+        "by",
         "theme",
         "detail",
         "venue",
@@ -166,6 +167,38 @@ def test_clusters_and_max_pain_lie_on_their_side(rows: list[dict[str, Any]]) -> 
         assert all(c is None or 0 < c["usd"] < row["open_interest_usd"] for c in (below, above))
         long, short = row["max_pain"]["long"], row["max_pain"]["short"]
         assert (long or 0) < mark < (short or np.inf)
+
+
+def test_a_coin_is_the_sum_of_its_venues_and_tells_what_its_heatmap_tells(
+    client: httpx.Client, rows: list[dict[str, Any]]
+) -> None:
+    (coin,) = client.get("/api/v1/markets?by=coin").json()["markets"]
+    assert (coin["id"], coin["venues"]) == ("all:BTC", [r["exchange"] for r in rows])
+    assert coin["open_interest_usd"] == pytest.approx(sum(r["open_interest_usd"] for r in rows))
+    for name in ("long_usd", "short_usd", "count"):
+        assert coin["liquidated_24h"][name] == pytest.approx(sum(r["liquidated_24h"][name] for r in rows))
+    assert coin["liquidated_24h"]["largest"] in [r["liquidated_24h"]["largest"] for r in rows]
+    funding = [r["funding_rate_8h"] for r in rows]
+    assert min(funding) - 1e-12 <= coin["funding_rate_8h"] <= max(funding) + 1e-12
+    assert coin["provenance"]["gaps"] == [g for r in rows for g in r["provenance"]["gaps"]]
+    # The same coin, the same numbers: beside the chart, in the map of any range, on its own.
+    told = client.get("/api/v1/clusters?symbol=BTC").json()
+    for side, key in (("long", "cluster_below"), ("short", "cluster_above")):
+        nearest = min(
+            (c for c in told["clusters"] if c["side"] == side), key=lambda c: abs(c["distance"]), default=None
+        )
+        assert (coin[key] or {}).get("price") == (nearest or {}).get("price")
+    assert coin["max_pain"] == pytest.approx(told["max_pain"])
+    for view in ("symbol=BTC", "symbol=BTC&range=3d", "symbol=BTC&price=95500,96500"):
+        shown = client.get(f"/api/v1/map?{view}").json()
+        assert coin["max_pain"] == pytest.approx({"long": shown["long_pain"], "short": shown["short_pain"]}), view
+
+
+def test_coins_cannot_be_of_some_venues_and_download_as_shown(client: httpx.Client) -> None:
+    assert client.get("/api/v1/markets?by=coin&venues=okx").status_code == 422
+    assert client.get("/markets?by=luck").status_code == 422
+    table = pl.read_csv(io.BytesIO(client.get("/api/v1/markets?by=coin", headers={"Accept": "text/csv"}).content))
+    assert table.select("market", "exchange").rows() == [("all:BTC", "all")]
 
 
 def test_changes_are_those_since_a_day_before_the_last_column(rows: list[dict[str, Any]], cache: Cache) -> None:
