@@ -24,6 +24,7 @@ from starlette.types import Scope
 from dashboard import callbacks, layout
 from dashboard.answers import Answers
 from dashboard.api import add_error_handlers, build_router
+from dashboard.colours import style_rules
 from dashboard.guard import MAX_BODY, Guard
 from dashboard.hits import Hits
 from dashboard.insight_routes import build_insight_router
@@ -52,10 +53,10 @@ from estimator.settings import Settings
 _PACKAGED: Final = Path(__file__).resolve().parent / "static"  # where the wheel puts it
 STATIC: Final = _PACKAGED if _PACKAGED.is_dir() else _PACKAGED.parents[1] / "static"
 PAGES: Final = frozenset({"/", EMBED})
-_INDEX: Final = """<!DOCTYPE html>
+_INDEX: Final = f"""<!DOCTYPE html>
 <html lang="en">
-<head>{%metas%}<title>{%title%}</title>{%favicon%}{%css%}</head>
-<body>{%app_entry%}<footer>{%config%}{%scripts%}{%renderer%}</footer></body>
+<head>{{%metas%}}<title>{{%title%}}</title>{{%favicon%}}{{%css%}}<style>{style_rules()}</style></head>
+<body>{{%app_entry%}}{{%config%}}{{%scripts%}}{{%renderer%}}</body>
 </html>"""
 _PLOTLY: Final = Path(*plotly.__path__, "package_data", "plotly.min.js")
 # Named by Dash's components; as a script of the page it loads beside the others instead of after them, and its address
@@ -236,5 +237,5 @@ def _plain(title: str, body: str) -> str:
     )
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f"<title>{title}</title><style>{style}</style><h1>{title}</h1>{body}</html>"
+        f"<title>{title}</title><style>{style}</style><main><h1>{title}</h1>{body}</main></html>"
     )
