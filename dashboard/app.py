@@ -237,5 +237,5 @@ def _plain(title: str, body: str) -> str:
     )
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f"<title>{title}</title><style>{style}</style><main><h1>{title}</h1>{body}</main></html>"
+        f"<title>{title}</title><link rel=icon href='data:,'><style>{style}</style><main><h1>{title}</h1>{body}</main></html>"
     )
