@@ -29,6 +29,7 @@ from dashboard.guard import MAX_BODY, Guard
 from dashboard.hits import Hits
 from dashboard.insight_routes import build_insight_router
 from dashboard.limits import Budgets, Kind, Limits
+from dashboard.live_routes import build_live_router
 from dashboard.metrics import State, Traffic, build_metrics_router
 from dashboard.pages import routes as pages
 from dashboard.share import (
@@ -146,6 +147,7 @@ def create_app(settings: Settings, cache: Cache) -> FastAPI:
     address = _versioned(STATIC)
     app.include_router(pages.build_router(cache, answers, address))
     app.include_router(build_insight_router(cache, answers))
+    app.include_router(build_live_router(cache, answers))
     snapshots = Snapshots(settings.data / "snapshots", settings.snapshots_mb << 20)
     budgets = _budgets(settings, cache, registry)
     app.include_router(build_share_router(answers, snapshots, budgets, settings))

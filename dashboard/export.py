@@ -90,7 +90,7 @@ def build_json(frame: ChartFrame) -> bytes:
     usd = grid.long_usd + grid.short_usd
     least = float(usd.max(initial=0.0)) * JSON_THRESHOLD
     columns, rows = np.nonzero((usd >= least) & (usd > 0))
-    values = _three_digits(usd[columns, rows])
+    values = three_digits(usd[columns, rows])
     total = float(usd.sum(dtype=np.float64))
     kept = float(usd[columns, rows].sum(dtype=np.float64)) / total if total else 1.0
     answer = {
@@ -110,7 +110,8 @@ def build_json(frame: ChartFrame) -> bytes:
     return json.dumps(answer, separators=(",", ":"), allow_nan=False).encode()
 
 
-def _three_digits(usd: Float32Array) -> Int64Array:
+def three_digits(usd: Float32Array) -> Int64Array:
+    """Round to three significant digits and whole dollars. [USD]"""
     scale = 10.0 ** np.floor(np.log10(np.maximum(usd.astype(np.float64), 1.0)) - 2)
     out: Int64Array = np.rint(np.rint(usd / scale) * scale).astype(np.int64)
     return out
