@@ -89,6 +89,19 @@ def read_after(client: Any, after: Mapping[str, bytes]) -> dict[str, tuple[pl.Da
     return found
 
 
+def newest_ids(client: Any, keys: Sequence[str]) -> list[bytes]:
+    """Return the id of the newest print of each stream, ``0-0`` of an empty one; `read_after` goes on from it."""
+    pipe = client.pipeline(transaction=False)
+    for key in keys:
+        pipe.xrevrange(key, count=1)
+    return [entries[0][0] if entries else b"0-0" for entries in pipe.execute()]
+
+
+def read_between(client: Any, key: str, after: str, until: str) -> pl.DataFrame:
+    """Return the prints of the ids ``after < id <= until``, in the order in which they came."""
+    return _frame(_range(client, key, f"({after}", until)[0])
+
+
 def _range(client: Any, key: str, first: str, last: str) -> tuple[list[bytes], bytes]:
     """Return the records between two ids, and the last id (``0-0`` without any)."""
     found, last_id = [], b"0-0"

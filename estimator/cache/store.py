@@ -323,6 +323,17 @@ class Cache:
             news = prints.read_after(self._redis, {key: marks[market_id] for key, market_id in ids.items()})
         return {ids[key]: new for key, new in news.items()}
 
+    def get_newest_print_ids(self, statuses: Sequence[MarketStatus]) -> dict[str, bytes]:
+        """Return marks for `get_liquidations_after` by market id, from which on everything is new."""
+        with self._connection.translated():
+            ids = prints.newest_ids(self._redis, [_stream_key(s) for s in statuses])
+        return {s.id: newest for s, newest in zip(statuses, ids, strict=True)}
+
+    def get_liquidations_between(self, status: MarketStatus, after: str, until: str) -> pl.DataFrame:
+        """Return what came after one mark of a market, up to another."""
+        with self._connection.translated():
+            return prints.read_between(self._redis, _stream_key(status), after, until)
+
     # --- web ------------------------------------------------------------------------------------------------------
 
     async def ping(self) -> bool:
