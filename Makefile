@@ -9,7 +9,7 @@ export UV_PYTHON_DOWNLOADS = never
 ARGS ?=
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: help install run test lint check format bench soak kills lock clean
+.PHONY: help install run test lint check format bench soak kills hostile lock clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[1mmake %-8s\033[0m %s\n", $$1, $$2}'
@@ -58,6 +58,9 @@ soak: $(STAMP) ## Follow six venues through every fault for ten minutes, and acc
 
 kills: $(STAMP) ## Kill a worker at 50 random moments and compare it with one that lived (ARGS="--moments 50 --seed 1")
 	@$(BIN)/python -m tests.soak kills $(ARGS)
+
+hostile: $(STAMP) ## Ask a server 10,000 questions that nobody means well (ARGS="--count 10000 --seed 1")
+	@$(BIN)/python -m tests.dashboard.hostile $(ARGS)
 
 lock: ## Resolve requirements.lock anew (needs uv)
 	uv pip compile pyproject.toml --group dev --universal --generate-hashes --no-header --no-annotate --quiet -o requirements.lock

@@ -23,8 +23,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from estimator.errors import InputError, LiqheatError, ParameterError, SettingsError, SourceError
 from estimator.settings import Settings
+from estimator.units import span_text
 
 if TYPE_CHECKING:
+    from estimator.alerts.config import AlertConfig
+    from estimator.alerts.targets import Target
     from estimator.domain import ContractType, Market
     from estimator.history import History
     from estimator.model.calibration import Calibration
@@ -229,6 +232,61 @@ def _in_words(found: Calibration, *, offer: bool | None) -> str:
     if offer is False:
         return f"{scores}; for the record only"
     return f"{scores}; " + ("offered to its worker" if found.gain > 0 else "no better: the market stays as it is")
+
+
+alerts = typer.Typer(help="What alerts are configured, and whether they arrive.", no_args_is_help=True)
+
+
+@alerts.command()
+def check() -> None:
+    """Check what alerts are configured, and print rules and targets, without credentials."""
+    config, targets = _alerts()
+    for rule in config.rule:
+        often = f"at most every {span_text(60 * rule.cool_down_minutes)}, from severity {rule.min_severity} on"
+        say(f"{rule.title}: told when {rule.when()}; {often}")
+    for quiet in config.quiet:
+        say(f"quiet from {quiet.start:%H:%M} to {quiet.end:%H:%M} {quiet.zone.key}, unless {quiet.unless}")
+    for target in targets:
+        say(f"to {target.label}: {target.service}")
+    if not targets:
+        say("to nobody: alerts are listed on the page")
+
+
+@alerts.command("test")
+def send_test(
+    rule: Annotated[
+        str | None, typer.Option(help="Name of a rule, told in the message; without it all of them.")
+    ] = None,
+) -> None:
+    """Send one message to every target and print what becomes of it; fails where one does not arrive."""
+    config, targets = _alerts()
+    told = {r.title: r.when() for r in config.rule if rule in (None, r.title)}
+    if not told:
+        fail(f"--rule {rule}: there is no such rule; there are {', '.join(r.title for r in config.rule)}")
+    if not targets:
+        fail("there is nobody to send to: set LIQHEAT_ALERTS_URLS, or targets in LIQHEAT_ALERTS_FILE")
+    text = "\n".join(f"- {name}: told when {sentence}" for name, sentence in told.items())
+    arrived = True
+    for target in targets:
+        outcome = target.send("Test of liqheat's alerts", text, "info")
+        say(f"{target.label}: {outcome.name}" + (f" ({outcome.why})" if outcome.why else ""))
+        arrived = arrived and outcome.name == "sent"
+    raise typer.Exit(0 if arrived else 1)
+
+
+def _alerts() -> tuple[AlertConfig, list[Target]]:
+    """Return what is configured, or end the command with what is wrong with it."""
+    from estimator.alerts.config import read_config
+    from estimator.alerts.targets import make_targets
+
+    settings = read_settings()
+    try:
+        config = read_config(settings.alerts_file, settings.alerts_urls)
+        if config is None:
+            raise SettingsError("no alerts are configured: set LIQHEAT_ALERTS_FILE or LIQHEAT_ALERTS_URLS")
+        return config, make_targets(config.targets)
+    except LiqheatError as error:
+        fail(str(error))
 
 
 def _known_market(settings: Settings, market_id: str) -> Market:

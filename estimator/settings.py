@@ -96,6 +96,14 @@ class Settings(BaseSettings):
         gt=0,
         description="Assumptions of live markets are fitted to their own liquidations this often; empty never.",
     )
+    alerts_file: Path | None = Field(
+        default=None, description="TOML file with the rules and targets of alerts; empty, and no URLs, tells none."
+    )
+    alerts_urls: str | None = Field(
+        default=None,
+        repr=False,
+        description="Apprise URLs that alerts go to, separated by blanks; by the default rules where there is no file.",
+    )
     cache_ttl_hours: float = Field(default=72.0, gt=0, description="Unread cache entries are dropped after this long.")
     frame_ancestors: str = Field(
         default="*", description="Sites that may frame /embed, as in the CSP directive (space separated; * for any)."

@@ -35,3 +35,10 @@ def utc_text(time_ms: float, *, seconds: bool = False) -> str:
     """Write a time as Plotly and people read it: ``2026-11-21 14:05``."""
     moment = datetime.fromtimestamp(time_ms / 1000, UTC)
     return moment.strftime("%Y-%m-%d %H:%M:%S" if seconds else "%Y-%m-%d %H:%M")
+
+
+def span_text(seconds: float) -> str:
+    """Write a length of time: ``90 s``, ``15 min``, ``2.5 h``."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"

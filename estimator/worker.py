@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Final
 
+from estimator.alerts.config import read_config
 from estimator.auto import Auto
 from estimator.cache import Cache
 from estimator.domain import DAY_MS, ContractType, Market, Origin
@@ -31,6 +32,7 @@ from estimator.settings import Settings
 
 _LOG: Final = logging.getLogger(__name__)
 RECORD_S: Final = 10.0  # the journal reaches history this often: each commit is a file; it hurries where a past waits
+_ALERT_MEMORY: Final = 4 << 20  # what alerts read they read once an hour
 _PATIENCE_S: Final = 1.0  # a venue that is there answers sooner
 
 
@@ -74,6 +76,11 @@ async def work(settings: Settings, cache: Cache, report: Report, shard: Shard = 
     SourceError, CacheUnavailable
         As `follow`.
     """
+    with alerting(settings, cache, shard):
+        await _work(settings, cache, report, shard)
+
+
+async def _work(settings: Settings, cache: Cache, report: Report, shard: Shard) -> None:
     if settings.source != "auto":
         await asyncio.to_thread(cache.choices.forget)
     if settings.source in ("simulated", "recorded"):
@@ -219,6 +226,27 @@ def tracking(tracker: Tracker) -> Iterator[None]:
         yield
     finally:
         stop.set()
+
+
+@contextlib.contextmanager
+def alerting(settings: Settings, cache: Cache, shard: Shard = (0, 1)) -> Iterator[None]:
+    """Tell alerts while the block runs, where any are configured. A market simulated for want of venues has none.
+
+    Raises
+    ------
+    SettingsError
+        If what is configured cannot be.
+    """
+    config = read_config(settings.alerts_file, settings.alerts_urls)
+    if config is None:
+        yield
+        return
+    from estimator.alerts.watch import watching  # noqa: PLC0415 - with what it needs, for those who use it
+
+    own = cache if settings.redis_url is None else Cache(settings.redis_url, memory_bytes=_ALERT_MEMORY)
+    origins = (Origin.LIVE,) if settings.source == "auto" else tuple(Origin)
+    with watching(own, config, origins, shard):
+        yield
 
 
 async def _refit(history: History, source: LiveSource, settings: Settings) -> None:

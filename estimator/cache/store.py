@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 import polars as pl
 
 from estimator.cache import codec, prints, tiles
+from estimator.cache.alerts import ALERTS, AlertLog
 from estimator.cache.attention import BAND_ATTENTION, BAND_LASTS_S, Attention
 from estimator.cache.choice import CHOICE, Choices
 from estimator.cache.connection import Connection
@@ -40,7 +41,6 @@ _CHANNEL: Final = f"{PREFIX}:updates"
 _SIGN: Final = f"{PREFIX}:sign"
 _VIEW: Final = f"{PREFIX}:view:"
 _LOCK: Final = f"{PREFIX}:lock:"
-_MEMORY_BYTES: Final = 64 << 20
 _MANY_TILES: Final = 64  # ranges wider than this first ask which tiles there are
 
 Part = TypeVar("Part", Tile, pl.DataFrame)
@@ -57,6 +57,8 @@ class Cache:
         Life time of an entry nobody renews; `put_status` renews those of its market. [s]
     lock_s : float
         How long a process that dies while computing a view blocks the others. [s]
+    memory_bytes : int
+        Tiles kept decoded take at most this much. [bytes]
 
     Raises
     ------
@@ -68,15 +70,16 @@ class Cache:
     Every call raises `CacheUnavailable` when Redis does not answer and `CorruptEntry` when bytes do not decode.
     """
 
-    def __init__(self, url: str, *, ttl_s: int = 259_200, lock_s: float = 15.0) -> None:
+    def __init__(self, url: str, *, ttl_s: int = 259_200, lock_s: float = 15.0, memory_bytes: int = 64 << 20) -> None:
         self._connection = Connection(url)
         self._redis = self._connection.sync
         self.journal, self.choices = Journal(self._connection), Choices(self._connection)
         self.counters = Counters(self._connection)
         self.attention, self.track = Attention(self._connection), TrackRecords(self._connection, ttl_s)
         self.band_attention = Attention(self._connection, BAND_ATTENTION, BAND_LASTS_S)
+        self.alerts = AlertLog(self._connection)
         self.ttl_s, self._lock_s = ttl_s, lock_s
-        self._memory = TileMemory(_MEMORY_BYTES)
+        self._memory = TileMemory(memory_bytes)
         self._epoch: bytes | None = None
         self._stream_keys: dict[str, str] = {}
         self._renewed: dict[str, float] = {}
@@ -87,10 +90,10 @@ class Cache:
     # --- worker ---------------------------------------------------------------------------------------------------
 
     def clear_markets(self) -> None:
-        """Drop all but journal, choice, counts and streams of prints, and begin a new epoch: as a worker starts."""
+        """Drop all but journal, choice, counts, alerts and prints, and begin a new epoch: as a worker starts."""
         with self._connection.translated():
             found = self._redis.scan_iter(f"{PREFIX}:*", count=1000)
-            kept = (JOURNAL.encode(), CHOICE.encode(), COUNTERS.encode())
+            kept = (JOURNAL.encode(), CHOICE.encode(), COUNTERS.encode(), ALERTS.encode())
             keys = [k for k in found if b":prints:" not in k and not k.startswith(kept)]
             for at in range(0, len(keys), 1000):
                 self._redis.unlink(*keys[at : at + 1000])

@@ -223,20 +223,12 @@ class Binance(ConnectedVenue):
 
     async def fetch_long_short_ratio(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:
         """Return the ratio of all accounts, of the last 30 days at most."""
-        return await self._ratio(market, "GlobalLongShortAccountRatio", since_ms, until_ms)
-
-    async def fetch_top_trader_ratio(
-        self, market: Market, since_ms: int, until_ms: int, *, of: Literal["accounts", "positions"]
-    ) -> pl.DataFrame:
-        """Return the ratio of the fifth of accounts with most margin, by accounts or by positions."""
-        endpoint = "TopLongShortAccountRatio" if of == "accounts" else "TopLongShortPositionRatio"
-        return await self._ratio(market, endpoint, since_ms, until_ms)
-
-    async def _ratio(self, market: Market, what: str, since_ms: int, until_ms: int) -> pl.DataFrame:
         family, wire = self._of(market)
         until_ms = min(until_ms, wire.now_ms() + 1)  # a period that has begun is not known yet
-        payloads = await self._statistics(market, what, since_ms - PERIOD_MS, until_ms - PERIOD_MS)
-        pages = [parse_ratio(p, f"{family.data}Get{what}") for p in payloads]
+        payloads = await self._statistics(
+            market, "GlobalLongShortAccountRatio", since_ms - PERIOD_MS, until_ms - PERIOD_MS
+        )
+        pages = [parse_ratio(p, f"{family.data}GetGlobalLongShortAccountRatio") for p in payloads]
         table = pl.concat(pages or [frame(LONG_SHORT_RATIO, [])])
         kept = plausible_observations(table, "long_short_ratio", wire.now_ms(), self.health)
         return between(kept, since_ms, until_ms)

@@ -23,7 +23,6 @@ from estimator.exchanges.connected import ConnectedVenue, Connection, each
 from estimator.exchanges.edge import plausible_candles, plausible_observations
 from estimator.exchanges.gate_payloads import (
     CAPABILITIES,
-    LIQUIDATION_TOTALS,
     MARK,
     NAME,
     STATS_MS,
@@ -33,7 +32,6 @@ from estimator.exchanges.gate_payloads import (
     parse_funding_rate,
     parse_funding_rate_now,
     parse_liquidation_message,
-    parse_liquidation_totals,
     parse_long_short_ratio,
     parse_mark_candles,
     parse_markets,
@@ -122,13 +120,6 @@ class Gate(ConnectedVenue):
         listing = await self._listings.of(market)
         table = await self._stats(listing, LONG_SHORT_RATIO, parse_long_short_ratio, since_ms, until_ms)
         return plausible_observations(table, "long_short_ratio", self._wire.now_ms(), self.health)
-
-    async def fetch_liquidation_totals(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:
-        """Return what was liquidated by side in every five minutes (`LIQUIDATION_TOTALS`)."""
-        listing = await self._listings.of(market)
-        return await self._stats(
-            listing, LIQUIDATION_TOTALS, lambda p: parse_liquidation_totals(p, listing), since_ms, until_ms
-        )
 
     async def _stats(
         self,

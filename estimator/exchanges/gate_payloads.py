@@ -57,13 +57,6 @@ NAME: Final = "gate"
 STATS_MS: Final = 5 * MINUTE_MS
 TAKER_FEE_RATE: Final = 0.0005  # of a new account; the one in the contract is nobody's
 MARK: Final[dict[str, pl.DataType]] = {"time": TIME, "mark_high": pl.Float64(), "mark_low": pl.Float64()}
-LIQUIDATION_TOTALS: Final[dict[str, pl.DataType]] = {
-    "time": TIME,  # when the row was complete: the end of its five minutes
-    "long_base": pl.Float64(),
-    "short_base": pl.Float64(),
-    "long_usd": pl.Float64(),
-    "short_usd": pl.Float64(),
-}
 _LISTED_SOURCE: Final = "contract listing: first tier"
 _SECONDS_UNTIL: Final = 1e11  # a time below is in seconds, above in milliseconds
 
@@ -84,7 +77,6 @@ CAPABILITIES: Final = Capabilities(
     limits={"publicFuturesGet": RateLimit(200, 10.0)},
     notes=(
         "Candles go back 10000 minutes, whatever is asked for.",
-        "contract_stats also gives liquidated totals by side and five minutes (fetch_liquidation_totals).",
         "Depth of contract_stats is not documented; others have read about 180 days.",
         "public_liquidates batches every print since 2026-08-20; before, at most one a second and contract.",
         "The size of a streamed print is that of the order (a long was closed where it is below 0).",
@@ -157,18 +149,6 @@ def parse_long_short_ratio(payload: Any) -> pl.DataFrame:
     what = "contract_stats"
     read = [[number(row, key, what) for key in ("time", "lsr_account")] for row in rows(payload, [], what)]
     return frame(LONG_SHORT_RATIO, [(_known_ms(t), ratio) for t, ratio in read])
-
-
-def parse_liquidation_totals(payload: Any, listing: MarketListing) -> pl.DataFrame:
-    """Read what was liquidated by side from `/contract_stats` (`LIQUIDATION_TOTALS`)."""
-    what = "contract_stats"
-    records = []
-    for row in rows(payload, [], what):
-        mark = number(row, "mark_price", what)
-        base = [base_quantity(number(row, f"{side}_liq_size", what), mark, listing) for side in ("long", "short")]
-        usd = [number(row, f"{side}_liq_usd", what) for side in ("long", "short")]
-        records.append((_known_ms(number(row, "time", what)), *base, *usd))
-    return frame(LIQUIDATION_TOTALS, records)
 
 
 def parse_funding_rate(payload: Any) -> pl.DataFrame:

@@ -20,6 +20,7 @@ class _Stream:
     """One stream as it was when last looked at."""
 
     connected: bool = False
+    since_ms: int = 0
     heard_ms: int = 0
     reconnects: int = 0
 
@@ -33,17 +34,20 @@ class Hearing:
         Of the venue.
     markets : sequence of Market
         Those that are followed.
+    lag_ms : int
+        What a stream is not trusted for after its first message and before its last: other subscriptions may be under
+        way then, and messages are read late. [ms]
     """
 
-    def __init__(self, health: Health, markets: Sequence[Market]) -> None:
-        self._health, self._markets = health, markets
+    def __init__(self, health: Health, markets: Sequence[Market], lag_ms: int) -> None:
+        self._health, self._markets, self._lag_ms = health, markets, lag_ms
         self._streams: dict[str, _Stream] = {}
 
     def changes(self) -> Iterator[tuple[Market, Connection]]:
         """Yield what has changed since the last call.
 
-        A stream counts as heard from its first message on and until the last that was seen: what came between that
-        and the loss of the connection may have been all, but nobody knows.
+        A stream counts as heard from shortly after its first message until shortly before the last that was seen: what
+        came between that and the loss of the connection may have been all, but nobody knows.
         """
         unheard = {line.name for line in self._health.unheard}
         for name, heard_ms in list(self._health.last_message_ms.items()):
@@ -53,10 +57,11 @@ class Hearing:
             lost = name in unheard or self._health.reconnects[name] != stream.reconnects
             if stream.connected and lost:
                 stream.connected = False
-                yield from self._of(name, Connection(stream.heard_ms + 1, PRINTS, connected=False))
+                end_ms = max(stream.heard_ms - self._lag_ms, stream.since_ms) + 1
+                yield from self._of(name, Connection(end_ms, PRINTS, connected=False))
             if not stream.connected and name not in unheard:
-                stream.connected = True
-                yield from self._of(name, Connection(heard_ms, PRINTS, connected=True))
+                stream.connected, stream.since_ms = True, heard_ms + self._lag_ms
+                yield from self._of(name, Connection(stream.since_ms, PRINTS, connected=True))
             stream.heard_ms, stream.reconnects = heard_ms, self._health.reconnects[name]
 
     def _of(self, name: str, connection: Connection) -> Iterator[tuple[Market, Connection]]:

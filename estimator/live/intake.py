@@ -143,7 +143,7 @@ class Intake:
         for work in (
             lambda: self._hear_candles(venue, markets),
             lambda: self._hear_prints(venue, markets),
-            lambda: self._watch_streams(Hearing(venue.health, markets)),
+            lambda: self._watch_streams(Hearing(venue.health, markets, int(self._pace.lag_s * 1000))),
             polling.interests,
             polling.ratios,
             polling.fundings,

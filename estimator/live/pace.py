@@ -26,6 +26,8 @@ class Pace:
         Longest pause before another try.
     listen_s : float
         How often it is looked whether streams are still heard.
+    lag_s : float
+        Between a message and its being read, and between the first of a new connection and all that was asked for.
     first_days, chunk_days : float
         Length of the past that is fetched first, and of the pieces of the rest. [days]
     """
@@ -37,5 +39,6 @@ class Pace:
     settle_s: float = 60.0
     longest_s: float = 60.0
     listen_s: float = 0.25
+    lag_s: float = 5.0
     first_days: float = 2.0
     chunk_days: float = 4.0

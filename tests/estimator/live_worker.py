@@ -31,7 +31,14 @@ from estimator.worker import recording
 from tests.venues.harness import IMPATIENT
 
 PACE = Pace(
-    open_interest_s=0.1, others_s=0.5, listing_s=5.0, grace_s=0.05, settle_s=20.0, longest_s=0.2, first_days=0.5
+    lag_s=120.0,  # of the market's clock, which runs a hundred times as fast as this machine's
+    open_interest_s=0.1,
+    others_s=0.5,
+    listing_s=5.0,
+    grace_s=0.05,
+    settle_s=20.0,
+    longest_s=0.2,
+    first_days=0.5,
 )
 
 

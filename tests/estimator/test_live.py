@@ -40,6 +40,7 @@ from tests.venues.harness import IMPATIENT, NOW
 from tests.venues.server import VenueServer, running
 
 PACE = Pace(
+    lag_s=0.0,
     open_interest_s=0.05,
     others_s=0.2,
     listing_s=3.0,

@@ -28,7 +28,14 @@ from tests.venues.server import VenueServer, running
 COINS = ("BTC", "ETH", "SOL", "XRP")
 VENUES = (Okx, Bybit)
 PACE = Pace(
-    open_interest_s=0.1, others_s=0.3, listing_s=5.0, grace_s=0.05, settle_s=20.0, longest_s=0.1, first_days=0.5
+    lag_s=0.0,
+    open_interest_s=0.1,
+    others_s=0.3,
+    listing_s=5.0,
+    grace_s=0.05,
+    settle_s=20.0,
+    longest_s=0.1,
+    first_days=0.5,
 )
 MINUTES = 6
 FOR_EVER = 2**42

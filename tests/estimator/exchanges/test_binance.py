@@ -378,7 +378,6 @@ def test_the_other_series_are_those_of_the_market_in_base_coin(market: Market) -
         stamps = ratios["time"].dt.epoch("ms").to_list()
         assert stamps[-1] == NOW - PERIOD_MS
         assert ratios["long_short_ratio"].to_list() == [source.long_short_ratio(t - PERIOD_MS) for t in stamps]
-        assert_frame_equal(await venue.fetch_top_trader_ratio(market, since, NOW, of="positions"), ratios)
 
         marks = await venue.fetch_mark_candles(market, since, NOW)
         assert marks is not None

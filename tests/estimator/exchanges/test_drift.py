@@ -45,7 +45,6 @@ PARSERS: Final[dict[tuple[str, str], Callable[[Any], Any]]] = {
     ("gate", "contract_stats"): lambda p: (
         gate.parse_open_interest(p, GATE),
         gate.parse_long_short_ratio(p),
-        gate.parse_liquidation_totals(p, GATE),
     ),
     ("gate", "funding_rate"): gate.parse_funding_rate,
     ("gate", "risk_limit_tiers"): lambda p: gate.parse_brackets(p, "BTC_USDT"),

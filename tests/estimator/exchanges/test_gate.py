@@ -19,7 +19,6 @@ from estimator.exchanges.gate_payloads import (
     parse_candles,
     parse_funding_rate,
     parse_liquidation_message,
-    parse_liquidation_totals,
     parse_long_short_ratio,
     parse_markets,
     parse_open_interest,
@@ -70,7 +69,6 @@ def test_statistics_are_known_at_the_end_of_their_five_minutes() -> None:
     assert row(parse_open_interest(payload, LINEAR)) == pytest.approx((known, 285.1725))
     assert row(parse_open_interest(payload, INVERSE)) == pytest.approx((known, 2_851_725 / 64_000))
     assert row(parse_long_short_ratio(payload)) == (known, 3.28)
-    assert row(parse_liquidation_totals(payload, LINEAR)) == pytest.approx((known, 0.1, 0.0, 6400.0, 0.0))
 
 
 def test_funding_is_a_fraction_of_either_sign() -> None:
@@ -201,19 +199,6 @@ def test_candles_older_than_the_venue_keeps_are_not_asked_for() -> None:
         assert not work.venue.health.errors
 
     at_work(Gate, WIRE, story, days=9)
-
-
-@SYMBOLS
-def test_liquidated_totals_are_the_sums_of_the_prints(symbol: str) -> None:
-    async def story(work: Work[Gate]) -> None:
-        since = MINUTE_START - 30 * MINUTE_MS
-        want = work.bitcoin.prints(since, MINUTE_START)
-        totals = await work.venue.fetch_liquidation_totals(work.markets[symbol], since + STATS_MS, MINUTE_START + 1)
-        assert totals.height == 6
-        longs = sum(p.quantity_base for p in want if p.side is Side.LONG)
-        assert totals["long_base"].sum() == pytest.approx(longs, rel=1e-3)
-
-    at_work(Gate, WIRE, story)
 
 
 def test_every_print_arrives_once_though_messages_come_twice() -> None:

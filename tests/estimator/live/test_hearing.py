@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from estimator.domain import ContractType, LeverageBracket, Market
 from estimator.exchanges.base import Connection
 from estimator.exchanges.edge import Health, Line
@@ -25,7 +27,7 @@ def told(hearing: Hearing) -> list[tuple[str, int, bool]]:
 
 def test_a_stream_is_heard_from_its_first_message_to_the_last_before_it_was_lost() -> None:
     health, line = Health(), Line("liquidations")
-    hearing = Hearing(health, [BTC])
+    hearing = Hearing(health, [BTC], 0)
     health.unheard.add(line)
     assert told(hearing) == []
     health.last_message_ms["liquidations"] = 100
@@ -43,7 +45,7 @@ def test_a_stream_is_heard_from_its_first_message_to_the_last_before_it_was_lost
 
 def test_a_connection_lost_and_back_between_two_looks_is_noticed() -> None:
     health = Health()
-    hearing = Hearing(health, [BTC])
+    hearing = Hearing(health, [BTC], 0)
     health.last_message_ms["liquidations"] = 100
     assert told(hearing) == [(BTC.symbol, 100, True)]
     health.reconnects["liquidations"] += 1
@@ -51,9 +53,22 @@ def test_a_connection_lost_and_back_between_two_looks_is_noticed() -> None:
     assert told(hearing) == [(BTC.symbol, 101, False), (BTC.symbol, 200, True)]
 
 
+@pytest.mark.parametrize(("last_ms", "end_ms"), [(200, 171), (101, 131)])
+def test_a_stream_is_not_trusted_shortly_after_its_first_message_and_before_its_last(last_ms: int, end_ms: int) -> None:
+    health = Health()
+    hearing = Hearing(health, [BTC], 30)
+    health.last_message_ms["liquidations"] = 100
+    assert told(hearing) == [(BTC.symbol, 130, True)]
+    health.last_message_ms["liquidations"] = last_ms
+    assert told(hearing) == []
+    health.reconnects["liquidations"] += 1
+    health.unheard.add(Line("liquidations"))
+    assert told(hearing) == [(BTC.symbol, end_ms, False)]
+
+
 def test_inverse_markets_go_by_their_own_stream_where_they_have_one() -> None:
     health, lines = Health(), [Line("liquidations"), Line("liquidations (coin-m)")]
-    hearing = Hearing(health, [BTC, INVERSE])
+    hearing = Hearing(health, [BTC, INVERSE], 0)
     for line in lines:
         health.unheard.add(line)
     health.unheard.discard(lines[0])

@@ -1,0 +1,91 @@
+"""A real Redis, and a web server that takes messages as it is told to."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+import redis
+
+from estimator.cache import Cache
+from estimator.redis_server import BundledServer
+
+
+class Sink:
+    """A server: ``/ok`` takes messages, ``/500`` refuses, ``/flaky`` refuses the first two, ``/hang`` waits.
+
+    Attributes
+    ----------
+    got : list of (str, dict)
+        Path and message of everything that came, refused or not.
+    """
+
+    def __init__(self) -> None:
+        self.got: list[tuple[str, dict[str, Any]]] = []
+        self.release = threading.Event()
+        sink = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                message = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                sink.got.append((self.path, message))
+                if self.path == "/hang":
+                    sink.release.wait(30)
+                refused = self.path == "/500" or (self.path == "/flaky" and len(sink.at("/flaky")) < 3)
+                self.send_response(500 if refused else 200)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def url(self, path: str, password: str = "") -> str:
+        user = f"user:{password}@" if password else ""
+        return f"json://{user}127.0.0.1:{self._server.server_port}/{path}"
+
+    def at(self, path: str) -> list[dict[str, Any]]:
+        return [message for where, message in list(self.got) if where == path]
+
+    def close(self) -> None:
+        self.release.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def within(seconds: float, condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return condition()
+
+
+@pytest.fixture
+def sink() -> Iterator[Sink]:
+    sink = Sink()
+    yield sink
+    sink.close()
+
+
+@pytest.fixture(scope="session")
+def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with BundledServer(tmp_path_factory.mktemp("alerts")) as server:
+        yield server.url
+
+
+@pytest.fixture
+def cache(server_url: str) -> Iterator[Cache]:
+    with redis.Redis.from_url(server_url) as raw:
+        raw.flushall()
+    cache = Cache(server_url)
+    yield cache
+    cache.close()
