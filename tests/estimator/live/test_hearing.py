@@ -55,14 +55,14 @@ def test_a_connection_lost_and_back_between_two_looks_is_noticed() -> None:
 
 @pytest.mark.parametrize(("last_ms", "end_ms"), [(200, 171), (101, 131)])
 def test_a_stream_is_not_trusted_shortly_after_its_first_message_and_before_its_last(last_ms: int, end_ms: int) -> None:
-    health = Health()
+    health, line = Health(), Line("liquidations")
     hearing = Hearing(health, [BTC], 30)
     health.last_message_ms["liquidations"] = 100
     assert told(hearing) == [(BTC.symbol, 130, True)]
     health.last_message_ms["liquidations"] = last_ms
     assert told(hearing) == []
     health.reconnects["liquidations"] += 1
-    health.unheard.add(Line("liquidations"))
+    health.unheard.add(line)
     assert told(hearing) == [(BTC.symbol, end_ms, False)]
 
 
