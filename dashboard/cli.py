@@ -45,6 +45,7 @@ app.command()(data_commands.warm)
 app.command()(data_commands.backfill)
 app.command()(data_commands.score)
 app.command()(data_commands.calibrate)
+app.add_typer(data_commands.alerts, name="alerts")
 
 SourceName = Literal["simulated", "recorded", "live", "auto"]
 
@@ -76,6 +77,7 @@ def run(
     os.environ.update({name: str(value) for name, value in chosen.items() if value is not None})
     settings = read_settings()
     _check_recording(settings)
+    _check_alerts(settings)
     _check_port(settings)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -170,6 +172,15 @@ def _check_recording(settings: Settings) -> None:
         fail("--source recorded needs a file or folder: --data PATH")
     elif not settings.recording.exists():
         fail(f"--data {settings.recording}: there is no such file or folder")
+
+
+def _check_alerts(settings: Settings) -> None:
+    from estimator.alerts.config import read_config
+
+    try:
+        read_config(settings.alerts_file, settings.alerts_urls)
+    except LiqheatError as error:
+        fail(str(error))
 
 
 def _check_port(settings: Settings) -> None:
