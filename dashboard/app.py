@@ -161,7 +161,7 @@ def create_app(settings: Settings, cache: Cache) -> FastAPI:
         meta_tags=[{"name": "viewport", "content": "width=device-width, initial-scale=1"}],
     )  # fmt: skip
     page.layout = layout.build()
-    callbacks.register(page, cache)
+    callbacks.register(page)
     app.state.page = page
     # Dash collects its scripts at the first request to "/"; the first one here may well be to an embed.
     page._setup_server()  # type: ignore[no-untyped-call]  # noqa: SLF001
@@ -169,8 +169,7 @@ def create_app(settings: Settings, cache: Cache) -> FastAPI:
     versioned = versioned_addresses(page.registered_paths, STATIC) | {_PLOTLY_ADDRESS}
     app.add_middleware(CompressedFiles, kept=packed, versioned=versioned)
     app.add_middleware(HeadAsGet)
-    outputs = frozenset(name for name, spec in page.callback_map.items() if "callback" in spec)
-    app.add_middleware(Guard, outputs=outputs, files=page.registered_paths)
+    app.add_middleware(Guard, files=page.registered_paths)
     app.add_middleware(Hits, answers=answers)
     app.add_middleware(Limits, budgets=budgets, streams=settings.limit_streams)  # outside of Hits: hits count too
     app.add_middleware(SecurityHeaders, script_hashes=page.csp_hashes(), frame_ancestors=settings.frame_ancestors)

@@ -26,7 +26,6 @@ class Id(StrEnum):
     VIEW = "view"
     NUDGE = "nudge"
     READINGS = "readings"
-    WATCH = "watch"
     LIVE = "live"
     SYMBOL = "symbol"
     VENUES = "venues"
@@ -149,7 +148,7 @@ def schema() -> dict[str, Any]:
 def _stores() -> list[Component]:
     return [
         dcc.Store(id=Id.SCHEMA, data=schema()),
-        *(dcc.Store(id=i) for i in (Id.VIEW, Id.NUDGE, Id.READINGS, Id.WATCH, Id.LIVE)),
+        *(dcc.Store(id=i) for i in (Id.VIEW, Id.NUDGE, Id.READINGS, Id.LIVE)),
     ]
 
 

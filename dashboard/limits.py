@@ -22,6 +22,7 @@ from prometheus_client import CollectorRegistry
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dashboard.guard import STREAM
 from dashboard.share import FILES
 from estimator.cache.counters import Counters
 from estimator.errors import CacheError, LiqheatError
@@ -30,7 +31,6 @@ MINUTE_S: Final = 60
 DAY_S: Final = 86_400
 PROBES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 COMPUTED: Final = frozenset(f"/api/v1/{name}" for name in ("clusters", "signals", "cascade", "position"))
-_STREAM: Final = "/stream"  # the end of the addresses that are not answered at once
 _DASH: Final = "/_dash-"
 _PARTS: Final = 20  # of a limit: so often Redis is told of a client within a minute
 _MOST_CLIENTS: Final = 50_000  # counted at once by kind; whoever came first is forgotten first
@@ -233,7 +233,7 @@ class Limits:
         try:
             left = self._budgets.take(client, kind)
             _ASKING.set((self._budgets, client))
-            if scope["type"] == "websocket" or scope["path"].endswith(_STREAM):
+            if scope["type"] == "websocket" or scope["path"].endswith(STREAM):
                 await self._serve_stream(client, scope, receive, send)
             elif kind is Kind.READS:  # nearly all, and answered within microseconds
                 await self._app(scope, receive, send)

@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dashboard.answers import Answers
+from dashboard.guard import STREAM
 from dashboard.share import FILES
 from estimator.cache import Cache, MarketStatus, WorkerHealth
 from estimator.errors import CacheError
@@ -31,7 +32,7 @@ _FORWARDED: Final = ("forwarded", "via", "x-forwarded", "x-real-ip", "x-client-i
 
 
 class Traffic:
-    """Counts requests, their time, and open sockets of this process. Pure ASGI, the outermost.
+    """Counts requests, their time, and the streams that are open in this process. Pure ASGI, the outermost.
 
     Parameters
     ----------
@@ -49,17 +50,17 @@ class Traffic:
         self._seconds = Histogram(
             "liqheat_http_seconds", "Time to the end of the answer.", ("route",), buckets=_BUCKETS, registry=registry
         )
-        self._viewers = Gauge("liqheat_websocket_viewers", "Open sockets: browsers that watch.", registry=registry)
+        self._viewers = Gauge("liqheat_viewers", "Open streams of events: whoever follows.", registry=registry)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request or socket, and count it."""
-        if scope["type"] == "websocket":
+        """Serve one request, and count it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+        elif scope["path"].endswith(STREAM):  # its end says nothing about how long anybody waited
             with self._viewers.track_inprogress():
                 await self._app(scope, receive, send)
-        elif scope["type"] == "http":
-            await self._serve(scope, receive, send)
         else:
-            await self._app(scope, receive, send)
+            await self._serve(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         status, began, route = 0, time.perf_counter(), self._name(scope["path"])

@@ -8,7 +8,7 @@
 
   const SETTLE_MS = 300;
   const FOLLOW_MS = 2000; // a chart at most this often while prices stream in
-  const SILENCE_MS = 9000; // after this long without a push the page asks by itself
+  const SILENCE_MS = 9000; // after this long without a word the page asks by itself
   const QUIET_MS = 30000;
   const RETRY_MS = 2000;
   const FRESH_MS = 5000; // how long an answer asked for ahead may wait to be wanted
@@ -88,6 +88,7 @@
       Object.assign(now, { query: view.query, canonical, etag, answer, loaded: Date.now(), mapDue: true });
       document.documentElement.dataset.banner = answer.readings.banner || liqheat.frozen ? "yes" : "";
       mark("shown");
+      if (!liqheat.frozen) liqheat.follow(answer.readings.symbol);
       return settled([fit(answer.figure), answer.readings, null]);
     } catch (error) {
       if (flight.signal.aborted) return nothing;
@@ -327,24 +328,22 @@
 
   /* ---- live ---- */
 
-  const page = Math.random().toString(36).slice(2);
-  let turn = 0;
-  let watched = null;
-  liqheat.watching = (symbol) => {
-    if (symbol === watched || liqheat.frozen) return still();
-    watched = symbol;
-    return { page, turn: ++turn, symbol };
+  /* What the server tells moves the price at once; the chart follows at its own pace. */
+  liqheat.told = (markets) => {
+    now.heard = Date.now();
+    callbacks.set_props("live", { data: { heard: now.heard, markets } });
   };
-
-  /* A push moves the price at once; the chart follows at its own pace. */
   callbacks.liqheat.pulse = function (live, readings) {
     const fresh = (callbacks.callback_context.triggered || []).some((t) => t.prop_id.startsWith("live"));
-    if (fresh && live && live.turn === turn) {
-      now.heard = Date.now();
-      if (live.markets.length) follow();
-    }
-    return liqheat.priceTag(live && live.turn === turn && fresh ? live.markets : [], readings);
+    if (fresh && readings && live.markets.some((m) => isNews(m, readings))) follow();
+    return liqheat.priceTag(fresh ? live.markets : [], readings);
   };
+
+  /* What is told first, as a stream opens, the chart shows already. */
+  function isNews(market, readings) {
+    const shown = readings.venues.find((v) => market.market.startsWith(`${v.exchange}:`));
+    return !shown || market.as_of_ms > shown.as_of_ms;
+  }
 
   let following = null;
   function follow() {
@@ -357,16 +356,10 @@
     }, wait);
   }
 
-  /* No push for long: the socket is gone, or this browser has none for it. Ask, and offer the watch again. While the
-     socket lives but nothing moves, ask now and then whether that is so. */
+  /* Nothing told for long: ask. While the server tells that nothing moves, ask now and then whether that is so. */
   setInterval(() => {
     if (document.hidden || !liqheat.view || now.flight || liqheat.frozen) return;
-    const silence = Date.now() - now.heard;
-    if (Date.now() - now.loaded > (silence > SILENCE_MS ? RETRY_MS * 2 : QUIET_MS)) nudge();
-    if (now.heard && silence > SILENCE_MS * 2) {
-      now.heard = Date.now() - SILENCE_MS;
-      callbacks.set_props("watch", { data: { page, turn: ++turn, symbol: watched } });
-    }
+    if (Date.now() - now.loaded > (Date.now() - now.heard > SILENCE_MS ? RETRY_MS * 2 : QUIET_MS)) nudge();
   }, 3000);
   document.addEventListener("visibilitychange", () => !document.hidden && liqheat.view && !liqheat.frozen && nudge());
 

@@ -120,7 +120,7 @@
   });
 
   callbacks.liqheat.label = function (view, schema) {
-    if (!view) return Array(11).fill(callbacks.no_update);
+    if (!view) return Array(10).fill(callbacks.no_update);
     liqheat.schema = schema;
     const count = (some, all, names) =>
       some.length === all.length ? "all" : some.length ? some.map((x) => names[x] || x).join(", ") : "none";
@@ -132,7 +132,6 @@
       venues, tiers, `${Math.round(view.min * 100)}–${Math.round(view.max * 100)} %`, price, panels,
       { redgreen: "", colorblind: "safe", mono: "mono" }[view.palette],
       ...liqheat.downloads(view),
-      liqheat.watching(view.symbol),
     ];
   };
 

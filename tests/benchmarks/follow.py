@@ -1,7 +1,7 @@
 """One worker that follows a hundred coins on three venues: its share of a core, its memory, and how old a price is.
 
 The venues are a process of their own (`tests.benchmarks.pace`); `liqheat run` follows them through the real clients;
-pages are sockets as a browser opens them. Sizes can be set: FOLLOW_COINS, FOLLOW_SECONDS, FOLLOW_SETTLE.
+pages follow as a browser does. Sizes can be set: FOLLOW_COINS, FOLLOW_SECONDS, FOLLOW_SETTLE.
 """
 
 from __future__ import annotations
@@ -13,16 +13,14 @@ import sys
 import time
 from collections import defaultdict, deque
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event, Thread
-from typing import Any, Final
+from typing import Final
 
 import httpx
 import numpy as np
-from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import connect
 
 from tests.benchmarks.pace import RECORD, VENUES, coins, names, rate
 from tests.benchmarks.report import Result, rss_mb
@@ -79,7 +77,7 @@ def _watch(page: str, processes: dict[str, int], sent: Path) -> Iterator[Result]
     yield Result("follow: Redis, memory", rss_mb(redis), "MB")
     delays = late_s(sent, seen, begins, ends)
     note = f"{len(delays)} messages; median {np.median(delays):.2f} s, greatest {max(delays):.2f} s"
-    yield Result("follow: venue's message to the page's socket, p95", float(np.percentile(delays, 95)), "s", note, 1)
+    yield Result("follow: venue's message to the page, p95", float(np.percentile(delays, 95)), "s", note, 1)
 
 
 def late_s(sent: Path, seen: Seen, begins: float, ends: float) -> list[float]:
@@ -103,38 +101,21 @@ def late_s(sent: Path, seen: Seen, begins: float, ends: float) -> list[float]:
 
 def _look(page: str, coin: str, seen: Seen, over: Event) -> None:
     """Be a page that shows a coin: read what it is told, and fetch its chart as often as a page does."""
-    host = page.removeprefix("http://")
     fetched = 0.0
     with (
+        suppress(httpx.TransportError),  # the server has ended
         httpx.Client(base_url=page, timeout=30, headers={"Accept-Encoding": "gzip"}) as client,
-        connect(f"ws://{host}/_dash-ws-callback", additional_headers={"Origin": page}, proxy=None) as socket,
+        client.stream("GET", f"/api/v1/stream?symbol={coin}&events=price") as told,
     ):
-        socket.send(_request(client, coin))
-        while not over.is_set():
-            try:
-                message = json.loads(socket.recv())
-            except ConnectionClosed:  # the server has ended
-                return
+        for line in told.iter_lines():
             now = time.time()
-            for market in _told(message):
-                seen.append((now, market["market"], market["mark_price"]))
+            if over.is_set():
+                return
+            if line.startswith("data: "):
+                seen += [(now, m["market"], m["mark_price"]) for m in json.loads(line[6:]).get("markets", ())]
             if now - fetched >= 2.0:
                 fetched = now
                 client.get(f"/api/v1/chart?symbol={coin}&range=24h")
-
-
-def _request(client: httpx.Client, coin: str) -> str:
-    (ours,) = [d for d in client.get("/_dash-dependencies").json() if d["inputs"][0]["id"] == "watch"]
-    watch = {"id": "watch", "property": "data", "value": {"page": f"page-{coin}", "turn": 1, "symbol": coin}}
-    payload = {"output": ours["output"], "outputs": [], "inputs": [watch], "changedPropIds": ["watch.data"]}
-    return json.dumps({"type": "callback_request", "rendererId": "r", "requestId": "r-0", "payload": payload})
-
-
-def _told(message: dict[str, Any]) -> list[dict[str, Any]]:
-    if message.get("type") != "set_props":
-        return []
-    told: list[dict[str, Any]] = message["payload"]["props"]["data"]["markets"]
-    return told
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import quote
 
+import httpx
 import pytest
 from PIL import Image, ImageChops
 from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect
@@ -379,14 +380,36 @@ def test_a_zoom_outlives_the_updates_and_a_double_click_ends_it(context: Browser
     assert visit.errors == []
 
 
-def test_a_browser_without_shared_workers_asks_by_itself(context: BrowserContext, moving_site: Site) -> None:
-    visit = Visit(context.new_page(), moving_site)
-    visit.page.add_init_script("delete window.SharedWorker")
-    page = visit.open()
+STREAM = "/api/v1/stream?symbol=BTC&events=price"
+DEAF = "delete window.SharedWorker; window.EventSource = class extends EventTarget { close() {} }"
+
+
+def _follows(page: Page) -> None:
+    """Wait for another chart than the one shown."""
     etag = page.locator(".plot").get_attribute("data-etag")
-    page.wait_for_function("e => document.querySelector('.plot').dataset.etag !== e", arg=etag, timeout=20_000)
-    assert not [u for u in visit.requests if u.startswith("ws")]
+    page.wait_for_function("e => document.querySelector('.plot').dataset.etag !== e", arg=etag, timeout=30_000)
+
+
+@pytest.mark.parametrize(("script", "streams"), [("delete window.SharedWorker", [STREAM]), (DEAF, [])])
+def test_a_page_without_a_worker_follows_by_itself_and_one_that_hears_nothing_asks(
+    context: BrowserContext, moving_site: Site, script: str, streams: list[str]
+) -> None:
+    visit = Visit(context.new_page(), moving_site)
+    visit.page.add_init_script(script)
+    _follows(visit.open("symbol=BTC"))
+    assert [u.removeprefix(moving_site.url) for u in visit.requests if "/stream" in u] == streams
     assert visit.errors == []
+
+
+def test_all_pages_of_a_browser_share_one_stream(context: BrowserContext, moving_site: Site) -> None:
+    visits = [Visit(context.new_page(), moving_site) for _ in range(3)]
+    for visit in visits:
+        visit.open("symbol=BTC")
+    for visit in visits:
+        visit.page.bring_to_front()
+        _follows(visit.page)
+        assert visit.errors == []
+    assert "liqheat_viewers 1.0" in httpx.get(moving_site.url + "/metrics").text.splitlines()
 
 
 # ---- when things are not as they should be ----
