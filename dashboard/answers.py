@@ -50,12 +50,13 @@ class Busy(NotReady):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Bytes of an answer, gzipped unless its form is compressed in itself."""
+    """Bytes of an answer, gzipped unless its form is compressed in itself; `after` is where its next page begins."""
 
     body: bytes
     etag: str
     media_type: str
     gzipped: bool
+    after: str | None = None
 
 
 class Frozen(NamedTuple):
@@ -84,7 +85,7 @@ class Answers:
         self._size = 0
         self._statuses: tuple[float, list[MarketStatus]] | None = None
         self._reading: asyncio.Task[list[MarketStatus]] | None = None
-        self._flights = Flights()
+        self._flights = Flights[bytes]()
         self._drawing = ThreadPoolExecutor(_THREADS, "draw")  # of its own: reading the statuses must not wait for it
         self._shared: deque[tuple[float, int]] = deque()  # when and how much
         self.served: Counter[str] = Counter()  # by where they came from: memory, another's flight, Redis, drawn

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any, Final
+from urllib.parse import parse_qsl, urlencode
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -152,6 +153,8 @@ def _quality(text: str) -> float:
 def send(answer: Answer, request: Request, caching: str = "no-cache") -> Response:
     """Send an answer, or 304 where the client has it already."""
     headers = {"ETag": answer.etag, "Cache-Control": caching, "Vary": "Accept, Accept-Encoding"}
+    if answer.after is not None:
+        headers["Link"] = f'<{_with_cursor(request.url.path, request.url.query, answer.after)}>; rel="next"'
     if _has(request, answer.etag):
         return Response(status_code=304, headers=headers)
     body = answer.body
@@ -160,6 +163,11 @@ def send(answer: Answer, request: Request, caching: str = "no-cache") -> Respons
     elif answer.gzipped:
         body = gzip.decompress(body)
     return Response(body, media_type=answer.media_type, headers=headers)
+
+
+def _with_cursor(path: str, query: str, cursor: str) -> str:
+    given = [pair for pair in parse_qsl(query, keep_blank_values=True) if pair[0] != "cursor"]
+    return f"{path}?{urlencode([*given, ('cursor', cursor)])}"
 
 
 def _has(request: Request, etag: str) -> bool:

@@ -154,7 +154,7 @@
     const same = [...body.children].filter((r) => r.dataset.at === last.dataset.at).length;
     const before = now.next || `${last.dataset.at}.${same}`;
     try {
-      const page = await liqheat.ask(`/api/v1/liquidations?${filters()}&range=1y&limit=100&before=${before}`);
+      const page = await liqheat.ask(`/api/v1/liquidations?${filters()}&range=1y&limit=100&cursor=${before}`);
       body.append(...page.rows.map((values) => row(named(page.columns, values), false)));
       now.more += page.rows.length;
       now.next = page.next;

@@ -11,6 +11,7 @@ from time import monotonic
 from typing import Final
 
 from dashboard.answers import Answer, Busy
+from dashboard.pages.paging import Page
 from estimator.cache.viewers import Flights
 
 KEPT_S: Final = 1.0
@@ -18,14 +19,11 @@ MAX_WAITING: Final = 16  # answers being made, each for another query
 _MOST: Final = 64
 
 
-def packed(body: bytes, media_type: str) -> Answer:
+def packed(body: bytes, media_type: str, after: str | None = None) -> Answer:
     """Compress a body and name it by its content."""
-    return _named(gzip.compress(body, 6, mtime=0), media_type)
-
-
-def _named(body: bytes, media_type: str) -> Answer:
-    etag = hashlib.blake2b(body, digest_size=16).hexdigest()
-    return Answer(body, f'"{etag}"', media_type, gzipped=True)
+    small = gzip.compress(body, 6, mtime=0)
+    etag = hashlib.blake2b(small, digest_size=16).hexdigest()
+    return Answer(small, f'"{etag}"', media_type, gzipped=True, after=after)
 
 
 class Brief:
@@ -33,9 +31,9 @@ class Brief:
 
     def __init__(self) -> None:
         self._answers: OrderedDict[str, tuple[float, Answer]] = OrderedDict()
-        self._flights = Flights()
+        self._flights = Flights[Answer]()
 
-    async def get(self, key: str, media_type: str, make: Callable[[], Awaitable[bytes]]) -> Answer:
+    async def get(self, key: str, media_type: str, make: Callable[[], Awaitable[bytes | Page]]) -> Answer:
         """Return the answer to `key`, made anew where it is too old.
 
         Raises
@@ -49,12 +47,13 @@ class Brief:
         if key not in self._flights and len(self._flights) >= MAX_WAITING:
             raise Busy("too much is asked at once")
 
-        async def pack() -> bytes:
-            body = await make()
-            return await asyncio.to_thread(gzip.compress, body, 6, mtime=0)
+        async def pack() -> Answer:
+            made = await make()
+            body, after = made if isinstance(made, Page) else (made, None)
+            return await asyncio.to_thread(packed, body, media_type, after)
 
         began = monotonic()
-        answer = _named(await self._flights.join(key, pack), media_type)
+        answer = await self._flights.join(key, pack)
         self._answers[key] = began, answer
         self._answers.move_to_end(key)
         while len(self._answers) > _MOST:

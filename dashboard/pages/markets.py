@@ -23,6 +23,7 @@ from estimator.cache import MarketStatus
 
 PATH: Final = "/markets"
 MAX_WORDS: Final = 60
+MAX_ROWS: Final = 1000  # of a page of the API
 ROWS: Final = {"venue": "markets", "coin": "coins, venues together"}  # what a row may be
 
 Row = Mapping[str, Any]

@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
-from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from fastapi.responses import HTMLResponse, Response, StreamingResponse
 
 from dashboard.answers import Answers, Busy
 from dashboard.api import ERRORS, VIEW_PARAMETERS, negotiate, send
 from dashboard.export import FORMS, Form
 from dashboard.navigation import Look
-from dashboard.pages import markets, method, tape, track, track_page
+from dashboard.pages import markets, method, paging, tape, track, track_page
 from dashboard.pages.feed import Feed, PrintFilter
 from dashboard.pages.kept import Brief, packed
 from dashboard.pages.overview import Overview
@@ -52,14 +52,14 @@ _MARKETS: Final = [
         "detail", {"type": "string", "enum": ["full", "offer"], "default": "full"},
         "`offer`: only what is on offer, by rank, without readings and unfiltered; quick.",
     ),
+    *paging.described(markets.MAX_ROWS, markets.MAX_ROWS),
     _FORMAT,
 ]  # fmt: skip
 _PRINTS: Final = [
     *(p for p in VIEW_PARAMETERS if p["name"] != "symbol"),
     _parameter("symbol", {"type": "string"}, "Base coin, or `all`; by default the first market's coin."),
     _LEAST,
-    _parameter("limit", {"type": "integer", "minimum": 1, "maximum": tape.MAX_ROWS, "default": 1000}, "Rows."),
-    _parameter("before", {"type": "string"}, "`next` of an earlier answer: the page after it."),
+    *paging.described(tape.MAX_ROWS, tape.LIMIT),
     _FORMAT,
 ]
 _TRACK: Final = [
@@ -98,22 +98,27 @@ def _add_markets(router: APIRouter, answers: Answers, feed: Feed, overview: Over
     brief = Brief()
 
     async def listed(request: Request) -> Response:
-        query = markets.MarketsQuery.parse(request.url.query, "format", "detail")
+        query = markets.MarketsQuery.parse(request.url.query, "format", "detail", *paging.PAGING)
+        limit = paging.read_limit(request.query_params, markets.MAX_ROWS, markets.MAX_ROWS)
+        cursor = request.query_params.get("cursor")
         statuses = await answers.statuses()
         query.check(statuses)
         form, detail = choose_form(request), request.query_params.get("detail", "full")
         if detail not in ("full", "offer"):
             raise ViewError("detail", detail[:80], "full or offer")
         if detail == "offer":
-            return JSONResponse(markets.offer_json(statuses), headers={"Cache-Control": "no-cache"})
+            offer = paging.cut(markets.offer_json(statuses), limit, cursor)
+            return send(await asyncio.to_thread(packed, markets.to_json(offer), _JSON, offer["next"]), request)
 
-        async def make() -> bytes:
+        async def make() -> paging.Page:
             recent = await feed.recent()
             facts = await overview.facts(recent.statuses)
             answer = await asyncio.to_thread(markets.markets_json, query, recent, facts)
-            return markets.to_csv(answer["markets"]) if form == _CSV else markets.to_json(answer)
+            page = paging.cut(answer, limit, cursor)
+            body = markets.to_csv(page["markets"]) if form == _CSV else markets.to_json(page)
+            return paging.Page(body, page["next"])
 
-        key = repr((form, query.find, query.venues, query.sort, query.descending, query.by))
+        key = repr((form, query.find, query.venues, query.sort, query.descending, query.by, limit, cursor))
         return send(await brief.get(key, form, make), request)
 
     router.add_api_route(
@@ -130,9 +135,10 @@ def _add_liquidations(router: APIRouter, cache: Cache, answers: Answers, feed: F
         statuses = await answers.statuses()
         query, form = tape.TapeQuery.of_view(request.url.query, statuses[0].base), choose_form(request)
 
-        def read() -> bytes:
+        def read() -> paging.Page:
             rows, after = tape.read_page(cache, statuses, query)
-            return tape.page_csv(statuses, rows) if form == _CSV else tape.page_json(statuses, query, rows, after)
+            body = tape.page_csv(statuses, rows) if form == _CSV else tape.page_json(statuses, query, rows, after)
+            return paging.Page(body, None if after is None else str(after))
 
         key = repr((form, query))
         return send(await brief.get(key, form, lambda: asyncio.to_thread(read)), request)

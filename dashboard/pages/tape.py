@@ -16,6 +16,7 @@ import polars as pl
 from dashboard.frame import NotReady
 from dashboard.navigation import Look
 from dashboard.pages.feed import COLUMNS, Feed, PrintFilter, Recent, newest_first, totals
+from dashboard.pages.paging import PAGING, read_limit
 from dashboard.pages.shell import Part
 from dashboard.prints import read_prints
 from dashboard.readings import source_words
@@ -27,6 +28,7 @@ from estimator.errors import LiqheatError
 PATH: Final = "/tape"
 ALL: Final = "all"
 PAGE_ROWS: Final = 100
+LIMIT: Final = 1000  # rows of a page of the API where nothing is said
 MAX_ROWS: Final = 5000
 KEEP_ALIVE_S: Final = 10.0
 _SPANS_MS: Final = (HOUR_MS, 6 * HOUR_MS, DAY_MS)  # read first: a page is mostly full after a few hours
@@ -62,24 +64,24 @@ class TapeQuery:
 
     wanted: PrintFilter
     span_ms: int
-    limit: int = 1000
+    limit: int = LIMIT
     before: Cursor | None = None
 
     @classmethod
     def of_view(cls, query: str, default_symbol: str) -> TapeQuery:
-        """Read it from a view's query string with ``min_usd, limit, before`` beside it, as the API is asked.
+        """Read it from a view's query string with ``min_usd, limit, cursor`` beside it, as the API is asked.
 
         Raises
         ------
         ViewError
         """
-        more = ("min_usd", "limit", "before", "format")
+        more = ("min_usd", *PAGING, "format")
         view = ViewState.parse(query, default_symbol=default_symbol, also=more)
         given = read_parameters(query, (*ViewState.__slots__, *more))
         wanted = PrintFilter(
             None if view.symbol == ALL else view.symbol, view.venues, view.side, _number(given, "min_usd")
         )
-        return cls(wanted, view.span.duration_ms, _limit(given), _cursor(given))
+        return cls(wanted, view.span.duration_ms, read_limit(given, LIMIT, MAX_ROWS), _cursor(given))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,20 +112,13 @@ def _number(given: dict[str, str], name: str) -> float:
     return float(text)
 
 
-def _limit(given: dict[str, str]) -> int:
-    text = given.get("limit", "1000")
-    if not (text.isascii() and text.isdigit() and len(text) < 6 and 1 <= int(text) <= MAX_ROWS):
-        raise ViewError("limit", text[:80], f"a number from 1 to {MAX_ROWS}")
-    return int(text)
-
-
 def _cursor(given: dict[str, str]) -> Cursor | None:
-    text = given.get("before")
+    text = given.get("cursor")
     if text is None:
         return None
     found = _CURSOR.fullmatch(text)
     if found is None:
-        raise ViewError("before", text[:80], "what an earlier answer gave as `next`")
+        raise ViewError("cursor", text[:80], "what an earlier answer gave as `next`")
     return Cursor(int(found[1]), int(found[2]))
 
 

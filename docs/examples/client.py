@@ -82,12 +82,12 @@ class Liqheat:
 
     def prints(self, **view: str) -> Iterator[dict[str, Any]]:
         """Yield liquidation prints of a view, newest first, however many pages they fill."""
-        before: str | None = ""
-        while before is not None:
-            page = self._json("/api/v1/liquidations", {**view, **({"before": before} if before else {})})
+        cursor: str | None = ""
+        while cursor is not None:
+            page = self._json("/api/v1/liquidations", {**view, **({"cursor": cursor} if cursor else {})})
             for row in page["rows"]:
                 yield dict(zip(page["columns"], row, strict=True))
-            before = page["next"]
+            cursor = page["next"]
 
     def follow(self, **wanted: str) -> Iterator[dict[str, Any]]:
         """Yield liquidation prints as they come; the first are the newest of the last day."""

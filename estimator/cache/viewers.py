@@ -9,7 +9,7 @@ import logging
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 import redis
 
@@ -26,6 +26,7 @@ RESYNC: Final = {"market": "*", "event": "resync"}
 _RELEASE: Final = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) else return 0 end"
 
 Message = dict[str, Any]
+Value = TypeVar("Value")
 
 
 class Updates:
@@ -101,16 +102,16 @@ class Updates:
 
 
 @dataclass(slots=True, eq=False)
-class _Flight:
-    task: asyncio.Task[bytes]
+class _Flight(Generic[Value]):
+    task: asyncio.Task[Value]
     waiting: int = 0
 
 
-class Flights:
+class Flights(Generic[Value]):
     """One task per key, shared by all who wait for it and ended when the last of them leaves; for one event loop."""
 
     def __init__(self) -> None:
-        self._flights: dict[str, _Flight] = {}
+        self._flights: dict[str, _Flight[Value]] = {}
 
     def __len__(self) -> int:
         return len(self._flights)
@@ -118,7 +119,7 @@ class Flights:
     def __contains__(self, key: str) -> bool:
         return key in self._flights
 
-    async def join(self, key: str, start: Callable[[], Coroutine[Any, Any, bytes]]) -> bytes:
+    async def join(self, key: str, start: Callable[[], Coroutine[Any, Any, Value]]) -> Value:
         """Return what the task of `key` does, after starting it if there is none; its error reaches all who wait."""
         flight = self._flights.get(key)
         if flight is None:
@@ -134,12 +135,12 @@ class Flights:
                 self._forget(key, flight)
                 flight.task.cancel()
 
-    def _land(self, key: str, flight: _Flight) -> None:
+    def _land(self, key: str, flight: _Flight[Value]) -> None:
         self._forget(key, flight)
         if not flight.task.cancelled():
             flight.task.exception()  # seen, even if every viewer has left
 
-    def _forget(self, key: str, flight: _Flight) -> None:
+    def _forget(self, key: str, flight: _Flight[Value]) -> None:
         if self._flights.get(key) is flight:
             del self._flights[key]
 
@@ -156,7 +157,7 @@ class SingleFlight:
     def __init__(self, connection: Connection, *, view_prefix: str, lock_prefix: str, lock_s: float) -> None:
         self._connection = connection
         self._view_prefix, self._lock_prefix, self._lock_s = view_prefix, lock_prefix, lock_s
-        self._flights = Flights()
+        self._flights = Flights[bytes]()
 
     async def get(self, key: str, ttl_s: float, compute: Callable[[], Awaitable[bytes]]) -> bytes:
         """Return the stored bytes, or those of the one `compute` under way; its error reaches all who wait."""

@@ -75,7 +75,7 @@ NAMES: Final = (  # of routes that are not described, and to be told of where th
     "hours", "least_share", "liquidation", "change", "participation", "stress", "depth_usd", "daily_volatility",
     "venue", "mode", "entry", "mark", "quantity", "notional_usd", "leverage", "margin", "add", "close", "days",
     "funding_8h", "maintenance_rate", "fee", "call", "others", "find", "sort", "order", "detail", "min_usd", "limit",
-    "cursor", "before", "url", "maxwidth", "maxheight", "utm_source", "m", "v",
+    "cursor", "url", "maxwidth", "maxheight", "utm_source", "m", "v",
 )  # fmt: skip
 PAGES: Final = ("/", "/embed", "/markets", "/tape", "/track-record", "/method", "/docs", "/preview.png", "/oembed")
 ROUTES: Final = tuple(

@@ -107,7 +107,7 @@ _names = st.sampled_from(
         "side",
         "min_usd",
         "limit",
-        "before",
+        "cursor",
         "format",
         "find",
         "sort",
@@ -267,10 +267,45 @@ def test_pages_of_prints_joined_are_the_whole_range_newest_first(client: httpx.C
         joined += page["rows"]
         if page["next"] is None:
             break
-        before = f"&before={page['next']}"
+        before = f"&cursor={page['next']}"
     assert joined == whole["rows"]
     assert [r[0] for r in joined] == sorted((r[0] for r in joined), reverse=True)
     assert len({tuple(r) for r in joined}) == len(joined)
+
+
+def _following(client: httpx.Client, address: str, most: int = 50) -> list[httpx.Response]:
+    """All pages of a list, by the addresses that each names as the next one."""
+    answers = [client.get(address)]
+    while (link := answers[-1].headers.get("link")) is not None:
+        found = re.fullmatch(r'<(/api/v1/\S+)>; rel="next"', link)
+        assert found, link
+        answers.append(client.get(found[1]))
+        assert len(answers) <= most
+    assert all(a.status_code == 200 for a in answers)
+    return answers
+
+
+@pytest.mark.parametrize("query", ["sort=coin", "sort=oi&order=asc", "detail=offer", "sort=coin&by=coin", "find=btc"])
+def test_pages_of_markets_joined_are_the_whole_table(client: httpx.Client, query: str) -> None:
+    whole = client.get(f"/api/v1/markets?{query}").json()
+    assert whole["next"] is None
+    pages = _following(client, f"/api/v1/markets?{query}&limit=1")
+    assert [m["id"] for p in pages for m in p.json()["markets"]] == [m["id"] for m in whole["markets"]]
+    assert [len(p.json()["markets"]) for p in pages] == [1] * len(pages)
+
+
+def test_every_form_of_a_list_names_the_address_of_its_next_page(client: httpx.Client) -> None:
+    for address in ("/api/v1/markets?sort=coin&limit=2", "/api/v1/liquidations?symbol=BTC&range=12h&limit=70"):
+        as_json, as_csv = (_following(client, f"{address}&format={form}") for form in ("json", "csv"))
+        assert len(as_json) == len(as_csv) > 1
+        heights = [pl.read_csv(io.BytesIO(a.content)).height for a in as_csv]
+        assert heights == [len(a.json().get("markets", a.json().get("rows"))) for a in as_json]
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=x", "cursor=nope:BTC", "cursor="])
+def test_a_page_of_markets_there_is_not_is_named(client: httpx.Client, query: str) -> None:
+    answer = client.get(f"/api/v1/markets?{query}")
+    assert (answer.status_code, answer.json()["parameter"]) == (422, query.partition("=")[0])
 
 
 def test_a_page_may_end_within_a_millisecond(tmp_path: Path) -> None:
@@ -280,7 +315,7 @@ def test_a_page_may_end_within_a_millisecond(tmp_path: Path) -> None:
             rows: list[list[Any]] = []
             cursor = None
             for _ in range(4):
-                page = _page(client, f"limit=3{f'&before={cursor}' if cursor else ''}")
+                page = _page(client, f"limit=3{f'&cursor={cursor}' if cursor else ''}")
                 rows, cursor = rows + page["rows"], page["next"]
             assert cursor is None
             assert sorted(r[4] for r in rows) == sorted(100.0 + i for i in range(11))
@@ -337,7 +372,7 @@ def test_the_stream_gives_the_newest_page_then_what_comes_and_fits(tmp_path: Pat
                 seen += [r[0] for r in new["rows"]]
             assert sorted(seen) == [old + 1, AS_OF_MS - 400]  # the late one too, and not the small one
             assert new["totals"][1]["long_usd"] == 28_000
-        older = _page(client, f"symbol=all&range=1y&before={first['next']}")
+        older = _page(client, f"symbol=all&range=1y&cursor={first['next']}")
         assert older["rows"] == []
         cache.close()
 
