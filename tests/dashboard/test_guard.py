@@ -32,7 +32,7 @@ def test_a_large_body_is_refused_before_it_has_come(client: httpx.Client, path: 
     with socket.create_connection((client.base_url.host, client.base_url.port or 80), timeout=5) as raw:
         head = f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n{header}\r\n\r\n"
         raw.sendall(head.encode() + body)
-        assert raw.recv(12) in (b"HTTP/1.1 413", b"HTTP/1.1 405")
+        assert raw.recv(12) in (b"HTTP/1.1 413", b"HTTP/1.1 405", b"HTTP/1.1 400")
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"null", b"[" * 60_000, b"\xff", b'{"output":"a.b","inputs":[]}'])
