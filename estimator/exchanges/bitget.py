@@ -188,8 +188,8 @@ class Bitget(ConnectedVenue):
 
     async def fetch_funding_rate_now(self, market: Market) -> FundingRate:
         """Return the rate in force."""
-        payload = await self._ask("publicMixGetV2MixMarketCurrentFundRate", market)
-        return parse_funding_rate_now(payload, self._wire.now_ms())
+        asked_ms = self._wire.now_ms()  # for the answer has no time, and may be long on its way
+        return parse_funding_rate_now(await self._ask("publicMixGetV2MixMarketCurrentFundRate", market), asked_ms)
 
     async def fetch_brackets(self, market: Market) -> BracketTable:
         """Return the public position tiers."""

@@ -141,14 +141,14 @@ class Gate(ConnectedVenue):
     async def fetch_open_interest_now(self, market: Market) -> Observation:
         """Return open interest now. [base coin]"""
         listing = await self._listings.of(market)
-        return self._held(listing, await self._tickers(_settle(market), contract=listing.native_id))
+        return self._held(listing, *await self._tickers(_settle(market), contract=listing.native_id))
 
     async def fetch_open_interests_now(self, markets: Sequence[Market]) -> dict[str, Observation]:
         """Return open interest now of many markets, by market id. [base coin]"""
         return await self._of_tickers(markets, self._held)
 
-    def _held(self, listing: MarketListing, tickers: Mapping[str, Any]) -> Observation:
-        seen = parse_open_interest_now(tickers, listing, self._wire.now_ms())
+    def _held(self, listing: MarketListing, asked_ms: int, tickers: Mapping[str, Any]) -> Observation:
+        seen = parse_open_interest_now(tickers, listing, asked_ms)
         return self._levels.accept(listing.market.id, seen, seen.time_ms, "tickers")
 
     async def fetch_funding_rate(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:
@@ -166,26 +166,29 @@ class Gate(ConnectedVenue):
     async def fetch_funding_rate_now(self, market: Market) -> FundingRate:
         """Return the rate in force."""
         listing = await self._listings.of(market)
-        return self._rate(listing, await self._tickers(_settle(market), contract=listing.native_id))
+        return self._rate(listing, *await self._tickers(_settle(market), contract=listing.native_id))
 
     async def fetch_funding_rates_now(self, markets: Sequence[Market]) -> dict[str, FundingRate]:
         """Return the rates in force of many markets, by market id."""
         return await self._of_tickers(markets, self._rate)
 
-    def _rate(self, listing: MarketListing, tickers: Mapping[str, Any]) -> FundingRate:
-        return parse_funding_rate_now(tickers, listing, self._wire.now_ms())
+    def _rate(self, listing: MarketListing, asked_ms: int, tickers: Mapping[str, Any]) -> FundingRate:
+        return parse_funding_rate_now(tickers, listing, asked_ms)
 
     async def _of_tickers(
-        self, markets: Sequence[Market], read: Callable[[MarketListing, Mapping[str, Any]], _Value]
+        self, markets: Sequence[Market], read: Callable[[MarketListing, int, Mapping[str, Any]], _Value]
     ) -> dict[str, _Value]:
         """Read about many markets out of the tickers of everything that is settled in the same coins."""
         await self._listings.load()
         coins = sorted({_settle(market) for market in markets})
         tickers = dict(zip(coins, await together([self._tickers(coin) for coin in coins]), strict=True))
-        return each(markets, lambda market: read(self._listings.known(market), tickers[_settle(market)]))
+        return each(markets, lambda market: read(self._listings.known(market), *tickers[_settle(market)]))
 
-    async def _tickers(self, settle: str, **asked: str) -> dict[str, Any]:
-        return parse_tickers(await self._wire.call("publicFuturesGetSettleTickers", {"settle": settle, **asked}))
+    async def _tickers(self, settle: str, **asked: str) -> tuple[int, dict[str, Any]]:
+        """Return tickers and when they were asked for: they have no time, and an answer may be long on its way."""
+        asked_ms = self._wire.now_ms()
+        payload = await self._wire.call("publicFuturesGetSettleTickers", {"settle": settle, **asked})
+        return asked_ms, parse_tickers(payload)
 
     async def fetch_brackets(self, market: Market) -> BracketTable:
         """Return the public risk limit tiers."""

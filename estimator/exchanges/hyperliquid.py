@@ -63,8 +63,8 @@ class Hyperliquid(ConnectedVenue):
         """Return the state of all markets and its time; one answer serves all that ask within `_FRESH_MS`."""
         async with self._asking:
             if self._seen[1] is None or not 0 <= self._wire.now_ms() - self._seen[0] <= _FRESH_MS:
-                payload = await self._info("metaAndAssetCtxs")
-                self._seen = (self._wire.now_ms(), payload)
+                asked_ms = self._wire.now_ms()  # for the answer has no time, and may be long on its way
+                self._seen = (asked_ms, await self._info("metaAndAssetCtxs"))
         return self._seen
 
     async def fetch_markets(self) -> list[MarketListing]:

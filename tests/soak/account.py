@@ -28,7 +28,6 @@ from tests.soak.world import Side, coin_of
 FOR_EVER: Final = 2**42
 OBSERVED: Final[tuple[TableName, ...]] = ("open_interest", "long_short_ratio", "funding")
 REALISED: Final = ("long_liquidated_usd", "short_liquidated_usd")
-PRICED_TIERS: Final = ("okx",)  # whose tiers are told in contracts: their bounds in USD are those of the start
 _SHOWN: Final = 5  # differences of a check that are told
 
 
@@ -253,7 +252,7 @@ async def recomputed(side: Side) -> Check:
         listings = await client.fetch_markets()
         await client.close()
         for one in listings:
-            if one.market.id in side.market_ids() and venue not in PRICED_TIERS:
+            if one.market.id in side.market_ids():
                 before = {level: shown(side.cache, one.market.id, level) for level in range(len(LEVELS))}
                 _recompute(side, one.market)
                 for level, grid in before.items():

@@ -146,7 +146,7 @@ async def kill_again_and_again(
     moments: int,
     seed: int,
     *,
-    venues: tuple[str, ...] = ("binance", "bybit", "gate"),
+    venues: tuple[str, ...] = ("binance", "bybit", "okx", "gate"),
     coins: tuple[str, ...] = ("BTC", "ETH"),
     prints_per_minute: float = 40.0,
     kinds: tuple[str, ...] = KINDS,

@@ -63,6 +63,23 @@ def test_what_passes_is_tried_again_and_counted_and_what_stays_is_told_by_kind(n
     at(name, story)
 
 
+@pytest.mark.parametrize("name", ["gate", "hyperliquid"])
+def test_an_answer_without_a_time_is_as_old_as_the_question(name: str) -> None:
+    async def story(work: Work[Exchange]) -> None:
+        before = len(work.server.calls)
+        if name == "hyperliquid":
+            await work.feed.advance(MINUTE_MS)  # what was asked at the start is not fresh any more
+        asked_ms = work.feed.now_ms
+        work.faults.add(latency_s=0.2)
+        asking = asyncio.ensure_future(work.venue.fetch_open_interest_now(dollar(work)))
+        while len(work.server.calls) == before:  # noqa: ASYNC110 - no event of the server says so
+            await asyncio.sleep(0.005)
+        await work.feed.advance(5 * MINUTE_MS)
+        assert (await asking).time_ms == asked_ms
+
+    at(name, story)
+
+
 @EACH
 def test_an_answer_that_does_not_come_is_not_waited_for(name: str) -> None:
     async def story(work: Work[Exchange]) -> None:
