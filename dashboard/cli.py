@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from estimator.redis_server import BundledServer
 
 _RESTART_S: Final = 2.0  # pause before a worker that died is started again
+_MOST_CONNECTIONS: Final = 4000  # of the web; a viewer holds two
+_OTHER_FILES: Final = 256
 _STOP_S: Final = 5.0  # how long a child may take to end before it is killed
 
 # Large arrays come and go in threads; with glibc's defaults each thread keeps what they leave behind.
@@ -109,6 +111,7 @@ def web() -> None:
     if settings.redis_url is None:
         fail("web needs REDIS_URL; `liqheat run` starts a server of its own")
     cache = Cache(settings.redis_url, ttl_s=int(settings.cache_ttl_hours * 3600))
+    _allow_connections()
     uvicorn.run(
         create_app(settings, cache),
         host=settings.host,
@@ -117,8 +120,7 @@ def web() -> None:
         server_header=False,
         forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=2,
-        limit_concurrency=1000,  # beyond that a 503 at once
-        ws_max_size=64 << 10,
+        limit_concurrency=_MOST_CONNECTIONS,  # beyond that a 503 at once
     )
 
 
@@ -151,6 +153,20 @@ def estimate(
             say("nothing written: give --out GRID.parquet, --png MAP.png or both")
     except (LiqheatError, OSError) as error:
         fail(str(error))
+
+
+def _allow_connections() -> None:
+    """Ask for as many open files as there may be connections: many systems give a thousand and allow more."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_CONNECTIONS + _OTHER_FILES
+    if most != resource.RLIM_INFINITY:
+        wanted = min(wanted, most)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def _replay(text: str | None) -> float | None:

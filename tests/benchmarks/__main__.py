@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Final
 
-from tests.benchmarks import cache, follow, kernel, server, start
+from tests.benchmarks import cache, follow, kernel, server, start, viewers
 from tests.benchmarks.report import machine
 
 PARTS: Final = {
@@ -13,6 +13,7 @@ PARTS: Final = {
     "cache": cache.measure,
     "start": start.measure,
     "server": server.measure,
+    "viewers": viewers.measure,
     "follow": follow.measure,
 }
 

@@ -23,7 +23,7 @@ import httpx
 import numpy as np
 
 from tests.benchmarks.pace import RECORD, VENUES, coins, names, rate
-from tests.benchmarks.report import Result, rss_mb
+from tests.benchmarks.report import Result, cpu_s, rss_mb
 from tests.benchmarks.server import free_port
 from tests.benchmarks.start import children
 
@@ -32,7 +32,6 @@ SECONDS: Final = float(os.environ.get("FOLLOW_SECONDS", "90"))
 SETTLE_S: Final = float(os.environ.get("FOLLOW_SETTLE", "60"))
 LIMIT_S: Final = 1200.0
 WATCHED: Final = (0, 5, 30, 80)  # ranks of the coins on somebody's screen
-_TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 Seen = list[tuple[float, str, float]]  # when a page was told, of which market, which price
 
@@ -157,12 +156,6 @@ def _wait(page: str, count: int, run: subprocess.Popen[bytes]) -> None:
             ready = httpx.get(page + "/readyz", timeout=30).json().get("complete", 0)
         except httpx.TransportError:
             continue
-
-
-def cpu_s(pid: int) -> float:
-    """Seconds of a core that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 def pss_mb(pid: int) -> float:

@@ -28,7 +28,7 @@ def children(pid: int) -> dict[str, int]:
     return {Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")[-2].decode(): int(child) for child in listed}
 
 
-def _complete(base: str) -> bool:
+def complete(base: str) -> bool:
     """Whether the history of every market is there."""
     answer = httpx.get(base + "/readyz", timeout=30)
     return answer.status_code == 200 and answer.json()["complete"] >= 9
@@ -45,23 +45,23 @@ def _ready(base: str) -> bool:
 def measure() -> Iterator[Result]:
     """Yield the figures of a start with an empty data folder and compiled kernels."""
     subprocess.run([sys.executable, "-m", "dashboard.cli", "warm"], check=True, capture_output=True)
-    with _running("--source", "simulated") as (base, run, began):
+    with running("--source", "simulated") as (base, run, began):
         yield from _watch(base, run, began)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and says nothing
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        with _running("--source", "auto", "--exchange-base", address) as (base, run, began):
+        with running("--source", "auto", "--exchange-base", address) as (base, run, began):
             stage = "start: auto, no venue answers within 4 s, to the first market's chart"
             yield _until(stage, _drawn, 10, base, run, began)
 
 
 @contextmanager
-def _running(*arguments: str) -> Iterator[tuple[str, subprocess.Popen[bytes], float]]:
+def running(*arguments: str, **environment: str) -> Iterator[tuple[str, subprocess.Popen[bytes], float]]:
     """Run `liqheat run` on an empty folder: its address, its process, and when it was started. [s]"""
     with TemporaryDirectory() as folder:
         port, began = free_port(), time.perf_counter()
         run = subprocess.Popen(
             [sys.executable, "-m", "dashboard.cli", "run", "--port", str(port), *arguments],
-            env={**os.environ, "LIQHEAT_DATA": folder, "LIQHEAT_DAYS": "30"},
+            env={**os.environ, "LIQHEAT_DATA": folder, "LIQHEAT_DAYS": "30", **environment},
             stderr=subprocess.DEVNULL,
         )
         try:
@@ -75,7 +75,7 @@ def _watch(base: str, run: subprocess.Popen[bytes], began: float) -> Iterator[Re
     stages = (
         ("start: `liqheat run`, 30 simulated days, to /readyz", _ready, None),
         ("start: to the first market's chart", _drawn, 10),
-        ("start: to all nine markets", _complete, 15),
+        ("start: to all nine markets", complete, 15),
     )
     for name, reached, target in stages:
         yield _until(name, reached, target, base, run, began)
@@ -93,14 +93,15 @@ def _until(
     began: float,
 ) -> Result:
     """Wait for a stage and say how long after the start it came."""
-    while not _holds(reached, base):
+    while not holds(reached, base):
         if run.poll() is not None or time.perf_counter() - began > LIMIT_S:
             raise TimeoutError(name)
         time.sleep(0.02)
     return Result(name, time.perf_counter() - began, "s", target=target)
 
 
-def _holds(reached: Callable[[str], bool], base: str) -> bool:
+def holds(reached: Callable[[str], bool], base: str) -> bool:
+    """Whether a server has reached a stage; not while it does not answer."""
     try:
         return reached(base)
     except httpx.TransportError:
