@@ -406,7 +406,6 @@ def _popover(name: str, label_id: str, content: Component, note: str | None = No
         position="bottom-start",
         shadow="md",
         withinPortal=True,
-        keepMounted=True,
         trapFocus=True,
         transitionProps={"duration": 80},
         children=[
@@ -449,7 +448,7 @@ def _price_fields() -> Component:
             dmc.Group([field(Id.PRICE_LOW, "From"), field(Id.PRICE_HIGH, "to")], gap=8),
             dmc.Group(
                 [
-                    dmc.Button("As zoomed", id=Id.PRICE_ZOOM, size="compact-xs", variant="light"),
+                    dmc.Button("As zoomed", id=Id.PRICE_ZOOM, size="compact-xs", variant="default"),
                     dmc.Button("Automatic", id=Id.PRICE_AUTO, size="compact-xs", variant="default"),
                 ],
                 gap=8,
@@ -502,8 +501,7 @@ def _share_menu() -> Component:
             dmc.Menu(
                 position="bottom-end",
                 shadow="md",
-                keepMounted=True,
-                transitionProps={"duration": 80},
+                        transitionProps={"duration": 80},
                 children=[
                     dmc.MenuTarget(
                         [_icon("share", "Share"), "Share"], boxWrapperProps=_button("tool tool-button accent")

@@ -24,6 +24,13 @@
 
   /* ---- the menu ---- */
 
+  /* Mantine gives the focus to an empty place that is no item of the menu: the first item gets it instead. */
+  document.addEventListener("focusin", ({ target }) => {
+    if (!target.matches("[role=menu] > [data-autofocus]")) return;
+    target.parentElement.querySelector("[role=menuitem]").focus();
+    target.removeAttribute("tabindex");
+  });
+
   let clearing = null;
   function say(words, lasting) {
     clearTimeout(clearing);
