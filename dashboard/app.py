@@ -31,6 +31,7 @@ from dashboard.insight_routes import build_insight_router
 from dashboard.limits import Budgets, Kind, Limits
 from dashboard.live_routes import build_live_router
 from dashboard.metrics import State, Traffic, build_metrics_router
+from dashboard.pages import alerts
 from dashboard.pages import routes as pages
 from dashboard.share import (
     EMBED,
@@ -148,6 +149,7 @@ def create_app(settings: Settings, cache: Cache) -> FastAPI:
     app.include_router(pages.build_router(cache, answers, address))
     app.include_router(build_insight_router(cache, answers))
     app.include_router(build_live_router(cache, answers))
+    app.include_router(alerts.build_router(cache))
     snapshots = Snapshots(settings.data / "snapshots", settings.snapshots_mb << 20)
     budgets = _budgets(settings, cache, registry)
     app.include_router(build_share_router(answers, snapshots, budgets, settings))

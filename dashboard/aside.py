@@ -19,6 +19,7 @@ class AsideId(StrEnum):
     SIGNALS = "signals"
     CASCADE = "cascade"
     POSITION = "position"
+    ALERTS = "alerts"
 
 
 class _Words(NamedTuple):
@@ -31,12 +32,18 @@ PANELS: Final = {
     AsideId.SIGNALS: _Words("Signals and phase", "Combined readings of the last full hour, each with its inputs"),
     AsideId.CASCADE: _Words("Cascade what-if", "What a change of price would set off, as a band"),
     AsideId.POSITION: _Words("Position calculator", "Liquidation price, margin call and funding of a position"),
+    AsideId.ALERTS: _Words("Alerts", "What the server's rules told lately, and notifications in this browser"),
 }
 
 
 def build_magnets() -> Component:
     """Return the panel that stands beside the chart, open."""
     return _panel(AsideId.MAGNETS, is_open=True)
+
+
+def build_alerts() -> Component:
+    """Return the panel below it, closed."""
+    return _panel(AsideId.ALERTS, is_open=False)
 
 
 def build_deck() -> Component:

@@ -12,7 +12,7 @@ import dash_mantine_components as dmc
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from dashboard.aside import build_deck, build_magnets
+from dashboard.aside import build_alerts, build_deck, build_magnets
 from dashboard.navigation import NAVIGATION
 from dashboard.view import ALL_PANELS, ALL_TIERS, RANGES, TIER_SLUGS, Lens, Palette, Panel, SideFilter, Theme, ViewState
 
@@ -360,6 +360,7 @@ def _main() -> Component:
                     ),
                     html.Section(id=Id.LIQUIDATED, className="liquidated-box", **_aria(label="Liquidated in 24 h")),
                     build_magnets(),
+                    build_alerts(),
                 ],
             ),
             build_deck(),

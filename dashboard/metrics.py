@@ -6,7 +6,7 @@ import asyncio
 import hmac
 import ipaddress
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -106,6 +106,7 @@ class State(Collector):
         up = GaugeMetricFamily("liqheat_redis_up", "Whether Redis answers.")
         try:
             statuses, workers = self._cache.get_statuses(), self._cache.get_health()
+            alerts = self._cache.alerts.counts()
         except CacheError:
             up.add_metric([], 0)
             yield up
@@ -116,6 +117,7 @@ class State(Collector):
         yield from of_workers(workers, time.time())
         yield from of_recorders(workers)
         yield from of_venues(workers, time.time())
+        yield from of_alerts(alerts)
 
 
 def of_markets(statuses: Collection[MarketStatus], now_s: float) -> Iterator[Metric]:
@@ -212,6 +214,15 @@ def of_venues(workers: Collection[WorkerHealth], now_s: float) -> Iterator[Metri
             if stream.last_message_ms is not None:
                 age.add_metric(name, now_s - stream.last_message_ms / 1000)
     yield from (up, connected, age, again, gaps, errors, out)
+
+
+def of_alerts(counts: Mapping[tuple[str, str, str], int]) -> Iterator[Metric]:
+    """Yield alerts by rule, and attempts to deliver them by target and what became of them."""
+    told = CounterMetricFamily("liqheat_alerts", "Alerts told.", labels=["rule", "severity"])
+    tried = CounterMetricFamily("liqheat_alert_deliveries", "Attempts to deliver alerts.", labels=["target", "outcome"])
+    for (what, who, how), count in sorted(counts.items()):
+        (told if what == "alert" else tried).add_metric([who, how], count)
+    yield from (told, tried)
 
 
 def may_read(request: Request, token: str | None) -> bool:
