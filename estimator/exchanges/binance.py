@@ -322,6 +322,7 @@ class Binance(ConnectedVenue):
             lambda message: isinstance(message, dict) and message.get("e") == "forceOrder",
             partial(parse_liquidation_message, listings=named),
             silence_s=_LIQUIDATION_SILENCE_S,
+            dated=("E",),
         )
 
     def _of(self, market: Market) -> tuple[Family, Wire]:

@@ -241,7 +241,7 @@ class Bitget(ConnectedVenue):
             arg = message.get("arg") if isinstance(message, dict) else None
             return isinstance(arg, dict) and arg.get(key) in values and message.get("event") != "subscribe"
 
-        return Stream(self._wire, name, subscribe, accepts, parse, _refused, _SILENCE_S)
+        return Stream(self._wire, name, subscribe, accepts, parse, _refused, _SILENCE_S, dated=("ts",))
 
 
 def _product(market: Market) -> str:

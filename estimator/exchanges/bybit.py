@@ -295,7 +295,7 @@ class Bybit(ConnectedVenue):
             return () if market is None else parse(message, market)
 
         accepts = partial(_is_of, frozenset(wanted))
-        return Stream(wire, name, subscribe, accepts, read, silence_s=_SILENCE_S, says_closed=True)
+        return Stream(wire, name, subscribe, accepts, read, silence_s=_SILENCE_S, says_closed=True, dated=("ts",))
 
 
 def _is_of(topics: frozenset[str], message: Any) -> bool:

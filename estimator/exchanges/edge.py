@@ -53,7 +53,9 @@ class Health:
     gaps : deque of Gap
         Stretches in which a stream was not connected, latest last.
     last_message_ms : dict
-        By stream. [ms]
+        When one was read, by stream. [ms]
+    told_ms : dict
+        And until when its venue had told all by then, where messages say so. [ms]
     unheard : set of Line
         Subscriptions on which nothing came since they were made, or lost.
     """
@@ -63,7 +65,16 @@ class Health:
     reconnects: Counter[str] = field(default_factory=Counter)
     gaps: deque[Gap] = field(default_factory=lambda: deque(maxlen=_KEPT_GAPS))
     last_message_ms: dict[str, int] = field(default_factory=dict)
+    told_ms: dict[str, int] = field(default_factory=dict)
     unheard: WeakSet[Line] = field(default_factory=WeakSet)
+
+    def note_time(self, stream: str, message: Any, path: Sequence[str | int], now_ms: int) -> None:
+        """Note the time that a message gives itself; it may be long on its way, or old, or have none."""
+        try:
+            time_ms = int(get(message, path, stream))
+        except (BadPayload, TypeError, ValueError, OverflowError):
+            return
+        self.told_ms[stream] = max(self.told_ms.get(stream, 0), min(time_ms, now_ms))
 
     def reject(self, what: str, reason: str, count: int = 1, example: object = None) -> None:
         """Count values left out; the first of its kind is logged."""

@@ -249,7 +249,7 @@ class Gate(ConnectedVenue):
                 return False
             return message.get("event") == "update" or _refused(message)
 
-        return Stream(self._wire, name, subscribe, accepts, parse, _refused, _SILENCE_S)
+        return Stream(self._wire, name, subscribe, accepts, parse, _refused, _SILENCE_S, dated=("time_ms",))
 
 
 def _settle(market: Market) -> str:

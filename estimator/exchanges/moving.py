@@ -52,6 +52,8 @@ class Stream(Generic[_Item]):
         Without a message for so long the connection is taken for dead. [s]
     says_closed : bool
         Whether the venue says of every candle that it has closed: then none is taken for closed without that.
+    dated : sequence of str or int
+        Where a message has its time. [ms]
     """
 
     wire: Wire
@@ -62,6 +64,7 @@ class Stream(Generic[_Item]):
     refused: Callable[[Any], bool] = lambda _message: False
     silence_s: float = 60.0
     says_closed: bool = False
+    dated: Sequence[str | int] = ()
 
     async def items(self, lost: Callable[[], None] = _nothing) -> AsyncGenerator[Sequence[_Item], None]:
         """Yield what each message says; `lost` is called whenever the connection was."""
@@ -69,6 +72,8 @@ class Stream(Generic[_Item]):
         source = self.wire.stream(self.name, self.subscribe, self.accepts, silence_s=self.silence_s, lost=lost)
         async with contextlib.aclosing(source) as messages:
             async for message in messages:
+                if self.dated:
+                    health.note_time(self.name, message, self.dated, self.wire.now_ms())
                 if self.refused(message):
                     health.reject("subscriptions", "refused by the venue", example=message)
                 else:

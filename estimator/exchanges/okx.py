@@ -331,7 +331,8 @@ class Okx(ConnectedVenue):
 
         attempt = subscribing([_PRINTS_CHANNEL, _PULSE], subscribe, self.health)
         accepts = _of_channel(_PRINTS_CHANNEL, "open-interest")
-        return Stream(self._wire, "liquidations", attempt, accepts, parse, silence_s=_SILENCE_S)
+        dated = ("data", 0, "ts")  # of a pulse; prints are not in order
+        return Stream(self._wire, "liquidations", attempt, accepts, parse, silence_s=_SILENCE_S, dated=dated)
 
 
 def _of_channel(*channels: str) -> Callable[[Any], bool]:

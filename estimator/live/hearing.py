@@ -36,7 +36,7 @@ class Hearing:
         Those that are followed.
     lag_ms : int
         What a stream is not trusted for after its first message and before its last: other subscriptions may be under
-        way then, and messages are read late. [ms]
+        way then, and prints come later than what else is told. [ms]
     """
 
     def __init__(self, health: Health, markets: Sequence[Market], lag_ms: int) -> None:
@@ -62,7 +62,8 @@ class Hearing:
             if not stream.connected and name not in unheard:
                 stream.connected, stream.since_ms = True, heard_ms + self._lag_ms
                 yield from self._of(name, Connection(stream.since_ms, PRINTS, connected=True))
-            stream.heard_ms, stream.reconnects = heard_ms, self._health.reconnects[name]
+            stream.heard_ms = self._health.told_ms.get(name, heard_ms)
+            stream.reconnects = self._health.reconnects[name]
 
     def _of(self, name: str, connection: Connection) -> Iterator[tuple[Market, Connection]]:
         """Tell every market that comes through a stream; inverse ones may have one of their own."""

@@ -27,7 +27,7 @@ class Pace:
     listen_s : float
         How often it is looked whether streams are still heard.
     lag_s : float
-        Between a message and its being read, and between the first of a new connection and all that was asked for.
+        Between the first message of a connection and all that was asked for, and between a print and its message.
     first_days, chunk_days : float
         Length of the past that is fetched first, and of the pieces of the rest. [days]
     """

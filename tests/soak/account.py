@@ -6,7 +6,7 @@ import io
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from estimator.cache import Cache, MarketStatus
-from estimator.domain import MINUTE_MS, Gap, Liquidation, Origin
+from estimator.domain import MINUTE_MS, Gap, Liquidation, Market, Origin
 from estimator.exchanges.base import MarketHistory
 from estimator.history import TABLES, TableName
 from estimator.live.past import usable
@@ -249,18 +249,19 @@ async def recomputed(side: Side) -> Check:
     for venue in side.venues:
         client = make_venue(venue, {"exchange_base": side.server.base, "throttle": False,
                                     "clock": lambda: side.server.feed.now_ms})  # fmt: skip
-        listings = await client.fetch_markets()
+        markets = [one.market for one in await client.fetch_markets() if one.market.id in side.market_ids()]
+        if client.capabilities.brackets == "public":
+            markets = [replace(one, brackets=(await client.fetch_brackets(one)).brackets) for one in markets]
         await client.close()
-        for one in listings:
-            if one.market.id in side.market_ids():
-                before = {level: shown(side.cache, one.market.id, level) for level in range(len(LEVELS))}
-                _recompute(side, one.market)
-                for level, grid in before.items():
-                    _compare_grids(check, one.market.id, level, grid, shown(side.cache, one.market.id, level))
+        for market in markets:
+            before = {level: shown(side.cache, market.id, level) for level in range(len(LEVELS))}
+            _recompute(side, market)
+            for level, grid in before.items():
+                _compare_grids(check, market.id, level, grid, shown(side.cache, market.id, level))
     return check
 
 
-def _recompute(side: Side, market: Any) -> None:
+def _recompute(side: Side, market: Market) -> None:
     names: tuple[TableName, ...] = ("candles", *OBSERVED, "liquidations")
     frames: list[Any] = [side.history.read(name, market.id, 0, FOR_EVER) for name in names]
     side.cache.clear_market(market.id)

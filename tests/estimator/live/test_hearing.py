@@ -66,6 +66,19 @@ def test_a_stream_is_not_trusted_shortly_after_its_first_message_and_before_its_
     assert told(hearing) == [(BTC.symbol, end_ms, False)]
 
 
+def test_messages_that_are_read_late_do_not_make_a_stream_heard_longer_than_they_say() -> None:
+    health, line = Health(), Line("liquidations")
+    hearing = Hearing(health, [BTC], 0)
+    health.last_message_ms["liquidations"] = 1_000
+    assert told(hearing) == [(BTC.symbol, 1_000, True)]
+    for message in ({"ts": 4_000}, {"ts": "4500"}, {"ts": 3_000}, {"ts": None}, {}, "pong"):
+        health.note_time("liquidations", message, ("ts",), 90_000)
+    health.last_message_ms["liquidations"] = 90_000
+    assert told(hearing) == []
+    health.unheard.add(line)
+    assert told(hearing) == [(BTC.symbol, 4_501, False)]
+
+
 def test_inverse_markets_go_by_their_own_stream_where_they_have_one() -> None:
     health, lines = Health(), [Line("liquidations"), Line("liquidations (coin-m)")]
     hearing = Hearing(health, [BTC, INVERSE], 0)
