@@ -9,7 +9,7 @@ export UV_PYTHON_DOWNLOADS = never
 ARGS ?=
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: help install run test lint check format bench soak kills hostile lock clean
+.PHONY: help install run test lint check format bench bundle soak kills hostile lock clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[1mmake %-8s\033[0m %s\n", $$1, $$2}'
@@ -53,6 +53,13 @@ format: $(STAMP) ## Format the code and apply safe fixes
 bench: $(STAMP) ## Measure: kernel, start, server; prints ratios
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
 
+bundle: ## Build a plotly.js of what the page draws, a third of the whole (needs Node; without it the whole is loaded)
+	@if command -v npm >/dev/null 2>&1; then \
+		cd bundle && npm ci --ignore-scripts --no-audit --no-fund --silent && node build.js; \
+	else \
+		echo "No Node here: the page loads the plotly.js that is installed, whole."; \
+	fi
+
 soak: $(STAMP) ## Follow six venues through every fault for ten minutes, and account for it (ARGS="--minutes 10 --seed 1")
 	@$(BIN)/python -m tests.soak faults $(ARGS)
 
@@ -66,4 +73,4 @@ lock: ## Resolve requirements.lock anew (needs uv)
 	uv pip compile pyproject.toml --group dev --universal --generate-hashes --no-header --no-annotate --quiet -o requirements.lock
 
 clean: ## Remove what install and the tools made
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) bundle/node_modules static/built .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

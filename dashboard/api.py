@@ -16,10 +16,10 @@ from fastapi.responses import JSONResponse
 
 from dashboard.answers import STATUS_WAIT_S, Answer, Answers
 from dashboard.export import FORMS, Form
+from dashboard.files import takes_gzip
 from dashboard.frame import ChartFrame, NotReady, select_statuses
 from dashboard.limits import TooMany
 from dashboard.maps import read_band_beyond, read_map, summary
-from dashboard.share import takes_gzip
 from dashboard.view import ALL_TIERS, RANGES, Lens, Palette, Panel, SideFilter, Theme, ViewError, ViewState
 from estimator.cache import Cache, MarketStatus
 from estimator.cache.attention import Attention

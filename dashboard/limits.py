@@ -22,8 +22,8 @@ from prometheus_client import CollectorRegistry
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dashboard.files import FILES
 from dashboard.guard import STREAM
-from dashboard.share import FILES
 from estimator.cache.counters import Counters
 from estimator.errors import CacheError, LiqheatError
 

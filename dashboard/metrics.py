@@ -19,8 +19,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dashboard.answers import Answers
+from dashboard.files import FILES
 from dashboard.guard import STREAM
-from dashboard.share import FILES
 from estimator.cache import Cache, MarketStatus, WorkerHealth
 from estimator.errors import CacheError
 from estimator.model.grid import LEVELS

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import gzip
-import hashlib
 import ipaddress
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
-from importlib import import_module
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
-from dash.fingerprint import build_fingerprint
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dashboard.preview import HEIGHT, WIDTH
@@ -25,8 +19,6 @@ from estimator.units import utc_text
 EMBED: Final = "/embed"
 PICTURE: Final = (WIDTH, HEIGHT)
 SNAPSHOT_PAGE: Final = re.compile(rf"/s/({ID})(/embed)?")
-FOR_GOOD: Final = b"public, max-age=31536000, immutable"
-FILES: Final = ("/_dash-component-suites/", "/assets/")
 NOT_OURS: Final = "only pages of this site may ask for this; the name it is asked by belongs into LIQHEAT_PUBLIC_URL"
 _COMMON: Final = (
     (b"x-content-type-options", b"nosniff"),
@@ -121,140 +113,6 @@ class HeadAsGet:
             await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
 
         await self._app({**scope, "method": "GET"}, receive, send_bare)
-
-
-class CompressedFiles:
-    """Sends scripts and styles gzipped, each compressed once; those whose address names their version, for good.
-
-    Dash would compress the same megabytes again for every visitor, or not at all. Pure ASGI; anything that is not a
-    whole script or style of `FILES`, or whose reader takes no gzip, passes untouched.
-
-    Parameters
-    ----------
-    app : ASGIApp
-    kept : dict
-        Compressed copies by digest; see `compress_ahead`.
-    versioned : collection of str
-        See `versioned_addresses`.
-    """
-
-    def __init__(self, app: ASGIApp, kept: dict[bytes, bytes], versioned: Collection[str]) -> None:
-        self._app = app
-        self._kept = kept
-        self._versioned = versioned
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, from a compressed copy where it is a file."""
-        if scope["type"] != "http" or scope["method"] != "GET" or not scope["path"].startswith(FILES):
-            await self._app(scope, receive, send)
-            return
-        caching = FOR_GOOD if _address(scope) in self._versioned else b"no-cache"
-        gzipped = _wants_gzip(scope)
-        start: Message | None = None
-        parts: list[bytes] = []
-
-        async def collect(message: Message) -> None:
-            nonlocal start
-            if message["type"] == "http.response.start":
-                message = _cached(message, caching)
-            if message["type"] == "http.response.start" and gzipped and _compressible(message):
-                start = message
-            elif start is None:
-                await send(message)
-            else:
-                parts.append(message.get("body", b""))
-                if not message.get("more_body", False):
-                    await self._finish(send, start, b"".join(parts))
-
-        await self._app(scope, receive, collect)
-
-    async def _finish(self, send: Send, start: Message, body: bytes) -> None:
-        packed = self._kept.get(_digest(body))
-        if packed is None:
-            packed = await asyncio.to_thread(_pack, self._kept, body)
-        headers = [h for h in start["headers"] if h[0].lower() != b"content-length"]
-        added = ((b"content-encoding", b"gzip"), (b"content-length", str(len(packed)).encode()))
-        await send({**start, "headers": [*headers, *added]})
-        await send({"type": "http.response.body", "body": packed})
-
-
-def compress_ahead(kept: dict[bytes, bytes], files: Iterable[Path]) -> None:
-    """Compress files before the first visitor asks for them. Blocks."""
-    for file in files:
-        if file.is_file():
-            _pack(kept, file.read_bytes())
-
-
-def _digest(body: bytes) -> bytes:
-    return hashlib.blake2b(body, digest_size=16).digest()
-
-
-def _pack(kept: dict[bytes, bytes], body: bytes) -> bytes:
-    packed = kept[_digest(body)] = gzip.compress(body, 6, mtime=0)
-    return packed
-
-
-def versioned_addresses(files: Mapping[str, Iterable[str]], assets: Path) -> frozenset[str]:
-    """Addresses that change with what they give, as Dash spells them; an address merely like one is not among them.
-
-    Parameters
-    ----------
-    files : mapping of str to iterable of str
-        Dash's registered files by package. Parts of a package are asked for by the fingerprint of its main script.
-    assets : Path
-        Folder of the page's own files.
-    """
-    found = {f"/assets/{p.relative_to(assets).as_posix()}?m={p.stat().st_mtime}" for p in assets.rglob("*.*")}
-    for package, names in files.items():
-        existing = [n for n in names if (_folder(package) / n).is_file()]
-        marks = {(_version(package, n), int((_folder(package) / n).stat().st_mtime)) for n in existing}
-        found |= {
-            f"/_dash-component-suites/{package}/{build_fingerprint(name, *mark)}"  # type: ignore[no-untyped-call]
-            for name in existing
-            for mark in marks
-        }
-    return frozenset(found)
-
-
-def _folder(package: str) -> Path:
-    return Path(str(import_module(package).__file__)).parent
-
-
-def _version(package: str, name: str) -> str:
-    part = name.partition("/")[0]
-    inner = part in ("dcc", "html", "dash_table")
-    return str(import_module(f"{package}.{part}" if inner else package).__version__)
-
-
-def _address(scope: Scope) -> str:
-    query = scope["query_string"].decode("latin-1")
-    return f"{scope['path']}?{query}" if query else str(scope["path"])
-
-
-def _cached(start: Message, caching: bytes) -> Message:
-    headers = [h for h in start["headers"] if h[0].lower() not in (b"cache-control", b"vary")]
-    rule = caching if start["status"] in (200, 206, 304) else b"no-store"
-    return {**start, "headers": [*headers, (b"cache-control", rule), (b"vary", b"Accept-Encoding")]}
-
-
-def _wants_gzip(scope: Scope) -> bool:
-    headers = dict(scope["headers"])
-    return takes_gzip(headers.get(b"accept-encoding", b"").decode("latin-1")) and b"range" not in headers
-
-
-def takes_gzip(accept_encoding: str) -> bool:
-    """Whether an Accept-Encoding header takes gzip: named or by ``*``, and not with ``q=0``."""
-    named: dict[str, bool] = {}
-    for part in accept_encoding.lower().split(","):
-        coding, *options = (p.strip() for p in part.split(";"))
-        named[coding] = not any(re.fullmatch(r"q\s*=\s*0(\.0*)?", o) for o in options)
-    return named.get("gzip", named.get("x-gzip", named.get("*", False)))
-
-
-def _compressible(start: Message) -> bool:
-    headers = {name.lower(): value for name, value in start["headers"]}
-    kind = headers.get(b"content-type", b"")
-    return start["status"] == 200 and b"content-encoding" not in headers and (b"javascript" in kind or b"css" in kind)
 
 
 class Card(NamedTuple):

@@ -15,11 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from dashboard.answers import CHART_PART, LEVELS_PART, PICTURE_PART, Answer, Answers
 from dashboard.api import ERRORS, negotiate, send
 from dashboard.export import FORMS, Form, unpack_levels
+from dashboard.files import FOR_GOOD
 from dashboard.frame import select_statuses
 from dashboard.limits import Budgets, client_of
 from dashboard.share import (
     EMBED,
-    FOR_GOOD,
     NOT_OURS,
     PICTURE,
     SNAPSHOT_PAGE,

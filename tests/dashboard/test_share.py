@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import base64
-import gzip
 import hashlib
 import re
 from html.parser import HTMLParser
-from pathlib import Path
 
 import httpx
 import pytest
@@ -15,12 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dashboard.share import (
-    FOR_GOOD,
-    compress_ahead,
     content_security_policy,
     preview_tags,
     site_address,
-    takes_gzip,
     view_card,
 )
 
@@ -91,81 +86,6 @@ def test_the_address_of_the_site_is_the_setting_or_the_request() -> None:
     assert site_address("https://x.example/", "http", "a") == "https://x.example"
     assert site_address(None, "http", "127.0.0.1:8050") == "http://127.0.0.1:8050"
     assert "<" not in site_address(None, "http", 'a"><b')
-
-
-def test_scripts_travel_compressed_and_arrive_whole(client: httpx.Client) -> None:
-    address = re.findall(r'src="([^"]*dash_core_components\.[^"]+)"', client.get("/").text)[0]
-    packed = client.get(address)
-    plain = client.get(address, headers={"Accept-Encoding": "identity"})
-    assert packed.headers["content-encoding"] == "gzip"
-    assert "content-encoding" not in plain.headers
-    assert packed.content == plain.content
-    assert int(packed.headers["content-length"]) < len(plain.content) / 3
-    assert packed.headers["cache-control"] == FOR_GOOD.decode()
-
-
-def test_what_names_its_version_is_kept_for_good_and_nothing_else(client: httpx.Client) -> None:
-    addresses = re.findall(r'<(?:script|link)[^>]*(?:src|href)="(/[^"]+)"', client.get("/").text)
-    files = [a for a in addresses if re.search(r"\.(js|css)(\?|$)", a)]
-    assert any("plotly.min.js?v=" in a for a in files)
-    for address in files:
-        assert client.get(address).headers["cache-control"] == FOR_GOOD.decode(), address
-    plain = client.get("/_dash-component-suites/dash/dcc/async-graph.js")
-    assert plain.headers.get("cache-control") != FOR_GOOD.decode()
-
-
-def test_files_compressed_ahead_are_sent_as_they_are(tmp_path: Path) -> None:
-    kept: dict[bytes, bytes] = {}
-    (tmp_path / "a.js").write_bytes(b"let a = 1;" * 50)
-    compress_ahead(kept, [tmp_path / "a.js", tmp_path / "nope.js"])
-    assert [gzip.decompress(packed) for packed in kept.values()] == [b"let a = 1;" * 50]
-
-
-def test_what_is_not_a_script_passes_untouched(client: httpx.Client) -> None:
-    style = client.get("/assets/liqheat.css")
-    again = client.get("/assets/liqheat.css", headers={"If-None-Match": style.headers["etag"]})
-    assert (again.status_code, again.content) == (304, b"")
-    assert client.get("/assets/nope.js").status_code == 404
-    part = client.get("/assets/liqheat.css", headers={"Range": "bytes=0-9"})
-    assert (part.status_code, len(part.content)) == (206, 10)
-
-
-@pytest.mark.parametrize(
-    ("header", "takes"),
-    [
-        ("gzip", True),
-        ("GZIP;q=0.5", True),
-        ("*", True),
-        ("br, gzip;q=0", False),
-        ("gzip; Q=0.000, *", False),
-        ("", False),
-    ],
-)
-def test_what_takes_gzip(client: httpx.Client, header: str, *, takes: bool) -> None:
-    assert takes_gzip(header) is takes
-    for path in ("/api/v1/chart?symbol=BTC", "/assets/liqheat.css"):
-        answer = client.get(path, headers={"Accept-Encoding": header})
-        assert ("content-encoding" in answer.headers) is takes
-        assert "accept-encoding" in answer.headers["vary"].lower()
-
-
-def test_any_copy_will_do_for_who_says_so(client: httpx.Client) -> None:
-    assert client.get("/api/v1/chart?symbol=BTC", headers={"If-None-Match": "*"}).status_code == 304
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/assets/liqheat.css?m=1",
-        "/assets/liqheat.css?v=9",
-        "/_dash-component-suites/plotly/package_data/plotly.min.js?v=0",
-        "/_dash-component-suites/dash/dcc/dash_core_components.v9_9_9m1.js",
-    ],
-)
-def test_a_made_up_version_is_not_kept_for_good(client: httpx.Client, path: str) -> None:
-    answer = client.get(path)
-    assert answer.status_code == 200
-    assert answer.headers["cache-control"] == "no-cache"
 
 
 def test_pages_are_asked_for_anew_and_only_the_embed_itself_is_framed(client: httpx.Client) -> None:
