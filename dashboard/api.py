@@ -14,6 +14,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
+from dashboard import described
 from dashboard.answers import STATUS_WAIT_S, Answer, Answers
 from dashboard.export import FORMS, Form
 from dashboard.files import takes_gzip
@@ -59,6 +60,14 @@ _LIST: Final[dict[str, str]] = {
     "panels": "`all`, `none` or rows under the chart: " + ", ".join(f"`{p}`" for p in Panel) + " (pictures only).",
     "price": "`low,high` in quote currency; by default the window fits the candles.",
 }
+_COIN: Final = r"^[A-Za-z0-9]{1,20}$"
+_ANY_TIER, _ANY_PANEL = "|".join(ALL_TIERS), "|".join(Panel)
+_PATTERNS: Final = {
+    "venues": r"^(all|[a-z0-9_]{1,24}(,[a-z0-9_]{1,24}){0,15})$",
+    "tiers": f"^(all|({_ANY_TIER})(,({_ANY_TIER}))*)$",
+    "panels": f"^(all|none|({_ANY_PANEL})(,({_ANY_PANEL}))*)$",
+    "price": r"^[0-9]{1,12}(\.[0-9]{1,12})?,[0-9]{1,12}(\.[0-9]{1,12})?$",
+}
 
 
 def _parameter(name: str, schema: dict[str, Any], description: str) -> dict[str, Any]:
@@ -75,25 +84,19 @@ _EXAMPLES: Final = {
     "panels": "liq,oi",
 }
 VIEW_PARAMETERS: Final = [
-    _parameter("symbol", {"type": "string"}, "Base coin, such as `BTC`; by default the first market's."),
+    _parameter("symbol", {"type": "string", "pattern": _COIN}, "Base coin, such as `BTC`; else the first market's."),
     *(_parameter(n, {"type": "string", "enum": e, "default": d}, text) for n, (e, d, text) in _ENUM.items()),
-    *(_parameter(n, {"type": "string"}, text) for n, text in _LIST.items()),
+    *(_parameter(n, {"type": "string", "pattern": _PATTERNS[n]}, text) for n, text in _LIST.items()),
     _parameter("min", {"type": "number", "minimum": 0, "maximum": 1, "default": 0}, "Weakest intensity shown."),
     _parameter("max", {"type": "number", "minimum": 0, "maximum": 1, "default": 1}, "Strongest intensity shown."),
 ]
 _FORM_PARAMETER: Final = _parameter(
     "format", {"type": "string", "enum": list(Form)}, "Form of the answer; without it the Accept header decides."
 )
-_ERROR_SCHEMA: Final = {"application/json": {"schema": {"type": "object", "additionalProperties": True}}}
 ERRORS: Final[dict[int | str, dict[str, Any]]] = {
-    304: {"description": "Not changed since the ETag given."},
-    422: {"description": "A value that cannot be shown: `parameter`, `value`, `accepted`.", "content": _ERROR_SCHEMA},
-    406: {"description": "No form there is that the Accept header takes.", "content": _ERROR_SCHEMA},
-    503: {
-        "description": "Not yet: `reason` and, while the worker starts, `progress` (0..1).",
-        "content": _ERROR_SCHEMA,
-    },
-}
+    304: described.NOT_CHANGED, 406: described.NOT_ACCEPTABLE, 422: described.NOT_SHOWN, 429: described.TOO_MANY,
+    503: described.NOT_YET,
+}  # fmt: skip
 
 
 def error_response(error: LiqheatError) -> JSONResponse:
@@ -256,22 +259,6 @@ async def read_view(request: Request, answers: Answers, *also: str) -> ViewState
     return ViewState.parse(request.url.query, default_symbol=statuses[0].base, also=also)
 
 
-def _binary_content() -> dict[str, Any]:
-    text = {"type": "string"}
-    raw = {"type": "string", "format": "binary"}
-    return {
-        e.media_type: {"schema": {"type": "object"} if form is Form.JSON else text if form is Form.CSV else raw}
-        for form, e in FORMS.items()
-    }
-
-
-_JSON_OK: Final = {"description": "JSON", "content": {"application/json": {"schema": {"type": "object"}}}}
-_PNG_OK: Final = {
-    "description": "PNG, 1200 x 630",
-    "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
-}
-
-
 def build_router(cache: Cache, answers: Answers) -> APIRouter:
     """Routes of views, and the probes."""
     router = APIRouter()
@@ -312,11 +299,14 @@ def _add_view_routes(router: APIRouter, answers: Answers, attention: Attention, 
     async def preview(request: Request) -> Response:
         return send(await answers.picture(await read_view(request, answers)), request)
 
-    add("/api/v1/chart", "Figures and readings of a view, as the page draws them.", chart, _JSON_OK)
-    heatmap_ok = {"description": "Levels in the form asked for.", "content": _binary_content()}
+    ok, raw = described.answers, [FORMS[form].media_type for form in (Form.BINARY, Form.ARROW, Form.PNG)]
+    heatmap_ok = ok("/api/v1/heatmap", "Levels in the form asked for.", *raw)
+    chart_ok = ok("/api/v1/chart", "Plotly figures and what stands around them.")
+    map_ok = ok("/api/v1/map", "Levels of the latest column, in bars.")
+    add("/api/v1/chart", "Figures and readings of a view, as the page draws them.", chart, chart_ok)
     add("/api/v1/heatmap", "Estimated liquidation levels, price x time.", heatmap, heatmap_ok, _FORM_PARAMETER)
-    add("/api/v1/map", "Estimated levels now, by price and leverage tier.", liquidation_map, _JSON_OK)
-    add("/preview.png", "Picture of a view.", preview, _PNG_OK)
+    add("/api/v1/map", "Estimated levels now, by price and leverage tier.", liquidation_map, map_ok)
+    add("/preview.png", "Picture of a view.", preview, ok("/preview.png", "PNG, 1200 x 630", "image/png"))
 
 
 def _add_band(router: APIRouter, answers: Answers, unsure: Attention) -> None:
@@ -329,19 +319,21 @@ def _add_band(router: APIRouter, answers: Answers, unsure: Attention) -> None:
     router.add_api_route(
         "/api/v1/band", band, methods=["GET"], tags=["views"], response_class=Response,
         summary="How far other assumptions would lead: the least and the most that lies ahead.",
-        responses={200: dict(_JSON_OK), **ERRORS}, openapi_extra={"parameters": VIEW_PARAMETERS},
+        responses={200: described.answers("/api/v1/band", "The least, the shown and the most."), **ERRORS},
+        openapi_extra={"parameters": VIEW_PARAMETERS},
     )  # fmt: skip
 
 
 def _add_probes(router: APIRouter, cache: Cache, answers: Answers) -> None:
-    unready: dict[int | str, dict[str, Any]] = {503: ERRORS[503]}
+    healthy: dict[int | str, dict[str, Any]] = {200: described.answers("/healthz", "It is.")}
+    ready: dict[int | str, dict[str, Any]] = {200: described.answers("/readyz", "It is."), 503: ERRORS[503]}
 
-    @router.get("/healthz", tags=["probes"], summary="The web process is up.")
+    @router.get("/healthz", tags=["probes"], summary="The web process is up.", responses=healthy)
     async def healthz() -> JSONResponse:
         return JSONResponse({"status": "ok"}, headers={"Cache-Control": "no-store"})
 
     @router.get(
-        "/readyz", tags=["probes"], summary="The cache answers and a market's history is complete.", responses=unready
+        "/readyz", tags=["probes"], summary="The cache answers and a market's history is complete.", responses=ready
     )
     async def readyz() -> JSONResponse:
         try:

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from html import escape
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+import plotly
 from dash import Dash
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi.routing import iter_route_contexts
 from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
-from starlette.routing import Match, Route
+from starlette.routing import Match, Route, compile_path
 from starlette.types import Scope
 
 from dashboard import callbacks, layout
 from dashboard.answers import Answers
 from dashboard.api import add_error_handlers, build_router
 from dashboard.colours import style_rules
-from dashboard.files import CompressedFiles, Kept, compress_ahead, plotly_script, versioned_addresses
 from dashboard.guard import MAX_BODY, Guard
 from dashboard.hits import Hits
 from dashboard.insight_routes import build_insight_router
@@ -35,11 +37,14 @@ from dashboard.pages import routes as pages
 from dashboard.share import (
     EMBED,
     SNAPSHOT_PAGE,
+    CompressedFiles,
     HeadAsGet,
     SecurityHeaders,
+    compress_ahead,
     preview_tags,
     site_address,
     snapshot_card,
+    versioned_addresses,
     view_card,
 )
 from dashboard.share_routes import build_share_router
@@ -56,7 +61,12 @@ _INDEX: Final = f"""<!DOCTYPE html>
 <head>{{%metas%}}<title>{{%title%}}</title>{{%favicon%}}{{%css%}}<style>{style_rules()}</style></head>
 <body>{{%app_entry%}}{{%config%}}{{%scripts%}}{{%renderer%}}</body>
 </html>"""
-_OTHER_FILES: Final = r"^((pages|markets|tape|track)\.(js|css)|plotly\.min\.js)$"  # what Dash need not name
+_PLOTLY: Final = Path(*plotly.__path__, "package_data", "plotly.min.js")
+# Named by Dash's components; as a script of the page it loads beside the others instead of after them, and its address
+# names its version.
+_PLOTLY_ADDRESS: Final = f"/_dash-component-suites/plotly/package_data/plotly.min.js?v={version('plotly')}"
+_OTHER_PAGES: Final = r"^(pages|markets|tape|track)\.(js|css)$"  # files the heatmap does not need
+_FOR_PROGRAMS: Final = re.compile(r"/api/|/oembed$|/(s/[^/]+/)?preview\.png$")  # errors there are JSON
 _DOCS: Final = "Self-hosted liquidation heatmap: estimated levels and realised liquidations."
 
 
@@ -119,12 +129,11 @@ def create_app(settings: Settings, cache: Cache) -> FastAPI:
     cache : Cache
         Closed when the application stops.
     """
-    packed: Kept = {}
-    drawing = plotly_script(STATIC)
+    packed: dict[bytes, bytes] = {}
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        ahead = asyncio.create_task(asyncio.to_thread(compress_ahead, packed, [drawing.file]))
+        ahead = asyncio.create_task(asyncio.to_thread(compress_ahead, packed, [_PLOTLY]))
         yield
         await ahead
         await cache.aclose()
@@ -152,7 +161,7 @@ def create_app(settings: Settings, cache: Cache) -> FastAPI:
     page = Page(
         "liqheat", title="liqheat", server=app, backend="fastapi", assets_folder=str(STATIC), index_string=_INDEX,
         public_url=settings.public_url, snapshots=snapshots, update_title="", serve_locally=True, enable_mcp=False,
-        compress=False, external_scripts=[drawing.address], assets_ignore=_OTHER_FILES,
+        compress=False, external_scripts=[_PLOTLY_ADDRESS], assets_ignore=_OTHER_PAGES,
         meta_tags=[{"name": "viewport", "content": "width=device-width, initial-scale=1"}],
     )  # fmt: skip
     page.layout = layout.build()
@@ -161,7 +170,7 @@ def create_app(settings: Settings, cache: Cache) -> FastAPI:
     # Dash collects its scripts at the first request to "/"; the first one here may well be to an embed.
     page._setup_server()  # type: ignore[no-untyped-call]  # noqa: SLF001
     app.router.routes.append(NotFound("/{path:path}", _not_found, snapshots))
-    versioned = versioned_addresses(page.registered_paths, STATIC) | {drawing.address}
+    versioned = versioned_addresses(page.registered_paths, STATIC) | {_PLOTLY_ADDRESS}
     app.add_middleware(CompressedFiles, kept=packed, versioned=versioned)
     app.add_middleware(HeadAsGet)
     app.add_middleware(Guard, files=page.registered_paths)
@@ -194,10 +203,19 @@ async def _http_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     headers = {"Cache-Control": "no-store", **(error.headers or {})}
-    if request.url.path.startswith("/api/"):
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(sorted(_methods(request)))
+    if _FOR_PROGRAMS.match(request.url.path):
         return JSONResponse({"error": error.detail, "path": request.url.path}, error.status_code, headers=headers)
     text = f"{error.status_code}: {escape(str(error.detail))}"
     return HTMLResponse(_plain(text, '<p><a href="/">To the heatmap</a></p>'), error.status_code, headers=headers)
+
+
+def _methods(request: Request) -> set[str]:
+    """Methods that any route of the address takes: each route knows of its own alone."""
+    contexts = [c for c in iter_route_contexts(request.app.routes) if c.methods and "{path:path}" not in (c.path or "")]
+    found = {m for c in contexts if compile_path(c.path or "")[0].match(request.url.path) for m in c.methods or ()}
+    return found | ({"HEAD"} if "GET" in found else set())
 
 
 async def _docs(request: Request) -> Response:
@@ -233,6 +251,5 @@ def _plain(title: str, body: str) -> str:
     )
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f"<title>{title}</title><link rel=icon href='data:,'><style>{style}</style>"
-        f"<main><h1>{title}</h1>{body}</main></html>"
+        f"<title>{title}</title><link rel=icon href='data:,'><style>{style}</style><main><h1>{title}</h1>{body}</main></html>"
     )

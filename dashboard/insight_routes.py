@@ -15,7 +15,7 @@ from typing import Any, Final, Generic, TypeVar
 import polars as pl
 from fastapi import APIRouter, Request, Response
 
-from dashboard import asked, insights
+from dashboard import asked, described, insights
 from dashboard.answers import Answer, Answers, Busy
 from dashboard.api import ERRORS, VIEW_PARAMETERS, send
 from dashboard.asked import Asked, Number, Text
@@ -130,30 +130,28 @@ def build_insight_router(cache: Cache, answers: Answers) -> APIRouter:
         summary: str,
         reply: Callable[[Request], Awaitable[Response]],
         parameters: Sequence[dict[str, Any]],
-        example: dict[str, Any],
     ) -> None:
-        content = {"application/json": {"schema": {"type": "object"}, "example": example}}
         router.add_api_route(
             path, reply, methods=["GET"], summary=summary, tags=["insights"], response_class=Response,
-            responses={200: {"description": "JSON", "content": content}, **ERRORS},
+            responses={200: described.answers(path, "Provenance, what was found, and what is not known."), **ERRORS},
             openapi_extra={"parameters": list(parameters)},
         )  # fmt: skip
 
     add(
         "/api/v1/clusters", "Clusters of estimated levels, ranked, and max pain.",
-        _clusters(known), _view_and(asked.CLUSTERS), _EXAMPLES["clusters"],
+        _clusters(known), _view_and(asked.CLUSTERS),
     )  # fmt: skip
     add(
         "/api/v1/signals", "Combined readings and the phase of the last full hour, with every input.",
-        _signals(known), _view_and(()), _EXAMPLES["signals"],
+        _signals(known), _view_and(()),
     )  # fmt: skip
     add(
         "/api/v1/cascade", "What a change of price would set off, as a band.",
-        _cascade(known), _view_and(asked.CASCADE), _EXAMPLES["cascade"],
+        _cascade(known), _view_and(asked.CASCADE),
     )  # fmt: skip
     add(
         "/api/v1/position", "What becomes of a position, and where a stop would go; nothing is stored.",
-        _position(known), [_SYMBOL, *(p.described() for p in asked.POSITION)], _EXAMPLES["position"],
+        _position(known), [_SYMBOL, *(p.described() for p in asked.POSITION)],
     )  # fmt: skip
     return router
 
@@ -232,55 +230,3 @@ def _venue(statuses: Sequence[MarketStatus], question: Asked) -> MarketStatus:
         if status.exchange == wanted:
             return status
     raise ViewError(asked.VENUE.name, wanted[:80], "one of " + ", ".join(s.exchange for s in statuses))
-
-
-_CLUSTER: Final = {
-    "side": "short", "price": 66950.1, "low": 66716.2, "high": 67252.1, "distance": 0.0469, "mass_usd": 53100000.0,
-    "share_of_open_interest": 0.0081, "touch_probability": 0.079, "magnet_score": 0.00064,
-}  # fmt: skip
-_ABOUT: Final = {
-    "symbol": "BTC", "venues": ["binance", "bybit"], "origin": "live", "as_of_ms": 1795297560000,
-    "basis": {"levels": "estimated"}, "mark_price": 63950.5,
-}  # fmt: skip
-_EXAMPLES: Final[dict[str, dict[str, Any]]] = {
-    "clusters": {
-        **_ABOUT, "horizon_hours": 24.0, "clusters": [_CLUSTER], "max_pain": {"long": None, "short": 66950.1},
-        "stops": {
-            "long": {"price": None, "refused": "no cluster of longs stands out below the price", "room": None,
-                     "cluster": None},
-            "short": {"price": 67316.1, "refused": "", "room": 64.0, "cluster": _CLUSTER},
-        },
-    },
-    "signals": {
-        **{k: v for k, v in _ABOUT.items() if k != "mark_price"},
-        "readings": [
-            {
-                "name": "overheated_long", "active": False, "needed": 4,
-                "conditions": [{"passed": False, "any_of": False, "inputs": [
-                    {"name": "rsi", "value": 48.2, "unit": "0 to 100", "relation": ">=", "threshold": 70.0,
-                     "passed": False, "missing": "", "text": "RSI of hourly closes is 48.2 (at least 70)"}]}],
-                "since_ms": None, "ends": [],
-                "text": "Longs do not look overheated: 0 of 5 signs are there, 4 must be.",
-            }
-        ],
-        "phase": {"phase": "expansion", "since_ms": 1795204800000, "next_phase": "expansion", "next_bars": 7},
-    },
-    "cascade": {
-        **_ABOUT, "daily_volatility": 0.031, "daily_volume_usd": 2.1e10, "participation": 1.0, "stress": 1.0,
-        "cascades": [
-            {"change": -0.03, "side": "long",
-             "lower": {"impact": "square root", "price": 61870.2, "change": -0.0325, "liquidated_usd": 9.1e7,
-                       "amplification": 1.08, "branching": 0.04, "beyond_known": False},
-             "upper": {"impact": "linear", "price": 61204.7, "change": -0.0429, "liquidated_usd": 1.4e8,
-                       "amplification": 1.44, "branching": 0.31, "beyond_known": False}}
-        ],
-    },
-    "position": {
-        **_ABOUT, "quantity": 1.0, "margin": 6395.1, "equity": 6395.1, "margin_ratio": 0.04, "leverage": 10.0,
-        "liquidation": {"price": 57786.6, "distance": -0.0964, "touch_probability": 0.0012},
-        "margin_call": {"at_ratio": 0.8, "price": 57850.9, "distance": -0.0954, "touch_probability": 0.0014},
-        "closing": {"kind": "partial", "first_share": None, "text": "one reduction, …"},
-        "closings": {"binance": {"kind": "partial", "first_share": None, "text": "one reduction, …"}},
-        "stop": {"price": 61430.0, "refused": "", "room": 64.0, "cluster": {**_CLUSTER, "side": "long"}},
-    },
-}  # fmt: skip

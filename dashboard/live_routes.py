@@ -95,6 +95,7 @@ def build_live_router(cache: Cache, answers: Answers) -> APIRouter:
     router.add_api_route(
         "/api/v1/stream", stream, methods=["GET"], tags=["views"], response_class=Response,
         summary="Prices, columns and liquidation prints of coins as they come.",
-        responses={200: _OK, 422: ERRORS[422], 503: ERRORS[503]}, openapi_extra={"parameters": _PARAMETERS},
+        responses={200: _OK, **{code: ERRORS[code] for code in (422, 429, 503)}},
+        openapi_extra={"parameters": _PARAMETERS},
     )  # fmt: skip
     return router

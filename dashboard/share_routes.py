@@ -12,6 +12,7 @@ from fastapi import APIRouter, HTTPException, Path, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from dashboard import described
 from dashboard.answers import CHART_PART, LEVELS_PART, PICTURE_PART, Answer, Answers
 from dashboard.api import ERRORS, negotiate, send
 from dashboard.export import FORMS, Form, unpack_levels
@@ -67,9 +68,13 @@ def _add_making(
     router: APIRouter, answers: Answers, snapshots: Snapshots, budgets: Budgets, settings: Settings
 ) -> None:
     refused: dict[int | str, dict[str, Any]] = {
-        403: {"description": "Asked by a page of another site, or the server takes no more snapshots."},
-        429: {"description": "Too many in a minute; `Retry-After` in seconds."},
-        **{code: ERRORS[code] for code in (422, 503)},
+        201: described.answers("/api/v1/snapshots", "What was made, and its addresses."),
+        400: described.NOT_READ,
+        403: described.error(
+            "Asked by a page of another site, or the server takes no more snapshots.",
+            {"error": NOT_OURS, "path": "/api/v1/snapshots"},
+        ),
+        **{code: ERRORS[code] for code in (422, 429, 503)},
     }
 
     @router.post("/api/v1/snapshots", summary="Freeze a view and its data.", status_code=201, responses=refused)
@@ -107,13 +112,16 @@ def _host(address: str) -> str | None:
 
 
 def _add_reading(router: APIRouter, snapshots: Snapshots, settings: Settings) -> None:
-    gone: dict[int | str, dict[str, Any]] = {404: {"description": "There is no such snapshot."}, 304: ERRORS[304]}
+    gone: dict[int | str, dict[str, Any]] = {
+        404: described.NOT_FOUND,
+        **{code: ERRORS[code] for code in (304, 422, 429)},
+    }
 
     def add(path: str, summary: str, reply: Callable[..., Awaitable[Response]], *media_types: str) -> None:
-        ok = {"description": "Never changes.", "content": {m: {} for m in media_types}}
+        ok = described.answers(path, "Never changes.", *media_types)
         router.add_api_route(
             path, reply, methods=["GET"], summary=summary, response_class=Response,
-            responses={200: ok, **gone, **({422: ERRORS[422], 406: ERRORS[406]} if len(media_types) > 1 else {})},
+            responses={200: ok, **gone, **({406: ERRORS[406]} if path.endswith("levels") else {})},
         )  # fmt: skip
 
     async def kept(name: str, request: Request, part: str, form: Form, *, gzipped: bool = False) -> Response:
@@ -137,11 +145,9 @@ def _add_reading(router: APIRouter, snapshots: Snapshots, settings: Settings) ->
         body = await asyncio.to_thread(unpack_levels, packed, form, origin)
         return send(Answer(body, f'"{form}-{name}"', FORMS[form].media_type, gzipped=False), request, _KEPT)
 
-    add("/api/v1/snapshots/{name}", "What a snapshot shows, and its addresses.", facts, "application/json")
-    add("/api/v1/snapshots/{name}/chart", "Figures and readings of a snapshot.", chart, "application/json")
-    add(
-        "/api/v1/snapshots/{name}/levels", "Levels of a snapshot.", levels, *(FORMS[f].media_type for f in _LEVEL_FORMS)
-    )
+    add("/api/v1/snapshots/{name}", "What a snapshot shows, and its addresses.", facts)
+    add("/api/v1/snapshots/{name}/chart", "Figures and readings of a snapshot.", chart)
+    add("/api/v1/snapshots/{name}/levels", "Levels of a snapshot.", levels, FORMS[Form.ARROW].media_type)
     add("/s/{name}/preview.png", "Picture of a snapshot.", picture, "image/png")
 
 
@@ -177,9 +183,9 @@ def _facts_json(name: str, facts: Facts, site: str) -> dict[str, Any]:
 
 def _add_oembed(router: APIRouter, answers: Answers, snapshots: Snapshots, settings: Settings) -> None:
     responses: dict[int | str, dict[str, Any]] = {
-        404: {"description": "Not an address of this site that can be embedded."},
-        422: ERRORS[422],
-        503: ERRORS[503],
+        200: described.answers("/oembed", "As oembed.com says."),
+        404: described.NOT_EMBEDDED,
+        **{code: ERRORS[code] for code in (422, 429, 503)},
     }
 
     @router.get(
@@ -201,7 +207,7 @@ _OEMBED_PARAMETERS: Final = [
      "description": "Address of the heatmap, of an embed or of a snapshot of this site."},
     {"name": "format", "in": "query", "required": False, "schema": {"type": "string", "enum": ["json"]},
      "description": "JSON is the only one."},
-    *({"name": n, "in": "query", "required": False, "schema": {"type": "integer", "minimum": least},
+    *({"name": n, "in": "query", "required": False, "schema": {"type": "integer", "minimum": least, "maximum": 99_999},
        "description": "Most the frame may have, in pixels."}
       for n, least in zip(("maxwidth", "maxheight"), LEAST_FRAME, strict=True)),
 ]  # fmt: skip

@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 
+from dashboard import described
 from dashboard.api import ERRORS
 from dashboard.share import NOT_OURS, may_be_framed, own_hosts
 from estimator.cache import Cache, Choice, StreamHealth, VenueHealth, WorkerHealth
@@ -151,15 +152,31 @@ def build_source_router(conditions: Conditions, settings: Settings) -> APIRouter
     """Routes of the source."""
     router = APIRouter(tags=["source"])
     no_store = {"Cache-Control": "no-store"}
+    passed_on = {"source": "live", "switching": True}
     refused: dict[int | str, dict[str, Any]] = {
-        403: {"description": "Not asked by a page of this site, or visitors may not switch."},
-        409: {"description": "Nothing to switch: the source is fixed or live, or no venue answers."},
-        503: ERRORS[503],
+        202: {
+            "description": "Passed on.",
+            "content": {"application/json": {"schema": described.shape(passed_on), "example": passed_on}},
+        },
+        400: described.NOT_READ,
+        403: described.error(
+            "Not asked by a page of this site, or visitors may not switch.",
+            {"error": NOT_OURS, "path": "/api/v1/source"},
+        ),
+        409: described.error(
+            "Nothing to switch: the source is fixed or live, or no venue answers.",
+            {"error": "no venue answers", "path": "/api/v1/source"},
+        ),
+        **{code: ERRORS[code] for code in (422, 429, 503)},
     }
 
     @router.get(
-        "/api/v1/source", summary="The source in force and how its venues are doing.", responses={503: ERRORS[503]}
-    )
+        "/api/v1/source", summary="The source in force and how its venues are doing.",
+        responses={
+            200: described.answers("/api/v1/source", "At most a second old."),
+            **{code: ERRORS[code] for code in (429, 503)},
+        },
+    )  # fmt: skip
     async def source() -> JSONResponse:
         return JSONResponse(await conditions.now(), headers=no_store)
 

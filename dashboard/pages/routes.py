@@ -9,6 +9,7 @@ from typing import Any, Final
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response, StreamingResponse
 
+from dashboard import described
 from dashboard.answers import Answers, Busy
 from dashboard.api import ERRORS, VIEW_PARAMETERS, negotiate, send
 from dashboard.export import FORMS, Form
@@ -24,14 +25,6 @@ from estimator.cache import Cache
 MAX_STREAMS: Final = 256  # per process
 _CSV: Final = "text/csv"
 _JSON: Final = "application/json"
-_TABLE_OK: Final = {
-    "description": "JSON or CSV",
-    "content": {_JSON: {"schema": {"type": "object"}}, _CSV: {"schema": {"type": "string"}}},
-}
-_EVENTS_OK: Final = {
-    "description": "Server-sent events",
-    "content": {"text/event-stream": {"schema": {"type": "string"}}},
-}
 
 
 def _parameter(name: str, schema: dict[str, Any], description: str) -> dict[str, Any]:
@@ -42,6 +35,7 @@ _FORMAT: Final = _parameter(
     "format", {"type": "string", "enum": ["json", "csv"]}, "Form of the answer; without it the Accept header decides."
 )
 _LEAST: Final = _parameter("min_usd", {"type": "number", "minimum": 0, "default": 0}, "Least notional, USD.")
+_NOT_ON_OFFER: Final = ("as_of_ms", "origin", "banner", "venues")
 _MARKETS: Final = [
     _parameter("find", {"type": "string", "maxLength": markets.MAX_WORDS}, "Part of a symbol's or a venue's name."),
     _parameter("venues", {"type": "string"}, "`all` or venues such as `binance,bybit`."),
@@ -124,7 +118,11 @@ def _add_markets(router: APIRouter, answers: Answers, feed: Feed, overview: Over
     router.add_api_route(
         "/api/v1/markets", listed, methods=["GET"], tags=["markets"], response_class=Response,
         summary="Markets on offer: liquidations, clusters, funding, open interest, provenance.",
-        responses={200: _TABLE_OK, **ERRORS}, openapi_extra={"parameters": _MARKETS},
+        responses={
+            200: described.answers("/api/v1/markets", "JSON or CSV.", varies=_NOT_ON_OFFER),
+            **ERRORS,
+        },
+        openapi_extra={"parameters": _MARKETS},
     )  # fmt: skip
 
 
@@ -152,12 +150,17 @@ def _add_liquidations(router: APIRouter, cache: Cache, answers: Answers, feed: F
     router.add_api_route(
         "/api/v1/liquidations", liquidations, methods=["GET"], tags=["views"], response_class=Response,
         summary="Realised liquidations in the range, newest first, page by page.",
-        responses={200: _TABLE_OK, **ERRORS}, openapi_extra={"parameters": _PRINTS},
+        responses={200: described.answers("/api/v1/liquidations", "JSON or CSV."), **ERRORS},
+        openapi_extra={"parameters": _PRINTS},
     )  # fmt: skip
     router.add_api_route(
         "/api/v1/liquidations/stream", stream, methods=["GET"], tags=["views"], response_class=Response,
         summary="Realised liquidations as they come, with totals of 1 h and 24 h.",
-        responses={200: _EVENTS_OK, 422: ERRORS[422], 503: ERRORS[503]}, openapi_extra={"parameters": _STREAM},
+        responses={
+            200: described.answers("/api/v1/liquidations/stream", "Server-sent events."),
+            **{code: ERRORS[code] for code in (422, 429, 503)},
+        },
+        openapi_extra={"parameters": _STREAM},
     )  # fmt: skip
 
 
@@ -178,7 +181,8 @@ def _add_track(router: APIRouter, cache: Cache, answers: Answers) -> None:
     router.add_api_route(
         "/api/v1/track-record", track_record, methods=["GET"], tags=["markets"], response_class=Response,
         summary="How the levels that were shown did against what was liquidated afterwards, and against baselines.",
-        responses={200: _TABLE_OK, **ERRORS}, openapi_extra={"parameters": _TRACK},
+        responses={200: described.answers("/api/v1/track-record", "JSON or CSV."), **ERRORS},
+        openapi_extra={"parameters": _TRACK},
     )  # fmt: skip
 
 
