@@ -7,12 +7,10 @@ import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from html import escape
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-import plotly
 from dash import Dash
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
@@ -26,6 +24,7 @@ from dashboard import callbacks, layout
 from dashboard.answers import Answers
 from dashboard.api import add_error_handlers, build_router
 from dashboard.colours import style_rules
+from dashboard.files import CompressedFiles, Kept, compress_ahead, plotly_script, versioned_addresses
 from dashboard.guard import MAX_BODY, Guard
 from dashboard.hits import Hits
 from dashboard.insight_routes import build_insight_router
@@ -37,14 +36,11 @@ from dashboard.pages import routes as pages
 from dashboard.share import (
     EMBED,
     SNAPSHOT_PAGE,
-    CompressedFiles,
     HeadAsGet,
     SecurityHeaders,
-    compress_ahead,
     preview_tags,
     site_address,
     snapshot_card,
-    versioned_addresses,
     view_card,
 )
 from dashboard.share_routes import build_share_router
@@ -61,11 +57,7 @@ _INDEX: Final = f"""<!DOCTYPE html>
 <head>{{%metas%}}<title>{{%title%}}</title>{{%favicon%}}{{%css%}}<style>{style_rules()}</style></head>
 <body>{{%app_entry%}}{{%config%}}{{%scripts%}}{{%renderer%}}</body>
 </html>"""
-_PLOTLY: Final = Path(*plotly.__path__, "package_data", "plotly.min.js")
-# Named by Dash's components; as a script of the page it loads beside the others instead of after them, and its address
-# names its version.
-_PLOTLY_ADDRESS: Final = f"/_dash-component-suites/plotly/package_data/plotly.min.js?v={version('plotly')}"
-_OTHER_PAGES: Final = r"^(pages|markets|tape|track)\.(js|css)$"  # files the heatmap does not need
+_OTHER_FILES: Final = r"^((pages|markets|tape|track)\.(js|css)|plotly\.min\.js)$"  # what Dash need not name
 _FOR_PROGRAMS: Final = re.compile(r"/api/|/oembed$|/(s/[^/]+/)?preview\.png$")  # errors there are JSON
 _DOCS: Final = "Self-hosted liquidation heatmap: estimated levels and realised liquidations."
 
@@ -129,11 +121,12 @@ def create_app(settings: Settings, cache: Cache) -> FastAPI:
     cache : Cache
         Closed when the application stops.
     """
-    packed: dict[bytes, bytes] = {}
+    packed: Kept = {}
+    drawing = plotly_script(STATIC)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        ahead = asyncio.create_task(asyncio.to_thread(compress_ahead, packed, [_PLOTLY]))
+        ahead = asyncio.create_task(asyncio.to_thread(compress_ahead, packed, [drawing.file]))
         yield
         await ahead
         await cache.aclose()
@@ -161,7 +154,7 @@ def create_app(settings: Settings, cache: Cache) -> FastAPI:
     page = Page(
         "liqheat", title="liqheat", server=app, backend="fastapi", assets_folder=str(STATIC), index_string=_INDEX,
         public_url=settings.public_url, snapshots=snapshots, update_title="", serve_locally=True, enable_mcp=False,
-        compress=False, external_scripts=[_PLOTLY_ADDRESS], assets_ignore=_OTHER_PAGES,
+        compress=False, external_scripts=[drawing.address], assets_ignore=_OTHER_FILES,
         meta_tags=[{"name": "viewport", "content": "width=device-width, initial-scale=1"}],
     )  # fmt: skip
     page.layout = layout.build()
@@ -170,7 +163,7 @@ def create_app(settings: Settings, cache: Cache) -> FastAPI:
     # Dash collects its scripts at the first request to "/"; the first one here may well be to an embed.
     page._setup_server()  # type: ignore[no-untyped-call]  # noqa: SLF001
     app.router.routes.append(NotFound("/{path:path}", _not_found, snapshots))
-    versioned = versioned_addresses(page.registered_paths, STATIC) | {_PLOTLY_ADDRESS}
+    versioned = versioned_addresses(page.registered_paths, STATIC) | {drawing.address}
     app.add_middleware(CompressedFiles, kept=packed, versioned=versioned)
     app.add_middleware(HeadAsGet)
     app.add_middleware(Guard, files=page.registered_paths)
@@ -251,5 +244,6 @@ def _plain(title: str, body: str) -> str:
     )
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f"<title>{title}</title><link rel=icon href='data:,'><style>{style}</style><main><h1>{title}</h1>{body}</main></html>"
+        f"<title>{title}</title><link rel=icon href='data:,'><style>{style}</style>"
+        f"<main><h1>{title}</h1>{body}</main></html>"
     )
