@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 from estimator.cache import Cache
 from tests.dashboard.sample import sample_server
 from tests.e2e.conftest import PHONE, Site, Visit, serving
+from tests.e2e.test_accessibility import faults
 from tests.estimator.alerts.conftest import within
 
 pytestmark = pytest.mark.browser
@@ -107,6 +108,7 @@ def test_alerts_are_listed_with_their_severity_reasons_and_what_became_of_them(
     expect(rows.nth(1)).to_contain_text(f"Why first in {query}.")
     expect(rows.nth(1)).to_contain_text("Not delivered to discord")
     expect(visit.page.locator("#alerts .note")).to_have_text("Told when the price is near a cluster.")
+    assert faults(visit.page) == []
 
 
 def test_notifications_are_shown_for_what_is_new_once_and_not_in_quiet_times(visit: Visit, cache: Cache) -> None:

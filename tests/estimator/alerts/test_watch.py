@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +30,8 @@ from estimator.errors import CacheUnavailable
 from estimator.hours import read_hours
 from estimator.model.rules import SignalRules
 from estimator.model.signals import read_signals
+from estimator.settings import Settings
+from estimator.worker import alerting
 from tests.dashboard.sample import AS_OF_MS, sample_server
 from tests.estimator.alerts.conftest import Sink, within
 
@@ -226,6 +232,39 @@ def test_origins_that_are_not_asked_for_have_no_alerts(cache: Cache) -> None:
     put_print(cache, 3e9)
     live = Watcher(cache, wanted, Post([], cache.alerts, wanted.digest), origins=(Origin.LIVE,))
     assert live.look(AS_OF_MS) == []
+
+
+def test_where_nothing_is_configured_nothing_is_loaded(url: str) -> None:
+    program = """
+import sys
+from estimator.cache import Cache
+from estimator.settings import Settings
+from estimator.worker import alerting
+with alerting(Settings(source="simulated"), Cache(sys.argv[1])):
+    print([m for m in ("apprise", "estimator.alerts.watch", "estimator.alerts.delivery") if m in sys.modules])
+"""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("LIQHEAT_")}
+    done = subprocess.run(
+        [sys.executable, "-c", program, url], capture_output=True, text=True, check=True, env=environment
+    )
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(("source", "tells"), [("simulated", True), ("auto", False)])
+def test_a_market_simulated_for_want_of_venues_has_no_alerts(
+    url: str, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, *, tells: bool
+) -> None:
+    monkeypatch.setattr(watch, "LOOK_S", 0.05)
+    file = tmp_path / "alerts.toml"
+    file.write_text('[[rule]]\nkind = "cluster"\ndistance_percent = 15\nmin_share_percent = 0\n')
+    settings = Settings.model_validate({"source": source, "alerts_file": file, "REDIS_URL": url})
+    looks: list[int] = []
+    look = Watcher.look
+    monkeypatch.setattr(Watcher, "look", lambda self, now_ms: looks.append(len(look(self, now_ms))))
+    with alerting(settings, cache):
+        assert within(20, lambda: len(looks) >= 3)
+    assert bool(sum(looks)) is tells
+    assert bool(cache.alerts.recent(9)) is tells
 
 
 # whatever goes wrong
