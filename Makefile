@@ -9,7 +9,7 @@ export UV_PYTHON_DOWNLOADS = never
 ARGS ?=
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: help install run test lint check format bench bundle soak kills hostile lock clean
+.PHONY: help install run test lint audit check format bench bundle soak kills hostile lock clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[1mmake %-8s\033[0m %s\n", $$1, $$2}'
@@ -43,7 +43,10 @@ lint: $(STAMP) ## Lint, types and import rules
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 
-check: lint ## Lint, types, import rules and the fast tests: all CI checks but the slow tests
+audit: $(STAMP) ## Hold the locked dependencies against published advisories
+	@$(BIN)/python -m tests.audit
+
+check: lint audit ## Lint, types, import rules, the audit and the fast tests: all CI checks but the slow tests
 	@$(PYTEST) -q -m "not browser" $(ARGS)
 
 format: $(STAMP) ## Format the code and apply safe fixes
