@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,24 +15,8 @@ from estimator.domain import MINUTE_MS, Candle, Market
 from estimator.exchanges.base import MarketUpdate
 from estimator.exchanges.simulated import SimulatedSource
 from estimator.pipeline import MarketFollower
-from estimator.redis_server import BundledServer
 
 END_MS = 20_400 * 24 * 60 * MINUTE_MS
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with BundledServer(tmp_path_factory.mktemp("server")) as server:
-        yield server.url
-
-
-@pytest.fixture
-def cache(url: str) -> Iterator[Cache]:
-    with redis.Redis.from_url(url) as raw:
-        raw.flushall()
-    cache = Cache(url)
-    yield cache
-    cache.close()
 
 
 def note(cache: Cache, *coins: str) -> None:

@@ -24,7 +24,6 @@ from estimator.domain import MINUTE_MS, Origin
 from estimator.errors import LiqheatError, SettingsError
 from estimator.history import History
 from estimator.probe import QUESTIONS, ask_venues, in_words
-from estimator.redis_server import BundledServer
 from estimator.settings import Settings
 from estimator.worker import work
 from tests.venues.feed import Feed
@@ -131,21 +130,6 @@ def test_an_unknown_venue_is_named() -> None:
 # choosing
 
 
-@pytest.fixture(scope="module")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with BundledServer(tmp_path_factory.mktemp("auto")) as server:
-        yield server.url
-
-
-@pytest.fixture
-def cache(redis_url: str) -> Iterator[Cache]:
-    with redis.Redis.from_url(redis_url) as raw:
-        raw.flushall()
-    cache = Cache(redis_url)
-    yield cache
-    cache.close()
-
-
 def made(cache: Cache, base: str, shard: tuple[int, int] = (0, 1), *, within_s: float = 0.5) -> Auto:
     settings = Settings(exchange_base=base, probe_s=within_s, probe_every_s=0.1, _env_file=None)  # type: ignore[call-arg]
     return Auto(settings, cache.choices, shard)
@@ -240,9 +224,9 @@ async def until(true: Callable[[], bool], timeout_s: float = 60.0) -> None:
 
 
 @contextlib.contextmanager
-def worker(folder: Path, redis_url: str, base: str) -> Iterator[subprocess.Popen[bytes]]:
+def worker(folder: Path, url: str, base: str) -> Iterator[subprocess.Popen[bytes]]:
     settings = {
-        "REDIS_URL": redis_url, "LIQHEAT_SOURCE": "auto", "LIQHEAT_EXCHANGE_BASE": base, "LIQHEAT_DAYS": "0.5",
+        "REDIS_URL": url, "LIQHEAT_SOURCE": "auto", "LIQHEAT_EXCHANGE_BASE": base, "LIQHEAT_DAYS": "0.5",
         "LIQHEAT_DATA": str(folder), "LIQHEAT_MARKETS": "BTC", "LIQHEAT_VENUES": "bybit",
         "LIQHEAT_PROBE_EVERY_S": "0.3",
     }  # fmt: skip
@@ -262,8 +246,8 @@ async def passing(feed: Feed) -> None:
         await asyncio.sleep(0.2)
 
 
-def simulated_keys(redis_url: str) -> list[bytes]:
-    with redis.Redis.from_url(redis_url) as raw:
+def simulated_keys(url: str) -> list[bytes]:
+    with redis.Redis.from_url(url) as raw:
         return list(raw.scan_iter("liqheat:v1:*:prints:simulated:*"))
 
 
@@ -272,7 +256,7 @@ def loaded(cache: Cache) -> set[Origin]:
 
 
 def test_live_data_takes_over_by_one_click_and_nothing_simulated_survives(
-    cache: Cache, redis_url: str, tmp_path: Path
+    cache: Cache, url: str, tmp_path: Path
 ) -> None:
     history = History(tmp_path / "history")
 
@@ -280,9 +264,9 @@ def test_live_data_takes_over_by_one_click_and_nothing_simulated_survives(
         with socket.socket() as held:
             held.bind(("127.0.0.1", 0))
             port = held.getsockname()[1]
-            with worker(tmp_path, redis_url, f"http://127.0.0.1:{port}") as process:
+            with worker(tmp_path, url, f"http://127.0.0.1:{port}") as process:
                 await until(lambda: loaded(cache) == {Origin.SIMULATED})
-                await until(lambda: bool(simulated_keys(redis_url)))
+                await until(lambda: bool(simulated_keys(url)))
                 (words,) = {s.source.partition("; ")[2] for s in cache.get_statuses()}
                 assert words == "no venue answers (Bybit: the connection is refused)"
                 held.close()
@@ -295,7 +279,7 @@ def test_live_data_takes_over_by_one_click_and_nothing_simulated_survives(
                     cache.choices.ask_for_live()
                     await until(lambda: loaded(cache) == {Origin.LIVE})
                     assert [s.id for s in cache.get_statuses()] == [f"bybit:{BTC}"]
-                    assert not simulated_keys(redis_url)
+                    assert not simulated_keys(url)
                     assert process.poll() is None
                     await until(lambda: not cache.choices.is_live_asked())
                     assert_only_the_venue_is_in_history(history, server, since_ms=now_ms() - 2 * 86_400_000)
@@ -313,18 +297,18 @@ def assert_only_the_venue_is_in_history(history: History, server: VenueServer, *
         assert bool(starts) == (venue == "bybit")
 
 
-def test_where_a_venue_answers_nothing_simulated_is_ever_shown(cache: Cache, redis_url: str, tmp_path: Path) -> None:
+def test_where_a_venue_answers_nothing_simulated_is_ever_shown(cache: Cache, url: str, tmp_path: Path) -> None:
     async def story() -> None:
         feed = Feed(now_ms(), days=1.0, coins=("BTC",))
         async with running(feed) as server:
-            with worker(tmp_path, redis_url, server.base):
+            with worker(tmp_path, url, server.base):
                 time_passes, seen = asyncio.ensure_future(passing(feed)), set()
                 while Origin.LIVE not in loaded(cache):
                     seen |= {s.origin for s in cache.get_statuses()}
                     await asyncio.sleep(0.02)
                 time_passes.cancel()
                 assert seen <= {Origin.LIVE}
-                assert not simulated_keys(redis_url)
+                assert not simulated_keys(url)
                 await until(lambda: (said := cache.choices.get()) is not None and said.source == "live")
 
     asyncio.run(asyncio.wait_for(story(), 60))

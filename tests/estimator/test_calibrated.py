@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -10,7 +9,6 @@ from typing import Final
 import numpy as np
 import polars as pl
 import pytest
-import redis
 
 from estimator import LiquidationGrid
 from estimator.cache import Cache
@@ -23,7 +21,6 @@ from estimator.model.ensemble import MEMBER_NAMES
 from estimator.model.parameters import Parameters
 from estimator.model.steps import STEP_MS
 from estimator.pipeline import MarketFollower
-from estimator.redis_server import BundledServer
 from tests.estimator.test_pipeline import play, until, updates
 
 MIDNIGHT: Final = 20_400 * DAY_MS
@@ -35,21 +32,6 @@ FAR: Final = 4_000_000_000_000
 
 def calibration(parameters: Parameters) -> Calibration:
     return Calibration(parameters, 0, MIDNIGHT, MIDNIGHT // 2, 900, 300, 0.1, 0.2, 0.05, 0.15)
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with BundledServer(tmp_path_factory.mktemp("server")) as server:
-        yield server.url
-
-
-@pytest.fixture
-def cache(url: str) -> Iterator[Cache]:
-    with redis.Redis.from_url(url) as raw:
-        raw.flushall()
-    made = Cache(url)
-    yield made
-    made.close()
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,6 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import polars as pl
 import pytest
-import redis
 
 from dashboard.frame import NotReady, read_frame
 from dashboard.view import RANGES, ViewState
@@ -32,7 +31,6 @@ from estimator.model.series import level_mask
 from estimator.model.steps import STEP_MS, build_steps
 from estimator.observed import candles_of, liquidations_of
 from estimator.pipeline import MarketFollower
-from estimator.redis_server import BundledServer
 
 MARKET_DATA = Path(os.environ.get("LIQHEAT_MARKET_DATA", Path(__file__).parents[3] / "shared" / "market"))
 MIDNIGHT: Final = 20_400 * DAY_MS
@@ -44,21 +42,6 @@ SOURCE: Final = SimulatedSource(7, end_ms=END_MS, days=2)
 
 def ignore(_done: float, _text: str) -> None:
     """Progress nobody looks at."""
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with BundledServer(tmp_path_factory.mktemp("server")) as server:
-        yield server.url
-
-
-@pytest.fixture
-def cache(url: str) -> Iterator[Cache]:
-    with redis.Redis.from_url(url) as raw:
-        raw.flushall()
-    cache = Cache(url)
-    yield cache
-    cache.close()
 
 
 @pytest.fixture(scope="module")

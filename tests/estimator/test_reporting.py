@@ -6,13 +6,11 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-import pytest
-import redis
 
 from estimator.cache import Cache, VenueHealth, WorkerHealth
 from estimator.cache.journal import Entry
@@ -25,21 +23,6 @@ from tests.venues import wire_okx
 from tests.venues.harness import NOW, Work, at_work
 
 SILENCE_S = 0.05
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with BundledServer(tmp_path_factory.mktemp("redis")) as server:
-        yield server.url
-
-
-@pytest.fixture
-def cache(url: str) -> Iterator[Cache]:
-    with redis.Redis.from_url(url) as raw:
-        raw.flushall()
-    cache = Cache(url)
-    yield cache
-    cache.close()
 
 
 @contextlib.asynccontextmanager

@@ -10,10 +10,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-import redis
-
-from estimator.cache import Cache
-from estimator.redis_server import BundledServer
 
 
 class Sink:
@@ -74,18 +70,3 @@ def sink() -> Iterator[Sink]:
     sink = Sink()
     yield sink
     sink.close()
-
-
-@pytest.fixture(scope="session")
-def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with BundledServer(tmp_path_factory.mktemp("alerts")) as server:
-        yield server.url
-
-
-@pytest.fixture
-def cache(server_url: str) -> Iterator[Cache]:
-    with redis.Redis.from_url(server_url) as raw:
-        raw.flushall()
-    cache = Cache(server_url)
-    yield cache
-    cache.close()

@@ -93,7 +93,7 @@ def test_the_status_of_a_refusal_is_told_and_nothing_else_of_it(sink: Sink) -> N
 
 
 def test_no_password_is_logged_kept_or_shown(
-    cache: Cache, server_url: str, sink: Sink, capfd: pytest.CaptureFixture[str]
+    cache: Cache, url: str, sink: Sink, capfd: pytest.CaptureFixture[str]
 ) -> None:
     urls = [sink.url("500", HIDDEN), f"json://user:{HIDDEN}@127.0.0.1:1/{HIDDEN}?-token={HIDDEN}"]
     targets = make_targets(urls)
@@ -104,7 +104,7 @@ def test_no_password_is_logged_kept_or_shown(
         "1 alerts did not reach json 2: failed (not delivered)",
         "1 alerts did not reach json: failed (HTTP 500)",
     ]
-    with redis.Redis.from_url(server_url) as raw:
+    with redis.Redis.from_url(url) as raw:
         kept = b"".join(raw.dump(key) or b"" for key in raw.scan_iter("*"))
     for text in ("".join(capfd.readouterr()), repr(targets), repr(kept), repr(cache.alerts.recent(9))):
         assert HIDDEN not in text

@@ -59,8 +59,8 @@ def test_an_event_is_told_once_however_much_time_passes(cache: Cache) -> None:
     assert not claim(50, "b")  # it was seen, and is not news any more
 
 
-def test_two_workers_tell_it_once(cache: Cache, server_url: str) -> None:
-    other = Cache(server_url)
+def test_two_workers_tell_it_once(cache: Cache, url: str) -> None:
+    other = Cache(url)
     claims = [c.alerts.claim("key", NOW_MS, MINUTE_MS) for c in (cache, other, cache, other)]
     other.close()
     assert claims == [True, False, False, False]
@@ -93,21 +93,21 @@ def test_alerts_are_listed_newest_first_with_the_last_outcome_at_every_target(ca
     }  # fmt: skip
 
 
-def test_the_lists_are_bounded_and_forgotten_in_the_end(cache: Cache, server_url: str) -> None:
+def test_the_lists_are_bounded_and_forgotten_in_the_end(cache: Cache, url: str) -> None:
     for _ in range(MAX_ALERTS + 20):
         alert_id = cache.alerts.add(ALERT)
     for _ in range(MAX_DELIVERIES + 20):
         cache.alerts.note(delivery(alert_id))
     assert len(cache.alerts.recent(10 * MAX_ALERTS)) == MAX_ALERTS
-    with redis.Redis.from_url(server_url) as raw:
+    with redis.Redis.from_url(url) as raw:
         assert raw.xlen("liqheat:v1:alerts:deliveries") == MAX_DELIVERIES
         assert all(raw.ttl(key) > 0 for key in raw.scan_iter("liqheat:v1:alerts*"))
 
 
-def test_rules_are_known_while_a_worker_says_so(cache: Cache, server_url: str) -> None:
+def test_rules_are_known_while_a_worker_says_so(cache: Cache, url: str) -> None:
     assert cache.alerts.rules() is None
     cache.alerts.put_rules([{"name": "near"}])
     assert cache.alerts.rules() == [{"name": "near"}]
-    with redis.Redis.from_url(server_url) as raw:
+    with redis.Redis.from_url(url) as raw:
         assert 0 < raw.ttl("liqheat:v1:alerts:rules") <= 120
         assert json.loads(raw.get("liqheat:v1:alerts:rules") or "") == [{"name": "near"}]

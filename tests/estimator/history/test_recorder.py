@@ -8,13 +8,12 @@ import random
 import resource
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
-import redis
 
 from estimator.cache import Cache
 from estimator.cache.journal import JOURNAL, REJECTED, Entry
@@ -29,27 +28,6 @@ from tests.estimator.model.markets import market
 KILLS = 20
 BTC, ETH = MARKETS
 FOR_EVER = 2**42
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with BundledServer(tmp_path_factory.mktemp("journal")) as server:
-        yield server.url
-
-
-@pytest.fixture
-def raw(url: str) -> Iterator[Any]:
-    """The server itself, emptied."""
-    with redis.Redis.from_url(url) as client:
-        client.flushall()
-        yield client
-
-
-@pytest.fixture
-def cache(url: str, raw: Any) -> Iterator[Cache]:  # noqa: ARG001  # raw empties the server first
-    cache = Cache(url)
-    yield cache
-    cache.close()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from estimator.model.book import PositionBook
 from estimator.model.grid import LEVELS
 from estimator.model.parameters import Parameters
 from estimator.observed import liquidations_of
-from estimator.redis_server import BundledServer
 from estimator.scoring.evidence import LEVEL
 from estimator.scoring.tracker import LOOK_BACK_MS, SETTLE_MS, InHistory, InMemory, Tracker, due_between
 from tests.estimator.model.markets import market
@@ -27,20 +25,11 @@ SHOWN_FROM_MS = END_MS - DAY_MS  # columns before were computed when the worker 
 AS_OF_MS = END_MS + SETTLE_MS
 
 
-@pytest.fixture(scope="module")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with BundledServer(tmp_path_factory.mktemp("redis")) as server:
-        yield server.url
-
-
 @pytest.fixture
-def cache(redis_url: str) -> Iterator[Cache]:
-    cache = Cache(redis_url)
-    cache.clear_markets()
+def cache(cache: Cache) -> Cache:
     cache.put_progress(1.0, "following live")
     cache.put_status(status(Origin.LIVE))
-    yield cache
-    cache.close()
+    return cache
 
 
 def status(origin: Origin, as_of_ms: int = AS_OF_MS) -> MarketStatus:
