@@ -407,6 +407,7 @@ def _popover(name: str, label_id: str, content: Component, note: str | None = No
         position="bottom-start",
         shadow="md",
         withinPortal=True,
+        keepMounted=True,  # callbacks fill it before it is opened
         trapFocus=True,
         transitionProps={"duration": 80},
         children=[
@@ -502,7 +503,7 @@ def _share_menu() -> Component:
             dmc.Menu(
                 position="bottom-end",
                 shadow="md",
-                        transitionProps={"duration": 80},
+                transitionProps={"duration": 80},
                 children=[
                     dmc.MenuTarget(
                         [_icon("share", "Share"), "Share"], boxWrapperProps=_button("tool tool-button accent")

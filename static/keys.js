@@ -34,7 +34,15 @@
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
     return groups.flatMap((g) => g.entries).find((e) => e.does && e.keys.includes(key)) || null;
   }
+  /* What is open closes by itself while it has the focus; where the focus was lost, here. */
+  function closeLost() {
+    const opener = document.activeElement === document.body && document.querySelector("[aria-haspopup][aria-expanded=true]");
+    if (!opener) return;
+    opener.click();
+    opener.focus();
+  }
   document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") closeLost();
     const entry = meant(event);
     if (!entry) return;
     event.preventDefault();

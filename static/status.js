@@ -178,9 +178,11 @@
       }
     }
     const coins = [...new Set(markets.map((m) => m.base))];
+    const before = liqheat.offered.join();
     liqheat.offered = markets.filter((m) => m.base === view.symbol).map((m) => m.exchange);
     callbacks.set_props("venues", { value: liqheat.venuesShown(liqheat.view) });
     if (coins.includes(liqheat.view.symbol)) callbacks.set_props("symbol", { value: liqheat.view.symbol });
+    if (before === liqheat.offered.join()) return [coins, callbacks.no_update]; // chips made anew would lose the focus
     return [coins, liqheat.offered.map((v) => dmc("Chip", { children: liqheat.venueName(v), value: v, size: "xs", radius: "sm" }))];
   };
 })();

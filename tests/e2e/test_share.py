@@ -194,6 +194,7 @@ def test_a_snapshot_fits_a_phone_and_its_downloads_are_its_own(browser: Browser,
     page = visit.open(path=f"/s/{name}")
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
     expect(page.locator(".banner")).to_contain_text("SNAPSHOT")
+    page.get_by_role("button", name="Share").click()
     hrefs = [
         page.locator(f"#{i}").get_attribute("href") for i in ("share-png", "share-csv", "share-arrow", "share-json")
     ]
