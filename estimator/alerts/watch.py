@@ -47,6 +47,8 @@ _SLICE_S: Final = 0.5  # of every look, at most, for reading columns anew
 _CLUSTERS_S: Final = 60.0  # clusters are found anew this often
 _NEWS_MS: Final = 2 * MINUTE_MS  # prints that are older when they are first seen are no news
 _RULES_S: Final = 30.0
+_RESUMED: Final = 100  # alerts, at most
+_RESUMED_MS: Final = 10 * MINUTE_MS
 _HORIZON_H: Final = 24.0
 
 
@@ -93,15 +95,27 @@ class Watcher:
 
     def run(self, stop: threading.Event) -> None:
         """Look until stopped; what fails is tried again."""
+        resumed = False
         while not stop.wait(LOOK_S):
             try:
-                self.look(time.time_ns() // 1_000_000)
+                now_ms = time.time_ns() // 1_000_000
+                if not resumed:
+                    self.resume(now_ms)
+                    resumed = True
+                self.look(now_ms)
                 self._error = ""
             except CacheError as error:
                 self._note(str(error))
             except Exception as error:  # noqa: BLE001 - alerts end with the worker, not before
                 _LOG.exception("alerts: a mistake of this program, tried again")
                 self._note(repr(error))
+
+    def resume(self, now_ms: int) -> None:
+        """Send what an earlier run of this worker told lately and had not tried to deliver when it ended."""
+        for alert in reversed(self._cache.alerts.recent(_RESUMED)):
+            lately = now_ms - alert["told_ms"] <= _RESUMED_MS and alert.get("shard") == self._shard[0]
+            if lately and not alert["quiet"] and not alert["deliveries"]:
+                self._post.put(Note(alert["id"], alert["title"], alert["text"], alert["severity"]))
 
     def look(self, now_ms: int) -> list[Alert]:
         """Look once, tell what is new, and return it.
@@ -123,7 +137,7 @@ class Watcher:
         if not log.claim(alert.key, now_ms, rule.cool_down_ms, event=alert.event, lasting=not alert.event):
             return False
         quiet = self._config.is_quiet(datetime.fromtimestamp(now_ms / 1000, UTC), alert.severity)
-        alert_id = log.add({**asdict(alert), "told_ms": now_ms, "quiet": quiet})
+        alert_id = log.add({**asdict(alert), "told_ms": now_ms, "quiet": quiet, "shard": self._shard[0]})
         if not quiet:
             self._post.put(Note(alert_id, alert.title, alert.text, alert.severity))
         return True
@@ -150,14 +164,16 @@ class Watcher:
 
     def _news(self, watched: Sequence[MarketStatus]) -> Iterator[tuple[MarketStatus, pl.DataFrame]]:
         """Yield prints since the look before; of a market seen for the first time those of the last minutes."""
-        later = self._cache.get_liquidations_after([s for s in watched if s.id in self._marks], self._marks)
+        first = [s for s in watched if s.id not in self._marks]
+        later = self._cache.get_liquidations_after(watched, self._marks)
+        # Marks before prints: one that comes in between is seen twice, and told once.
+        self._marks |= self._cache.get_newest_print_ids(first) if first else {}
         for status in watched:
             if status.id in later:
                 frame, self._marks[status.id] = later[status.id]
                 yield status, frame
-            elif status.id not in self._marks:
-                frame, self._marks[status.id] = self._cache.get_liquidations_from(status, status.as_of_ms - _NEWS_MS)
-                yield status, frame
+        for status in first:
+            yield status, self._cache.get_liquidations_from(status, status.as_of_ms - _NEWS_MS)[0]
 
     # --- coins
 

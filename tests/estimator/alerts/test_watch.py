@@ -206,6 +206,20 @@ def test_what_is_told_is_counted_and_listed_with_its_rule(cache: Cache) -> None:
     assert cache.alerts.rules() == [{"name": "near it", "kind": "cluster", "when": config(NEAR).rule[0].when()}]
 
 
+def test_what_a_worker_told_and_had_not_sent_when_it_ended_is_sent_by_the_next_one(cache: Cache, sink: Sink) -> None:
+    told = watcher(cache, NEAR).look(AS_OF_MS)  # it ends here: nothing was handed to any target
+    wanted = config(NEAR)
+    with Post(make_targets([sink.url("ok")]), cache.alerts, Digest(over=9, within_seconds=0)) as post:
+        following = Watcher(cache, wanted, post)
+        following.resume(AS_OF_MS + 11 * MINUTE_MS)  # too late to be news
+        following.resume(AS_OF_MS + MINUTE_MS)
+        assert within(10, lambda: all(a["deliveries"] for a in cache.alerts.recent(9)))
+        following.resume(AS_OF_MS + MINUTE_MS)
+        Watcher(cache, wanted, post, shard=(1, 2)).resume(AS_OF_MS + MINUTE_MS)
+        assert following.look(AS_OF_MS + MINUTE_MS) == []
+    assert [m["title"] for m in sink.at("/ok")] == [a.title for a in told]
+
+
 # venues
 
 
