@@ -31,7 +31,6 @@ MINUTE_S: Final = 60
 DAY_S: Final = 86_400
 PROBES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 COMPUTED: Final = frozenset(f"/api/v1/{name}" for name in ("clusters", "signals", "cascade", "position"))
-_DASH: Final = "/_dash-"
 _PARTS: Final = 20  # of a limit: so often Redis is told of a client within a minute
 _MOST_CLIENTS: Final = 50_000  # counted at once by kind; whoever came first is forgotten first
 _TELL_S: Final = 1.0
@@ -75,7 +74,7 @@ class TooMany(LiqheatError):
 _WORDS: Final = {
     Kind.READS: "requests", Kind.COMPUTED: "requests to work something out",
     Kind.WRITES: "requests to change something",
-    "snapshots": "snapshots", "streams": "streams and sockets",
+    "snapshots": "snapshots", "streams": "streams",
 }  # fmt: skip
 _PER: Final = {MINUTE_S: "a minute", DAY_S: "a day"}
 
@@ -216,7 +215,7 @@ class Limits:
     app : ASGIApp
     budgets : Budgets
     streams : int
-        Streams and sockets that one client may hold of this process; 0 for any number.
+        Streams that one client may hold of this process; 0 for any number.
     """
 
     def __init__(self, app: ASGIApp, budgets: Budgets, streams: int) -> None:
@@ -224,7 +223,7 @@ class Limits:
         self._open: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request or socket, or refuse it with 429."""
+        """Serve one request, or refuse it with 429."""
         kind = _kind(scope)
         if kind is None:
             await self._app(scope, receive, send)
@@ -233,7 +232,7 @@ class Limits:
         try:
             left = self._budgets.take(client, kind)
             _ASKING.set((self._budgets, client))
-            if scope["type"] == "websocket" or scope["path"].endswith(STREAM):
+            if scope["path"].endswith(STREAM):
                 await self._serve_stream(client, scope, receive, send)
             elif kind is Kind.READS:  # nearly all, and answered within microseconds
                 await self._app(scope, receive, send)
@@ -279,12 +278,10 @@ def _network(host: str) -> str:
 
 def _kind(scope: Scope) -> Kind | None:
     """Return what a request counts as; None for what may be asked for without end."""
-    if scope["type"] == "websocket":
-        return Kind.READS
     if scope["type"] != "http":
         return None
     path: str = scope["path"]
-    if scope["method"] == "POST" and not path.startswith(_DASH):
+    if scope["method"] == "POST":
         return Kind.WRITES
     if path in COMPUTED:
         return Kind.COMPUTED

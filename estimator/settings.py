@@ -135,7 +135,7 @@ class Settings(BaseSettings):
     limit_streams: int = Field(
         default=32,
         ge=0,
-        description="Streams and sockets that one client may hold open on one web process; 0 for any number.",
+        description="Streams that one client may hold open on one web process; 0 for any number.",
     )
     limit_snapshots: int = Field(
         default=50, ge=0, description="Snapshots that one client may make in a UTC day; 0 for any number."

@@ -74,10 +74,10 @@
       }
       const answer = await response.json();
       if (flight.signal.aborted) return nothing;
-      if (!response.ok && !other && response.status === 503) {
+      if (!response.ok && !other && [429, 503].includes(response.status)) {
         retry();
         mark("stale");
-        return settled([still(), still(), old(answer.reason)]);
+        return settled([still(), still(), old(answer.reason || answer.error)]);
       }
       if (!response.ok) {
         return settled([still(), still(), failed(response.status, answer, view)]);
@@ -131,7 +131,7 @@
     return h("Div", { className: "notice-body" },
       h("H2", {}, done === null ? "No data at the moment" : `Reading history: ${done} %`),
       done !== null && h("Progress", { max: 100, value: String(done) }),
-      h("P", {}, answer.reason || answer.detail || `The server answered ${status}.`),
+      h("P", {}, answer.reason || answer.error || `The server answered ${status}.`),
       h("P", { className: "dim" }, "This page goes on by itself."));
   }
 

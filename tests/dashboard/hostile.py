@@ -209,8 +209,8 @@ def run(client: httpx.Client, count: int, seed: int) -> Outcome:
 
 def _faults(answer: httpx.Response, seconds: float) -> Iterator[str]:
     kind, text = answer.headers.get("content-type", ""), answer.text if len(answer.content) < 1 << 20 else ""
-    # 503 where a range is not in the sample, or a band is not computed: it must say so itself.
-    if answer.status_code >= 500 and not (answer.status_code == 503 and '"reason"' in text):
+    # 503 where a range is not in the sample, or a band is not computed: it must say when to ask again.
+    if answer.status_code >= 500 and not (answer.status_code == 503 and "retry-after" in answer.headers):
         yield f"{answer.status_code} {text[:200]}"
     if "Traceback" in text or "/site-packages/" in text or "root:x:0" in text:
         yield f"inside told: {text[:200]}"
