@@ -33,8 +33,8 @@ from dashboard.live_routes import build_live_router
 from dashboard.metrics import State, Traffic, build_metrics_router
 from dashboard.pages import alerts
 from dashboard.pages import routes as pages
+from dashboard.pages.embed import build_embed_router
 from dashboard.share import (
-    EMBED,
     SNAPSHOT_PAGE,
     HeadAsGet,
     SecurityHeaders,
@@ -51,13 +51,13 @@ from estimator.settings import Settings
 
 _PACKAGED: Final = Path(__file__).resolve().parent / "static"  # where the wheel puts it
 STATIC: Final = _PACKAGED if _PACKAGED.is_dir() else _PACKAGED.parents[1] / "static"
-PAGES: Final = frozenset({"/", EMBED})
+PAGES: Final = frozenset({"/"})
 _INDEX: Final = f"""<!DOCTYPE html>
 <html lang="en">
 <head>{{%metas%}}<title>{{%title%}}</title>{{%favicon%}}{{%css%}}<style>{style_rules()}</style></head>
 <body>{{%app_entry%}}{{%config%}}{{%scripts%}}{{%renderer%}}</body>
 </html>"""
-_OTHER_FILES: Final = r"^((pages|markets|tape|track)\.(js|css)|plotly\.min\.js)$"  # what Dash need not name
+_OTHER_FILES: Final = r"^((pages|markets|tape|track|embed)\.(js|css)|plotly\.min\.js)$"  # what Dash need not name
 _FOR_PROGRAMS: Final = re.compile(r"/api/|/oembed$|/(s/[^/]+/)?preview\.png$")  # errors there are JSON
 _DOCS: Final = "Self-hosted liquidation heatmap: estimated levels and realised liquidations."
 
@@ -148,6 +148,7 @@ def create_app(settings: Settings, cache: Cache) -> FastAPI:
     snapshots = Snapshots(settings.data / "snapshots", settings.snapshots_mb << 20)
     budgets = _budgets(settings, cache, registry)
     app.include_router(build_share_router(answers, snapshots, budgets, settings))
+    app.include_router(build_embed_router(snapshots, _site(settings.public_url), drawing.address, address))
     app.include_router(build_source_router(Conditions(cache, may_switch=settings.allow_switch), settings))
     app.include_router(build_metrics_router(registry, settings.metrics_token))
     app.add_api_route("/docs", _docs, methods=["GET"], include_in_schema=False)
@@ -160,7 +161,7 @@ def create_app(settings: Settings, cache: Cache) -> FastAPI:
     page.layout = layout.build()
     callbacks.register(page)
     app.state.page = page
-    # Dash collects its scripts at the first request to "/"; the first one here may well be to an embed.
+    # Dash collects its scripts at the first request to "/"; the first one here may well be to a snapshot.
     page._setup_server()  # type: ignore[no-untyped-call]  # noqa: SLF001
     app.router.routes.append(NotFound("/{path:path}", _not_found, snapshots))
     versioned = versioned_addresses(page.registered_paths, STATIC) | {drawing.address}
@@ -180,6 +181,11 @@ def _budgets(settings: Settings, cache: Cache, registry: CollectorRegistry) -> B
         Kind.READS: settings.limit_reads, Kind.COMPUTED: settings.limit_computed, Kind.WRITES: settings.limit_writes,
     }  # fmt: skip
     return Budgets(cache.counters, most, settings.limit_snapshots, registry)
+
+
+def _site(public_url: str | None) -> Callable[[Request], str]:
+    """Return what gives the address of the site as whoever asks should see it."""
+    return lambda request: site_address(public_url, request.url.scheme, request.url.netloc)
 
 
 def _versioned(folder: Path) -> Callable[[str], str]:

@@ -1,6 +1,6 @@
 """The component tree of the page and the ids its parts are known by. No data: the browser fetches that.
 
-One tree serves ``/`` and ``/embed``; the style sheet hides the controls of an embed.
+An embed is made of the same parts, `strip`, `chart_main` and `footer`; see `dashboard.pages.embed`.
 """
 
 from __future__ import annotations
@@ -116,9 +116,9 @@ def build() -> Component:
                     _top(view),
                     _header(view),
                     _tools(view),
-                    _strip(),
+                    strip(),
                     _main(),
-                    html.Footer(id=Id.FOOTER, className="footer"),
+                    footer(),
                 ],
             ),
         ],
@@ -296,7 +296,8 @@ _GO_LIVE_HELP: Final = (
 )
 
 
-def _strip() -> Component:
+def strip() -> Component:
+    """Return what stands above every chart: the origin of the data, and how old it is."""
     return html.Section(
         className="strip",
         **_aria(label="Data and its age"),
@@ -323,29 +324,7 @@ def _main() -> Component:
         className="main",
         tabIndex=-1,
         children=[
-            html.Section(
-                className="chart-box",
-                **_aria(label="Liquidation heatmap"),
-                children=[
-                    html.H1("Liquidation heatmap", className="off-screen"),
-                    html.Div(id=Id.LEGEND, className="legend"),
-                    html.Div(
-                        className="plot",
-                        tabIndex=0,
-                        role="application",
-                        **_aria(label=_CHART_HELP, roledescription="chart"),
-                        children=[
-                            dcc.Graph(id=Id.CHART, config=GRAPH_CONFIG, responsive=False, clear_on_unhover=True),
-                            html.Div(className="overlay", **_aria(hidden="true")),
-                            html.Div(className="cross", **_aria(hidden="true")),
-                            html.Div(className="spoken off-screen", role="status"),
-                            _zoom_buttons(),
-                            html.Div(className="skeleton", **_aria(hidden="true")),
-                            html.Div(id=Id.NOTICE, className="notice", role="alert"),
-                        ],
-                    ),
-                ],
-            ),
+            _chart_box(),
             html.Aside(
                 className="aside",
                 children=[
@@ -364,6 +343,42 @@ def _main() -> Component:
                 ],
             ),
             build_deck(),
+        ],
+    )
+
+
+def chart_main() -> Component:
+    """Return the main part of an embed: the chart alone."""
+    return html.Main(id="content", className="main", tabIndex=-1, children=[_chart_box()])
+
+
+def footer() -> Component:
+    """Return what stands below every chart."""
+    return html.Footer(id=Id.FOOTER, className="footer")
+
+
+def _chart_box() -> Component:
+    return html.Section(
+        className="chart-box",
+        **_aria(label="Liquidation heatmap"),
+        children=[
+            html.H1("Liquidation heatmap", className="off-screen"),
+            html.Div(id=Id.LEGEND, className="legend"),
+            html.Div(
+                className="plot",
+                tabIndex=0,
+                role="application",
+                **_aria(label=_CHART_HELP, roledescription="chart"),
+                children=[
+                    dcc.Graph(id=Id.CHART, config=GRAPH_CONFIG, responsive=False, clear_on_unhover=True),
+                    html.Div(className="overlay", **_aria(hidden="true")),
+                    html.Div(className="cross", **_aria(hidden="true")),
+                    html.Div(className="spoken off-screen", role="status"),
+                    _zoom_buttons(),
+                    html.Div(className="skeleton", **_aria(hidden="true")),
+                    html.Div(id=Id.NOTICE, className="notice", role="alert"),
+                ],
+            ),
         ],
     )
 

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from html import unescape
 
 import httpx
+from dash import html
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dashboard import layout
 from dashboard.app import create_app
+from dashboard.files import FOR_GOOD
+from dashboard.layout import Id
+from dashboard.pages.embed import markup
 from dashboard.view import RANGES
 from estimator.cache import Cache
 from estimator.settings import Settings
@@ -62,9 +68,28 @@ def test_the_layout_holds_no_data(client: httpx.Client) -> None:
     assert "bdata" not in json.dumps(layout.json())
 
 
-def test_an_embed_works_as_the_very_first_request(redis_url: str) -> None:
+def test_an_embed_needs_no_dash_and_works_as_the_very_first_request(redis_url: str) -> None:
     with serve(redis_url) as fresh:
-        embed, page = fresh.get("/embed?symbol=BTC"), fresh.get("/")
-    scripts = [set(re.findall(r'src="([^"]+)"', answer.text)) for answer in (embed, page)]
-    assert scripts[0] == scripts[1]
-    assert any(s.startswith("/assets/") for s in scripts[0])
+        embed = fresh.get("/embed?symbol=BTC&theme=light")
+        scripts = re.findall(r'<script[^>]* src="([^"]+)"', embed.text)
+        assert all(fresh.get(unescape(s)).headers["cache-control"] == FOR_GOOD.decode() for s in scripts)
+    assert [s for s in scripts if "plotly.min.js" in s]
+    assert not [s for s in scripts if "_dash-component-suites" in s and "plotly" not in s]
+    assert embed.headers["etag"]
+
+
+def test_an_embed_has_the_parts_of_the_page_and_none_of_its_controls(client: httpx.Client) -> None:
+    embed, drawn = client.get("/embed").text, markup(layout.build().children[-1])
+    ids = set(re.findall(r' id="([^"]+)"', embed))
+    assert {"banner", "status", "legend", "chart", "notice", "footer", "schema"} <= ids
+    assert ids - {"schema"} <= set(re.findall(r' id="([^"]+)"', drawn))
+    assert not ids & {Id.SYMBOL, Id.RANGE, Id.SHARE_LINK, Id.MAP}
+    told = json.loads(re.findall(r'<script type="application/json" id="schema">(.*?)</script>', embed)[0])
+    assert told["schema"] == layout.schema()
+
+
+@given(st.text(max_size=40))
+def test_text_of_components_stays_text(text: str) -> None:
+    written = re.fullmatch(r'<span title="([^"]*)">([^<]*)</span>', markup(html.Span(text, title=text)), re.DOTALL)
+    assert written is not None
+    assert [unescape(part) for part in written.groups()] == [text, text]
