@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Final
 
-from tests.benchmarks import cache, follow, kernel, server, start, viewers
+from tests.benchmarks import browser, cache, follow, kernel, server, start, viewers
 from tests.benchmarks.report import machine
 
 PARTS: Final = {
@@ -14,6 +14,7 @@ PARTS: Final = {
     "start": start.measure,
     "server": server.measure,
     "viewers": viewers.measure,
+    "browser": browser.measure,
     "follow": follow.measure,
 }
 
