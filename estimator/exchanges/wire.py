@@ -313,11 +313,13 @@ class Wire:
             socket.handle_text_or_binary_message = guarded
         return socket
 
-    def _on_message(self, client: Any, message: Any) -> Any:
+    def _on_message(self, socket: Any, message: Any) -> Any:
+        if self.client.clients.get(socket.url) is not socket:
+            return None  # hung up: what it still has to say would be taken for the next one's
         taken = False
         for tap in self._taps:
-            taken = tap.offer(client, message) or taken
-        return None if taken else self._pass_on(client, message)
+            taken = tap.offer(socket, message) or taken
+        return None if taken else self._pass_on(socket, message)
 
     async def close(self) -> None:
         """Close every connection."""

@@ -15,11 +15,13 @@ import polars as pl
 
 from estimator.cache import Cache, MarketStatus
 from estimator.domain import MINUTE_MS, Gap, Liquidation, Market, Origin
-from estimator.exchanges.base import MarketHistory
+from estimator.exchanges.base import Connection, MarketHistory
 from estimator.history import TABLES, TableName
+from estimator.live.hearing import PRINTS, with_ends
 from estimator.live.past import usable
 from estimator.model.grid import LEVELS, LiquidationGrid
 from estimator.model.steps import STEP_MS as CLOSE_MS
+from estimator.observed import Heard
 from estimator.pipeline import MarketFollower
 from tests.estimator.live_worker import make_venue
 from tests.estimator.test_pipeline import assert_same_bits
@@ -115,11 +117,13 @@ def acknowledged(side: Side) -> dict[str, list[Seen]]:
 
 
 def unheard(side: Side, market_id: str) -> list[Gap]:
-    """Stretches in which the page says that the prints of a market were not heard, and all before the first."""
-    told = side.history.read("connections", market_id, 0, FOR_EVER)
-    first_ms = int(told["time"].dt.epoch("ms")[0]) if told.height else FOR_EVER
-    gaps = [gap for gap in status_of(side, market_id).gaps if gap.what == "liquidations"]
-    return [Gap(0, first_ms, "liquidations"), *gaps]
+    """Stretches in which the prints of a market were not heard, as history has them: the page shows the latest."""
+    rows = side.history.read("connections", market_id, 0, FOR_EVER).sort("time", "connected")
+    told = [Connection(*row) for row in rows.select(pl.col("time").dt.epoch("ms"), "what", "connected").iter_rows()]
+    heard = Heard(PRINTS)
+    for connection in with_ends(told, [print_.time_ms for print_ in kept(side, market_id)]):
+        heard.note(connection)
+    return [Gap(0, told[0].time_ms if told else FOR_EVER, PRINTS), *heard.gaps(FOR_EVER)]
 
 
 def status_of(side: Side, market_id: str) -> MarketStatus:
