@@ -10,10 +10,10 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from importlib.resources import files
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
 from estimator.cache import Cache
 from tests.dashboard.sample import sample_server
@@ -108,13 +108,33 @@ def test_an_embed_and_a_snapshot_have_no_fault(screen: Visit) -> None:
 @pytest.mark.parametrize("path", BESIDE)
 def test_a_page_beside_the_chart_has_no_fault(screen: Visit, path: str) -> None:
     page = screen.page
-    for theme, palette in (("dark", "redgreen"), ("light", "colorblind")):
-        page.goto(f"{screen.site.url}{path}?theme={theme}&palette={palette}")
-        if page.locator("#box").count():
-            page.wait_for_selector('#box[data-state="shown"]')
-        assert faults(page) == [], (theme, palette)
-        if path == "/docs":
-            return  # it has the colours of the system
+    page.goto(screen.site.url + path)
+    if page.locator("#box").count():
+        page.wait_for_selector('#box[data-state="shown"]')
+    assert faults(page) == []
+    if path != "/docs":  # it has the colours of the system
+        page.keyboard.press("t")
+        expect(page.locator("html")).to_have_attribute("data-theme", "light")
+        assert faults(page) == []
+
+
+@pytest.mark.parametrize("wanted", ["reduce", "no-preference"])
+def test_nothing_moves_by_itself_where_that_is_not_wanted(
+    browser: Browser, site: Site, wanted: Literal["reduce", "no-preference"]
+) -> None:
+    context = browser.new_context(viewport=DESKTOP, reduced_motion=wanted)
+    page, held = context.new_page(), list[Route]()
+    page.route("**/api/v1/chart**", lambda route: held.append(route))  # noqa: PLW0108 - Playwright marks its handlers
+    page.goto(f"{site.url}/?symbol=BTC")
+    page.wait_for_selector(".plot .skeleton", state="attached")
+    moving = "document.getAnimations().filter((a) => a.playState === 'running').length"
+    if wanted == "reduce":
+        assert page.evaluate(moving) == 0
+    else:
+        page.wait_for_function(f"{moving} > 0")
+    for route in held:
+        route.abort()
+    context.close()
 
 
 def _share(item: str) -> Callable[[Page], None]:
