@@ -12,7 +12,7 @@ from estimator.exchanges.base import Connection
 from estimator.exchanges.edge import Health
 
 PRINTS: Final = "liquidations"
-_LATE_MS: Final = MINUTE_MS
+_LATE_MS: Final = 2 * MINUTE_MS
 
 
 @dataclass(slots=True)

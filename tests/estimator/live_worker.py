@@ -31,7 +31,7 @@ from estimator.worker import recording
 from tests.venues.harness import IMPATIENT
 
 PACE = Pace(
-    lag_s=60.0,  # of the market's clock, which runs a hundred times as fast as this machine's
+    lag_s=30.0,  # of the market's clock, which runs a hundred times as fast as this machine's
     open_interest_s=0.1,
     others_s=0.5,
     listing_s=5.0,

@@ -146,7 +146,11 @@ async def kill_again_and_again(
     moments: int,
     seed: int,
     *,
-    venues: tuple[str, ...] = ("binance", "bybit", "okx", "gate"),
+    venues: tuple[str, ...] = (
+        "binance",
+        "bybit",
+        "gate",
+    ),  # the others keep no open interest of each moment to catch up with
     coins: tuple[str, ...] = ("BTC", "ETH"),
     prints_per_minute: float = 40.0,
     kinds: tuple[str, ...] = KINDS,
@@ -160,6 +164,7 @@ async def kill_again_and_again(
         For everything.
     moments, seed : int
     venues, coins : tuple of str
+        Venues that keep the open interest of each moment, for a worker that was down to catch up with.
     prints_per_minute : float
         Of each market.
     kinds : tuple of str

@@ -96,7 +96,7 @@ def test_a_run_that_was_killed_has_heard_all_until_its_last_print_though_nobody_
     def at(time_ms: int, *, connected: bool = True) -> Connection:
         return Connection(time_ms, "liquidations", connected=connected)
 
-    whole = (at(10), at(20, connected=False), at(100_000))
+    whole = (at(10), at(20, connected=False), at(200_000))
     assert with_ends(whole, [5, 15, 35]) == whole
-    assert with_ends([at(10), at(100_000)], [5, 20, 70_000]) == (at(10), at(21, connected=False), at(100_000))
+    assert with_ends([at(10), at(200_000)], [5, 20, 90_000]) == (at(10), at(21, connected=False), at(200_000))
     assert with_ends([at(10), at(50)], [5, 20, 60]) == (at(10), at(11, connected=False), at(50))
