@@ -31,6 +31,7 @@ MINUTE_S: Final = 60
 DAY_S: Final = 86_400
 PROBES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 COMPUTED: Final = frozenset(f"/api/v1/{name}" for name in ("clusters", "signals", "cascade", "position"))
+_ANY: Final = 1 << 60  # requests: no limit
 _PARTS: Final = 20  # of a limit: so often Redis is told of a client within a minute
 _MOST_CLIENTS: Final = 50_000  # counted at once by kind; whoever came first is forgotten first
 _TELL_S: Final = 1.0
@@ -43,6 +44,8 @@ class Kind(StrEnum):
     READS = "reads"
     COMPUTED = "computed"
     WRITES = "writes"
+
+    __hash__ = str.__hash__  # an enumeration's own is slow, and is asked for several times a request
 
 
 class TooMany(LiqheatError):
@@ -80,12 +83,29 @@ _PER: Final = {MINUTE_S: "a minute", DAY_S: "a day"}
 
 
 class _Tally:
-    """One client's requests of a kind in this minute: those Redis knows of, with other processes', and those since."""
+    """One client's requests of a kind in this minute: how many are left, and how many Redis has not been told of."""
 
-    __slots__ = ("known", "since", "telling")
+    __slots__ = ("left", "telling", "untold")
 
-    def __init__(self) -> None:
-        self.known, self.since, self.telling = 0, 0, False
+    def __init__(self, left: int) -> None:
+        self.left, self.untold, self.telling = left, 0, False
+
+
+class _Ledger:
+    """The tallies of a kind in this minute."""
+
+    __slots__ = ("kind", "limit", "part", "tallies")
+
+    def __init__(self, kind: Kind, limit: int) -> None:
+        self.kind, self.limit = kind, limit or _ANY
+        self.part = max(1, limit // _PARTS) if limit else _ANY
+        self.tallies: dict[str, _Tally] = {}
+
+    def begin(self, client: str) -> _Tally:
+        if len(self.tallies) >= _MOST_CLIENTS:
+            del self.tallies[next(iter(self.tallies))]
+        tally = self.tallies[client] = _Tally(self.limit)
+        return tally
 
 
 class Budgets:
@@ -104,9 +124,10 @@ class Budgets:
     def __init__(
         self, counters: Counters, most: Mapping[Kind, int], snapshots: int, registry: CollectorRegistry
     ) -> None:
-        self._counters, self._most, self._snapshots = counters, dict(most), snapshots
+        self._counters, self._snapshots = counters, snapshots
+        self._ledgers = {kind: _Ledger(kind, most[kind]) for kind in Kind}
         self._minute = 0
-        self._tallies: dict[Kind, dict[str, _Tally]] = {kind: {} for kind in Kind}
+        self._ends = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._paused_until = 0.0
         self.refused = prometheus_client.Counter(
@@ -124,32 +145,33 @@ class Budgets:
         ------
         TooMany
         """
-        limit, minute = self._most[kind], int(time.time()) // MINUTE_S
-        if minute != self._minute:
-            self._minute, self._tallies = minute, {kind: {} for kind in Kind}
-        tallies = self._tallies[kind]
-        tally = tallies.get(client)
-        if tally is None:
-            tally = tallies[client] = _Tally()
-            if len(tallies) > _MOST_CLIENTS:
-                del tallies[next(iter(tallies))]
-        left = limit - tally.known - tally.since - 1
-        if left < 0 and limit:
+        if time.time() >= self._ends:
+            self._turn()
+        ledger = self._ledgers[kind]
+        tally = ledger.tallies.get(client) or ledger.begin(client)
+        if tally.left <= 0:
             self.refused.labels(kind).inc()
-            raise TooMany(kind, limit, MINUTE_S, self.left_s())
-        tally.since += 1
-        if tally.since * _PARTS > limit > 0 and not tally.telling:
-            self._tell(f"{kind}/{client}/{minute}", tally)
-        return left
+            raise TooMany(kind, ledger.limit, MINUTE_S, self.left_s())
+        tally.left -= 1
+        tally.untold += 1
+        if tally.untold >= ledger.part and not tally.telling:
+            self._tell(client, ledger, tally)
+        return tally.left
 
     def left_s(self) -> int:
         """Seconds until the next minute begins, at least 1."""
         return MINUTE_S - int(time.time()) % MINUTE_S
 
+    def _turn(self) -> None:
+        self._minute = int(time.time()) // MINUTE_S
+        self._ends = (self._minute + 1.0) * MINUTE_S
+        for ledger in self._ledgers.values():
+            ledger.tallies = {}
+
     def policy(self, kind: Kind, left: int) -> tuple[tuple[bytes, bytes], ...]:
         """Headers that tell a client what it may; none where there is no limit."""
-        limit = self._most[kind]
-        if not limit:
+        limit = self._ledgers[kind].limit
+        if limit == _ANY:
             return ()
         told = f'"{kind}";q={limit};w={MINUTE_S}', f'"{kind}";r={left};t={self.left_s()}'
         return (b"ratelimit-policy", told[0].encode()), (b"ratelimit", told[1].encode())
@@ -171,20 +193,21 @@ class Budgets:
             self.refused.labels("snapshots").inc()
             raise TooMany("snapshots", self._snapshots, DAY_S, DAY_S - now % DAY_S)
 
-    def _tell(self, name: str, tally: _Tally) -> None:
+    def _tell(self, client: str, ledger: _Ledger, tally: _Tally) -> None:
         if time.monotonic() < self._paused_until:
             return
         tally.telling = True
-        task = asyncio.create_task(self._settle(name, tally), name="limits")
+        name = f"{ledger.kind}/{client}/{self._minute}"
+        task = asyncio.create_task(self._settle(name, ledger.limit, tally), name="limits")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _settle(self, name: str, tally: _Tally) -> None:
-        part, tally.since = tally.since, 0
-        tally.known += part
+    async def _settle(self, name: str, limit: int, tally: _Tally) -> None:
+        part, tally.untold = tally.untold, 0
         try:
             async with asyncio.timeout(_TELL_S):
-                tally.known = await self._counters.add(name, part, 2 * MINUTE_S)
+                known = await self._counters.add(name, part, 2 * MINUTE_S)
+            tally.left = limit - known - tally.untold
         except (CacheError, TimeoutError):
             self._failures.inc()
             self._paused_until = time.monotonic() + _PAUSE_S

@@ -89,7 +89,7 @@ def test_one_client_is_refused_beyond_its_limit_and_another_is_not(counters: str
                 some.take("a", Kind.READS)
             assert 1 <= refused.value.retry_s <= MINUTE_S
             assert some.take("b", Kind.READS) == 9
-            assert some.take("a", Kind.WRITES) < 0, "no limit"
+            assert [some.take("a", Kind.WRITES) for _ in range(99)][-1] > 10**9, "no limit"
             await _drained(some)
 
     within_a_minute(run)
