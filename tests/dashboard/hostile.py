@@ -19,6 +19,8 @@ from urllib.parse import quote
 
 import httpx
 
+from dashboard.navigation import NAVIGATION
+
 NOT_HTTP: Final = "Invalid HTTP request received."  # said by the server of HTTP before the application is asked
 LONGEST_S: Final = 20.0  # for one answer, on a machine that does other things too
 MARK: Final = "zq7"  # in every script, so that what comes back can be told from what the page says itself
@@ -77,14 +79,7 @@ NAMES: Final = (  # of routes that are not described, and to be told of where th
     "funding_8h", "maintenance_rate", "fee", "call", "others", "find", "sort", "order", "detail", "min_usd", "limit",
     "cursor", "url", "maxwidth", "maxheight", "utm_source", "m", "v",
 )  # fmt: skip
-PAGES: Final = ("/", "/embed", "/markets", "/tape", "/track-record", "/method", "/docs", "/preview.png", "/oembed")
-ROUTES: Final = tuple(
-    f"/api/v1/{name}"
-    for name in (
-        "chart", "heatmap", "map", "band", "clusters", "signals", "cascade", "position", "liquidations", "markets",
-        "track-record", "source", "snapshots",
-    )
-)  # fmt: skip
+PAGES: Final = (*(entry.path for entry in NAVIGATION), "/embed", "/docs")
 STRAYS: Final = (
     "/s/{}", "/s/{}/embed", "/s/{}/preview.png", "/api/v1/snapshots/{}", "/api/v1/snapshots/{}/chart",
     "/api/v1/snapshots/{}/levels", "/api/v1/{}", "/api/{}", "/{}", "/assets/{}", "/_dash-component-suites/{}",
@@ -118,7 +113,7 @@ class Outcome:
 
 def attacks(count: int, seed: int, known: Mapping[str, Sequence[str]]) -> Iterator[Attack]:
     """Yield requests, the same for the same seed; `known` are the names of parameters by route."""
-    luck = random.Random(seed)  # noqa: S311 - nothing is kept secret by it
+    luck, routes = random.Random(seed), sorted(known) or PAGES  # noqa: S311 - nothing is kept secret by it
     for _ in range(count):
         kind = luck.random()
         if kind < 0.06:
@@ -126,9 +121,9 @@ def attacks(count: int, seed: int, known: Mapping[str, Sequence[str]]) -> Iterat
         elif kind < 0.2:
             yield Attack(_spelled(luck, luck.choice(STRAYS).format(_path(luck))), headers=_headers(luck))
         else:
-            path = luck.choice(PAGES if luck.random() < 0.4 else ROUTES)
+            path = luck.choice(PAGES if luck.random() < 0.4 else routes)
             method = "HEAD" if luck.random() < 0.05 else "GET"
-            names = known.get(path, NAMES) if luck.random() < 0.8 else NAMES
+            names = known.get(path) or NAMES if luck.random() < 0.8 else NAMES
             yield Attack(path.encode() + b"?" + _query(luck, names), method, _headers(luck))
 
 
@@ -190,8 +185,12 @@ def _body(luck: random.Random) -> Attack:
 def run(client: httpx.Client, count: int, seed: int) -> Outcome:
     """Send attacks, and collect what should not have come back."""
     outcome, described = Outcome(), client.get("/openapi.json").json()["paths"]
-    known = {path: [p["name"] for p in d["get"].get("parameters", ())] for path, d in described.items() if "get" in d}
-    for attack in attacks(count, seed, {path: names for path, names in known.items() if names}):
+    known = {
+        path: [p["name"] for p in methods["get"].get("parameters", ())]
+        for path, methods in described.items()
+        if "get" in methods and "{" not in path and not path.endswith("/stream")
+    }
+    for attack in attacks(count, seed, known):
         began = time.perf_counter()
         try:
             content = attack.body or None
