@@ -35,6 +35,7 @@ from estimator.errors import CacheUnavailable
 
 TTL_S: Final = 60.0
 STATUS_AGE_S: Final = 0.25  # how old the statuses may be; a push is followed by a request, which must see it
+PACE_S: Final = 1.0  # between two drawings of a view; whoever asks sooner waits, and gets what all get then
 STATUS_WAIT_S: Final = 2.0  # for Redis to say them; no view is drawn without
 MEMORY_BYTES: Final = 32 << 20
 SHARED_BYTES: Final = 16 << 20  # put into Redis within `TTL_S`: views must not push the markets out of it
@@ -86,6 +87,7 @@ class Answers:
         self._statuses: tuple[float, list[MarketStatus]] | None = None
         self._reading: asyncio.Task[list[MarketStatus]] | None = None
         self._flights = Flights[bytes]()
+        self._drawn_at: OrderedDict[str, float] = OrderedDict()  # when each view was drawn, within `PACE_S`
         self._drawing = ThreadPoolExecutor(_THREADS, "draw")  # of its own: reading the statuses must not wait for it
         self._shared: deque[tuple[float, int]] = deque()  # when and how much
         self.served: Counter[str] = Counter()  # by where they came from: memory, another's flight, Redis, drawn
@@ -149,8 +151,10 @@ class Answers:
         return await loop.run_in_executor(self._drawing, _freeze, self._cache, view, statuses)
 
     async def _render(self, kind: str, view: ViewState, build: Build, media_type: str, *, gzipped: bool) -> Answer:
-        statuses = await self.statuses()
-        key = _key(kind, view, select_statuses(statuses, view))
+        name = f"{kind} {view.query()}"
+        statuses, key = await self._now(kind, view)
+        if key not in self._memory and await self._paced(name):
+            statuses, key = await self._now(kind, view)
         body = self._memory.get(key)
         if body is not None:
             self._memory.move_to_end(key)
@@ -168,10 +172,29 @@ class Answers:
         def draw() -> bytes:
             return _compute(self._cache, view, statuses, build, gzipped=gzipped)
 
-        body = await self._flights.join(key, lambda: self._find(key, draw, shared=self._is_shared(kind, view)))
+        body = await self._flights.join(key, lambda: self._find(key, name, draw, shared=self._is_shared(kind, view)))
         return Answer(body, f'"{key}"', media_type, gzipped)
 
-    async def _find(self, key: str, draw: Callable[[], bytes], *, shared: bool) -> bytes:
+    async def _now(self, kind: str, view: ViewState) -> tuple[list[MarketStatus], str]:
+        """Statuses, and the key of the answer drawn from them."""
+        statuses = await self.statuses()
+        return statuses, _key(kind, view, select_statuses(statuses, view))
+
+    async def _paced(self, name: str) -> bool:
+        """Wait until a view may be drawn again; whether there was anything to wait for."""
+        wait = self._drawn_at.get(name, 0.0) + PACE_S - monotonic()
+        if wait <= 0:
+            return False
+        await asyncio.sleep(wait)
+        return True
+
+    def _note_drawing(self, name: str) -> None:
+        now = self._drawn_at[name] = monotonic()
+        self._drawn_at.move_to_end(name)
+        while next(iter(self._drawn_at.values())) < now - PACE_S:
+            self._drawn_at.popitem(last=False)
+
+    async def _find(self, key: str, name: str, draw: Callable[[], bytes], *, shared: bool) -> bytes:
         loop, origin = asyncio.get_running_loop(), "redis"
 
         def draw_and_keep() -> bytes:
@@ -183,6 +206,7 @@ class Answers:
         async def compute() -> bytes:
             nonlocal origin
             origin = "drawn"
+            self._note_drawing(name)
             body = await loop.run_in_executor(self._drawing, draw_and_keep)
             if shared:
                 self._shared.append((monotonic(), len(body)))

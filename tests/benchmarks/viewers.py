@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
 
+import httpx
 import numpy as np
 import uvloop
 
@@ -23,6 +24,7 @@ from tests.benchmarks.start import children, complete, holds, running
 
 VIEWERS: Final = int(os.environ.get("VIEWERS", "500"))
 SECONDS: Final = float(os.environ.get("VIEWERS_SECONDS", "60"))
+ARRIVE_S: Final = 10.0
 SETTLE_S: Final = 0.3
 FOLLOW_S: Final = 2.0
 # What is looked at, and by which share: most look at the same.
@@ -56,16 +58,24 @@ def measure() -> Iterator[Result]:
             time.sleep(0.5)
         web = children(run.pid)["web"]
         time.sleep(5.0)
+        before = _drawn(base)
         share, seen = uvloop.run(_crowd(base, web))
+        drawn = (_drawn(base) - before) / (SECONDS + ARRIVE_S)
         rss = rss_mb(web)
     waited = np.array(seen.waited_s) * 1e3
-    a_second = seen.events / SECONDS, len(waited) / SECONDS, seen.received / SECONDS / 1e6
-    note = "{:.0f} events, {:.0f} charts, {:.1f} MB a second".format(*a_second)
+    a_second = seen.events / SECONDS, len(waited) / SECONDS, seen.received / SECONDS / 1e6, drawn
+    note = "{:.0f} events, {:.0f} charts, {:.1f} MB a second; {:.1f} drawn".format(*a_second)
     yield Result(f"viewers: {VIEWERS} on one web process, share of one core", 100 * share, "%", note, 50)
     codes = ", ".join(f"{count} times {code}" for code, count in sorted(seen.codes.items()))
     note = f"median {np.median(waited):.1f} ms; {codes}"
     yield Result("viewers: a chart asked for, p99", float(np.percentile(waited, 99)), "ms", note)
     yield Result("viewers: web, memory", rss, "MB", target=300)
+
+
+def _drawn(base: str) -> float:
+    """Charts drawn since the start."""
+    lines = httpx.get(base + "/metrics").text.splitlines()
+    return next((float(line.split()[1]) for line in lines if line.startswith('liqheat_answers_total{from="drawn"}')), 0)
 
 
 async def _crowd(base: str, web: int) -> tuple[float, Seen]:
@@ -76,7 +86,7 @@ async def _crowd(base: str, web: int) -> tuple[float, Seen]:
         asyncio.create_task(_view(base, *VIEWS[int(np.searchsorted(shares, (n + 0.5) / VIEWERS))][:2], seen, over))
         for n in range(VIEWERS)
     ]
-    await asyncio.sleep(10.0)  # all have arrived
+    await asyncio.sleep(ARRIVE_S)
     began, used = time.perf_counter(), cpu_s(web)
     seen.forget()
     await asyncio.sleep(SECONDS)

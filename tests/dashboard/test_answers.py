@@ -9,12 +9,14 @@ import socket
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from time import monotonic
 
 import httpx
 import redis
 
-from dashboard.answers import MAX_WAITING, Answers
+from dashboard.answers import MAX_WAITING, PACE_S, STATUS_AGE_S, Answers
 from dashboard.view import ViewState
 from estimator.cache import Cache
 from estimator.redis_server import BundledServer
@@ -71,6 +73,52 @@ def test_what_was_not_begun_when_the_last_who_asked_left_is_never_drawn(cache: C
         return len(answers._memory) - begun
 
     assert asyncio.run(scene()) <= (os.cpu_count() or 1)
+
+
+def test_a_view_of_a_market_that_never_rests_is_drawn_once_a_second_and_ends_up_to_date(tmp_path: Path) -> None:
+    async def scene(cache: Cache) -> None:
+        answers, status = Answers(cache), cache.get_statuses()[0]
+        asked, began = [], monotonic()
+        while monotonic() - began < 2.5 * PACE_S:
+            status = replace(status, version=status.version + 1)
+            await asyncio.to_thread(cache.put_status, status)
+            asked += [asyncio.create_task(answers.chart(ViewState("BTC"))) for _ in range(5)]
+            await asyncio.sleep(0.1)
+        await asyncio.gather(*asked)
+        assert answers.served["drawn"] <= (monotonic() - began) / PACE_S + 1
+        await asyncio.sleep(STATUS_AGE_S)
+        last = await answers.chart(ViewState("BTC"))
+        assert last.etag == await answers.etag("chart", ViewState("BTC"))
+        assert len(answers._drawn_at) == 1
+        await cache.aclose()
+
+    with BundledServer(tmp_path) as server:
+        cache = Cache(server.url)
+        fill_cache(cache, levels=(0,), coins=("BTC",))
+        asyncio.run(scene(cache))
+        cache.close()
+
+
+def test_a_flood_of_distinct_views_draws_each_of_them_once_in_all_processes(redis_url: str) -> None:
+    """Six ask for each view at once, of two servers on one Redis."""
+
+    def drawn(site: httpx.Client) -> float:
+        lines = [line for line in site.get("/metrics").text.splitlines() if 'from="drawn"' in line]
+        return sum(float(line.split()[1]) for line in lines)
+
+    def ask(turn: tuple[httpx.Client, int]) -> int:
+        site, number = turn
+        for _ in range(60):
+            code = site.get(f"/api/v1/chart?symbol=BTC&range=24h&max={0.5 + number / 1000}").status_code
+            if code != 503:
+                return code
+            time.sleep(0.2)
+        return code
+
+    with serve(redis_url) as one, serve(redis_url) as other, ThreadPoolExecutor(24) as callers:
+        turns = [(site, number) for number in range(40) for site in (one, other) * 3]
+        assert set(callers.map(ask, turns)) == {200}
+        assert drawn(one) + drawn(other) == 40
 
 
 def test_a_view_of_ones_own_window_stays_out_of_redis(client: httpx.Client, redis_url: str) -> None:
