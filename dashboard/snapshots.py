@@ -91,9 +91,7 @@ class Snapshots:
         if size > MAX_BYTES:
             raise SnapshotsFull(f"a snapshot of {size >> 20} MB is too large, at most {MAX_BYTES >> 20} MB are kept")
         if self._used() + size > self._most_bytes:
-            raise SnapshotsFull(
-                "the room for snapshots here is full: those there are stay, no more are taken"
-            )
+            raise SnapshotsFull("the room for snapshots here is full: those there are stay, no more are taken")
         name = secrets.token_hex(_ID_BYTES)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
