@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import redis
 from prometheus_client import CollectorRegistry
+from pydantic import ValidationError
 
 from dashboard.limits import MINUTE_S, Budgets, Kind, TooMany, client_of
 from dashboard.share import own_hosts
@@ -214,6 +215,13 @@ def test_one_visitor_takes_only_so_many_streams_and_gives_them_back(counters: st
                 if again.status_code == 200:
                     break
         assert again.status_code == 200
+
+
+@pytest.mark.parametrize("proxies", ["*", "10.0.0.1/8", "proxy.example", "127.0.0.1;::1", ","])
+def test_who_is_trusted_is_an_address_or_a_network(proxies: str) -> None:
+    with pytest.raises(ValidationError, match="trusted_proxies"):
+        Settings(trusted_proxies=proxies)
+    assert Settings(trusted_proxies="10.0.0.0/8, 2001:db8::/32,192.0.2.1")
 
 
 # ---- whose pages may change something ----
