@@ -21,6 +21,7 @@ from dashboard.pages.overview import Overview
 from dashboard.pages.shell import Address, Part, document, problem
 from dashboard.view import ViewError, read_parameters
 from estimator.cache import Cache
+from estimator.cache.viewers import Flights
 
 MAX_STREAMS: Final = 256  # per process
 _CSV: Final = "text/csv"
@@ -191,6 +192,7 @@ class _Streams:
 
     def __init__(self, feed: Feed) -> None:
         self._feed, self._open = feed, 0
+        self._encoding = Flights[bytes]()
 
     def open(self, wanted: PrintFilter) -> AsyncIterator[bytes]:
         """Return a new stream.
@@ -206,7 +208,7 @@ class _Streams:
     async def _counted(self, wanted: PrintFilter) -> AsyncIterator[bytes]:
         self._open += 1
         try:
-            async for event in tape.stream(self._feed, wanted):
+            async for event in tape.stream(self._feed, wanted, self._encoding):
                 yield event
         finally:
             self._open -= 1

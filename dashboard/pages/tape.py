@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from html import escape
 from typing import Any, Final, NamedTuple
 
@@ -22,6 +23,7 @@ from dashboard.prints import read_prints
 from dashboard.readings import source_words
 from dashboard.view import SideFilter, ViewError, ViewState, read_parameters
 from estimator.cache import Cache, MarketStatus
+from estimator.cache.viewers import Flights
 from estimator.domain import DAY_MS, HOUR_MS, Basis, Origin
 from estimator.errors import LiqheatError
 
@@ -192,13 +194,22 @@ def page_csv(statuses: Sequence[MarketStatus], rows: pl.DataFrame) -> bytes:
     return out.getvalue()
 
 
-async def stream(feed: Feed, wanted: PrintFilter) -> AsyncIterator[bytes]:
-    """Yield server-sent events: the newest page at once, then what comes, with the totals of 1 h and 24 h."""
+async def stream(feed: Feed, wanted: PrintFilter, encoding: Flights[bytes]) -> AsyncIterator[bytes]:
+    """Yield server-sent events: the newest page at once, then what comes, with the totals of 1 h and 24 h.
+
+    Parameters
+    ----------
+    feed : Feed
+    wanted : PrintFilter
+    encoding : Flights
+        Shared by all streams: those that want the same are all stirred at once, and one of them encodes.
+    """
     before: Recent | None = None
     recent = await feed.recent()
     try:
         while True:
-            yield await asyncio.to_thread(_event, recent, wanted, before)
+            make = partial(asyncio.to_thread, _event, recent, wanted, before)
+            yield await encoding.join(repr((wanted, _state(recent), before and _state(before))), make)
             before = recent
             while recent is before:
                 try:
@@ -207,6 +218,10 @@ async def stream(feed: Feed, wanted: PrintFilter) -> AsyncIterator[bytes]:
                     yield b": still here\n\n"
     except LiqheatError:
         yield b"event: trouble\ndata: {}\n\n"  # the browser asks again by itself
+
+
+def _state(recent: Recent) -> tuple[int, int, int]:
+    return recent.generation, recent.serial, recent.as_of_ms
 
 
 def _event(recent: Recent, wanted: PrintFilter, before: Recent | None) -> bytes:
