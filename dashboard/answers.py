@@ -153,7 +153,7 @@ class Answers:
     async def _render(self, kind: str, view: ViewState, build: Build, media_type: str, *, gzipped: bool) -> Answer:
         name = f"{kind} {view.query()}"
         statuses, key = await self._now(kind, view)
-        if key not in self._memory and await self._paced(name):
+        if key not in self._memory and key not in self._flights and await self._paced(name):
             statuses, key = await self._now(kind, view)
         body = self._memory.get(key)
         if body is not None:

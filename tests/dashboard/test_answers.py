@@ -87,7 +87,12 @@ def test_a_view_of_a_market_that_never_rests_is_drawn_once_a_second_and_ends_up_
         await asyncio.gather(*asked)
         assert answers.served["drawn"] <= (monotonic() - began) / PACE_S + 1
         await asyncio.sleep(STATUS_AGE_S)
-        last = await answers.chart(ViewState("BTC"))
+        await asyncio.sleep(PACE_S)
+        await asyncio.to_thread(cache.put_status, replace(status, version=status.version + 1))
+        joined = answers.served["flight"]
+        last, same = await asyncio.gather(answers.chart(ViewState("BTC")), answers.chart(ViewState("BTC")))
+        assert last == same
+        assert answers.served["flight"] == joined + 1, "who asks during a drawing waits for that one"
         assert last.etag == await answers.etag("chart", ViewState("BTC"))
         assert len(answers._drawn_at) == 1
         await cache.aclose()
