@@ -79,14 +79,16 @@ class SecurityHeaders:
             return
         snapshot, framed = SNAPSHOT_PAGE.fullmatch(scope["path"]), may_be_framed(scope["path"])
         extra = [*_COMMON, (b"content-security-policy", self._embed if framed else self._own)]
-        if framed or snapshot is not None or scope["path"] == "/":
-            extra.append((b"cache-control", b"no-cache"))
+        page = framed or snapshot is not None or scope["path"] == "/"
         if not framed:
             extra.append((b"x-frame-options", b"SAMEORIGIN"))
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message.get("headers", ()), *extra]}
+                headers = [*message.get("headers", ()), *extra]
+                if page and not any(name.lower() == b"cache-control" for name, _ in headers):
+                    headers.append((b"cache-control", b"no-cache"))
+                message = {**message, "headers": headers}
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

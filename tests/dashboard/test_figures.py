@@ -134,9 +134,9 @@ def test_nothing_reported_is_not_nothing_liquidated(frame: ChartFrame) -> None:
     assert build_readings(silent, shade(silent), read_map(silent))["totals"] is None
 
 
-def test_the_map_keeps_the_mass_of_the_column(frame: ChartFrame) -> None:
+def test_the_map_keeps_the_mass_of_the_column_in_the_window(frame: ChartFrame) -> None:
     now = read_map(frame)
-    shown = frame.now
+    shown = frame.now.crop(*frame.window)
     assert now.tier_usd.sum() == pytest.approx(float(shown.long_usd.sum() + shown.short_usd.sum()), rel=2e-3)
     assert now.long_beyond_usd[0] == pytest.approx(float(shown.long_usd.sum()), rel=2e-3)
     assert (np.diff(now.long_beyond_usd) <= 0).all()
