@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
 
 from dashboard.api import ERRORS, send
+from dashboard.pages import paging
 from dashboard.pages.kept import Brief
 from dashboard.view import ViewError, read_parameters
 from estimator.cache import Cache
@@ -18,10 +20,7 @@ from estimator.cache.alerts import MAX_ALERTS
 _JSON: Final = "application/json"
 _DEFAULT: Final = 50
 _KEPT: Final = ("id", "told_ms", "time_ms", "rule", "kind", "severity", "market", "title", "text", "origin", "quiet")
-_LIMIT: Final = {
-    "name": "limit", "in": "query", "required": False, "description": "Alerts at most, newest first.",
-    "schema": {"type": "integer", "minimum": 1, "maximum": MAX_ALERTS, "default": _DEFAULT},
-}  # fmt: skip
+_ID: Final = re.compile(r"[0-9]{1,15}-[0-9]{1,9}")
 _EXAMPLE: Final[dict[str, Any]] = {
     "as_of_ms": 1795297560000,
     "rules": [{"name": "print", "kind": "print", "when": "a liquidation is at least $1.00M"}],
@@ -35,31 +34,34 @@ _EXAMPLE: Final[dict[str, Any]] = {
             "deliveries": [{"target": "discord", "outcome": "sent", "attempt": 1, "time_ms": 1795297556000}],
         }
     ],
+    "next": "1795297555012-0",
 }  # fmt: skip
 _OK: Final = {"description": "JSON", "content": {_JSON: {"schema": {"type": "object"}, "example": _EXAMPLE}}}
 
 
-def read_limit(query: str) -> int:
-    """Read how many alerts are asked for.
+def read_page(query: str) -> tuple[int, str | None]:
+    """Read how many alerts are asked for, and before which one.
 
     Raises
     ------
     ViewError
     """
-    spelled = read_parameters(query, ("limit",)).get("limit", str(_DEFAULT))
-    limit = int(spelled) if spelled.isascii() and spelled.isdigit() and len(spelled) < 5 else 0
-    if not 1 <= limit <= MAX_ALERTS:
-        raise ViewError("limit", spelled[:80], f"a whole number from 1 to {MAX_ALERTS}")
-    return limit
+    given = read_parameters(query, paging.PAGING)
+    cursor = given.get("cursor")
+    if cursor is not None and not _ID.fullmatch(cursor):
+        raise ViewError("cursor", cursor[:80], "what an earlier answer gave as `next`")
+    return paging.read_limit(given, _DEFAULT, MAX_ALERTS), cursor
 
 
-def alerts_json(cache: Cache, limit: int) -> dict[str, Any]:
-    """Tell the rules in force (null where no worker tells alerts) and the latest alerts. Blocks."""
-    told = cache.alerts.recent(limit)
+def alerts_json(cache: Cache, limit: int, before: str | None = None) -> dict[str, Any]:
+    """Tell the rules in force (null where no worker tells alerts) and a page of alerts, newest first. Blocks."""
+    told = cache.alerts.recent(limit + 1, before)
+    page = told[:limit]
     return {
         "as_of_ms": time.time_ns() // 1_000_000,
         "rules": cache.alerts.rules(),
-        "alerts": [{n: a.get(n) for n in _KEPT} | {"deliveries": a["deliveries"]} for a in told],
+        "alerts": [{n: a.get(n) for n in _KEPT} | {"deliveries": a["deliveries"]} for a in page],
+        "next": page[-1]["id"] if len(told) > limit else None,
     }
 
 
@@ -68,17 +70,17 @@ def build_router(cache: Cache) -> APIRouter:
     router, brief = APIRouter(), Brief()
 
     async def alerts(request: Request) -> Response:
-        limit = read_limit(request.url.query)
+        asked = read_page(request.url.query)
 
-        async def make() -> bytes:
-            told = await asyncio.to_thread(alerts_json, cache, limit)
-            return json.dumps(told, separators=(",", ":"), allow_nan=False).encode()
+        async def make() -> paging.Page:
+            told = await asyncio.to_thread(alerts_json, cache, *asked)
+            return paging.Page(json.dumps(told, separators=(",", ":"), allow_nan=False).encode(), told["next"])
 
-        return send(await brief.get(str(limit), _JSON, make), request)
+        return send(await brief.get(repr(asked), _JSON, make), request)
 
     router.add_api_route(
         "/api/v1/alerts", alerts, methods=["GET"], tags=["alerts"], response_class=Response,
-        summary="Rules of alerts in force, and the latest alerts with what became of them.",
-        responses={200: _OK, **ERRORS}, openapi_extra={"parameters": [_LIMIT]},
+        summary="Rules of alerts in force, and what they told, newest first, page by page, with what became of it.",
+        responses={200: _OK, **ERRORS}, openapi_extra={"parameters": paging.described(MAX_ALERTS, _DEFAULT)},
     )  # fmt: skip
     return router

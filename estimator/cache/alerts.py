@@ -71,10 +71,17 @@ class AlertLog:
         """Keep an attempt to deliver (``target``, ``outcome``, ids of ``alerts``) and count it."""
         self._append(_DELIVERIES, delivery, MAX_DELIVERIES, f"delivery|{delivery['target']}|{delivery['outcome']}")
 
-    def recent(self, limit: int) -> list[dict[str, Any]]:
-        """Return the newest alerts, each with its ``id`` and ``deliveries``: the last outcome of each target."""
+    def recent(self, limit: int, before: str | None = None) -> list[dict[str, Any]]:
+        """Return the newest alerts, each with its ``id`` and ``deliveries``: the last outcome of each target.
+
+        Parameters
+        ----------
+        limit : int
+        before : str, optional
+            Id of an alert, there or forgotten meanwhile: only those told before it.
+        """
         with self._connection.translated():
-            told = self._connection.sync.xrevrange(_LOG, count=limit)
+            told = self._connection.sync.xrevrange(_LOG, max="+" if before is None else f"({before}", count=limit)
             tried = self._connection.sync.xrange(_DELIVERIES) if told else []
         by_alert = _by_alert(_parsed(_DELIVERIES, tried))
         return [{**alert, "deliveries": list(by_alert.get(alert["id"], {}).values())} for alert in _parsed(_LOG, told)]

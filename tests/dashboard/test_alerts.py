@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -72,6 +73,25 @@ def test_alerts_are_listed_newest_first_with_rules_and_outcomes(site: httpx.Clie
     assert len(site.get("/api/v1/alerts?limit=1").json()["alerts"]) == 1
 
 
+def test_pages_of_alerts_joined_are_all_of_them_whatever_is_told_meanwhile(
+    site: httpx.Client, url: str, ids: list[str]
+) -> None:
+    first = site.get("/api/v1/alerts?limit=1")
+    assert first.json()["next"] == ids[1]
+    cache = Cache(url)
+    cache.alerts.add({**ALERT, "severity": "info"})
+    cache.close()
+    last = site.get(re.fullmatch(r'<(/api/v1/alerts\?\S+)>; rel="next"', first.headers["link"])[1])  # type: ignore[index]
+    assert [a["id"] for page in (first, last) for a in page.json()["alerts"]] == ids[::-1]
+    assert (last.json()["next"], last.headers.get("link")) == (None, None)
+
+
+@pytest.mark.parametrize("cursor", ["", "newest", "1-2-3", "-", "+", "(1-0", "1-٣", f"{'9' * 16}-0"])
+def test_a_cursor_nobody_gave_is_named(site: httpx.Client, cursor: str) -> None:
+    answer = site.get("/api/v1/alerts", params={"cursor": cursor})
+    assert (answer.status_code, answer.json()["parameter"]) == (422, "cursor")
+
+
 @pytest.mark.parametrize("limit", ["0", "-1", "501", "1e3", "ten", "", "٣", "9" * 5000])
 def test_a_limit_that_cannot_be_is_named(site: httpx.Client, limit: str) -> None:
     answer = site.get("/api/v1/alerts", params={"limit": limit})
@@ -82,10 +102,13 @@ def test_a_limit_that_cannot_be_is_named(site: httpx.Client, limit: str) -> None
 def test_the_description_says_what_may_be_asked(site: httpx.Client, ids: list[str]) -> None:
     assert ids
     described = site.get("/openapi.json").json()["paths"]["/api/v1/alerts"]["get"]
-    (limit,) = described["parameters"]
+    limit, cursor = described["parameters"]
+    assert cursor["name"] == "cursor"
     assert limit["schema"] == {"type": "integer", "minimum": 1, "maximum": MAX_ALERTS, "default": 50}
     example = described["responses"]["200"]["content"]["application/json"]["example"]
-    assert example["alerts"][0].keys() == site.get("/api/v1/alerts?limit=2").json()["alerts"][0].keys()
+    answer = site.get("/api/v1/alerts").json()
+    assert example.keys() == answer.keys()
+    assert example["alerts"][0].keys() == answer["alerts"][0].keys()
 
 
 def test_alerts_and_deliveries_are_counted(site: httpx.Client, ids: list[str]) -> None:

@@ -87,6 +87,7 @@ def test_alerts_are_listed_newest_first_with_the_last_outcome_at_every_target(ca
     told = {d["target"]: (d["outcome"], d["attempt"]) for d in newest["deliveries"]}
     assert told == {"json": ("sent", 2), "discord": ("timed out", 1)}
     assert cache.alerts.recent(1) == [newest]
+    assert cache.alerts.recent(1, before=second) == [oldest]
     assert cache.alerts.counts() == {
         ("alert", "near", "info"): 2, ("delivery", "json", "sent"): 2, ("delivery", "json", "failed"): 1,
         ("delivery", "discord", "timed out"): 1,
