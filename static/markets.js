@@ -7,9 +7,9 @@
   const table = byId("table");
   const heads = [...table.querySelectorAll("th[data-key]")];
   const now = {
-    answer: null, sort: table.dataset.sort, down: table.dataset.order === "desc", find: byId("find").value, venues: liqheat.chosenVenues(),
-    by: byId("by").value, timer: null, turn: 0,
+    answer: null, find: byId("find").value, venues: liqheat.chosenVenues(), by: byId("by").value, timer: null, turn: 0,
   };
+  const order = liqheat.sortable(table, draw);
   const rows = new Map(); // market id -> its row
 
   /* ---- one cell each: [text, smaller text, exact words, class] ---- */
@@ -125,12 +125,13 @@
 
   function shown() {
     const word = now.find.trim().toLowerCase();
-    const value = VALUES[now.sort];
+    const value = VALUES[order.by];
+    const named = (m) => (m.venues || [m.exchange]).some((venue) => `${m.symbol} ${venue}`.toLowerCase().includes(word));
     const known = (m) => value(m) !== null && value(m) !== undefined;
     const wanted = now.answer.markets.filter((m) =>
-      (!now.venues.length || now.venues.includes(m.exchange)) && `${m.symbol} ${m.exchange}`.toLowerCase().includes(word));
-    const order = (a, b) => (value(a) < value(b) ? -1 : value(a) > value(b) ? 1 : 0) * (now.down ? -1 : 1);
-    return [...wanted.filter(known).sort(order), ...wanted.filter((m) => !known(m))];
+      (!now.venues.length || now.venues.includes(m.exchange)) && named(m));
+    const compare = (a, b) => (value(a) < value(b) ? -1 : value(a) > value(b) ? 1 : 0) * (order.down ? -1 : 1);
+    return [...wanted.filter(known).sort(compare), ...wanted.filter((m) => !known(m))];
   }
 
   function draw() {
@@ -147,7 +148,7 @@
     while (body.children.length > wanted.length) body.lastElementChild.remove();
     byId("count").textContent = `${markets.length} of ${now.answer.markets.length} ${now.by === "coin" ? "coins" : "markets"}`;
     liqheat.notice(markets.length ? null : "No market fits", "Change the filter to see some.");
-    const query = new URLSearchParams({ format: "csv", sort: now.sort, order: now.down ? "desc" : "asc" });
+    const query = new URLSearchParams({ format: "csv", sort: order.by, order: order.down ? "desc" : "asc" });
     if (now.find) query.set("find", now.find);
     if (now.venues.length) query.set("venues", now.venues.join(","));
     if (now.by === "coin") query.set("by", "coin");
@@ -165,15 +166,6 @@
           el("span", { class: "dim" }, `24 h, ${simulated}`))
         : el("div", { class: "dim" }, "liquidations not measured"),
       liqheat.ratio(v.long_usd || 0, v.short_usd || 0))));
-  }
-
-  function sortBy(key) {
-    const head = heads.find((h) => h.dataset.key === key);
-    now.down = now.sort === key ? !now.down : head.dataset.kind === "number";
-    now.sort = key;
-    for (const h of heads) h.setAttribute("aria-sort", h !== head ? "none" : now.down ? "descending" : "ascending");
-    remember({ sort: key, order: now.down ? "desc" : "asc" });
-    draw();
   }
 
   function offerVenues(answer) {
@@ -220,7 +212,6 @@
     liqheat.state("loading");
     load();
   });
-  for (const head of heads) head.firstElementChild.addEventListener("click", () => sortBy(head.dataset.key));
   byId("find").addEventListener("input", (event) => {
     now.find = event.target.value;
     remember({ find: now.find });

@@ -114,6 +114,21 @@
   }
   const chosenVenues = () => ($("venues").dataset.chosen || "").split(",").filter(Boolean);
 
+  /* ---- a table whose heads sort: the address holds the order, and heads say it ---- */
+  function sortable(table, changed) {
+    const heads = [...table.querySelectorAll("th[data-key]")];
+    const order = { by: table.dataset.sort, down: table.dataset.order === "desc" };
+    function choose({ key, kind }) {
+      order.down = order.by === key ? !order.down : kind === "number";
+      order.by = key;
+      for (const h of heads) h.setAttribute("aria-sort", h.dataset.key !== key ? "none" : order.down ? "descending" : "ascending");
+      remember({ sort: key, order: order.down ? "desc" : "asc" });
+      changed();
+    }
+    for (const head of heads) head.firstElementChild.addEventListener("click", () => choose(head.dataset));
+    return order;
+  }
+
   /* Longs against shorts as a bar. */
   function ratio(long, short) {
     const sum = long + short;
@@ -123,5 +138,5 @@
       el("span", { style: { flex: "1", background: "var(--short)" } }));
   }
 
-  Object.assign(liqheat, { byId: $, remember, look, banner, ask, insist, notice, state, trouble, venueChips, chosenVenues, ratio });
+  Object.assign(liqheat, { byId: $, remember, look, banner, ask, insist, notice, state, trouble, venueChips, chosenVenues, sortable, ratio });
 })();

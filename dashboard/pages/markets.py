@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import polars as pl
 
@@ -17,6 +17,7 @@ from dashboard.pages.coins import coin_rows
 from dashboard.pages.feed import Recent, market_totals
 from dashboard.pages.overview import Facts, market_row, venue_sums
 from dashboard.pages.shell import Part
+from dashboard.pages.sorting import SORTING, Column, Order, head, read_order
 from dashboard.readings import source_words
 from dashboard.view import ViewError, read_parameters
 from estimator.cache import MarketStatus
@@ -27,29 +28,6 @@ MAX_ROWS: Final = 1000  # of a page of the API
 ROWS: Final = {"venue": "markets", "coin": "coins, venues together"}  # what a row may be
 
 Row = Mapping[str, Any]
-
-
-class Column(NamedTuple):
-    """A column of the table.
-
-    Parameters
-    ----------
-    key : str
-        Its name in addresses.
-    label, unit, hint : str
-        What stands over it.
-    value : callable
-        Row -> what it is sorted by, None where it is not known.
-    kind : str
-        ``text`` sorts upward at first, ``number`` downward.
-    """
-
-    key: str
-    label: str
-    unit: str
-    hint: str
-    value: Callable[[Row], Any]
-    kind: str = "number"
 
 
 def _part(row: Row, *names: str) -> Any:
@@ -72,7 +50,7 @@ def _away(name: str) -> Callable[[Row], float | None]:
     return distance
 
 
-COLUMNS: Final = (
+COLUMNS: Final[tuple[Column[Callable[[Row], Any]], ...]] = (
     Column("coin", "Market", "", "Coin and venue; opens its heatmap", lambda r: (r["base"], r["exchange"]), "text"),
     Column("price", "Price", "quote", "Mark price", lambda r: r["mark_price"]),
     Column("change", "Change", "%, 24 h", "Change of the price in 24 h", lambda r: r["price_change_24h"]),
@@ -107,6 +85,7 @@ COLUMNS: Final = (
     Column("age", "Data", "UTC", "Time of the latest data", lambda r: _part(r, "provenance", "as_of_ms")),
 )  # fmt: skip
 _BY_KEY: Final = {c.key: c for c in COLUMNS}
+USUAL: Final = Order("oi", descending=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,17 +98,14 @@ class MarketsQuery:
         Part of a coin's or a venue's name.
     venues : tuple of str
         Empty for all.
-    sort : str
-        Key of a column.
-    descending : bool
+    order : Order
     by : str
         What a row is: one of `ROWS`.
     """
 
     find: str = ""
     venues: tuple[str, ...] = ()
-    sort: str = "oi"
-    descending: bool = True
+    order: Order = USUAL
     by: str = "venue"
     look: Look = field(default_factory=Look)
 
@@ -142,12 +118,8 @@ class MarketsQuery:
         ViewError
             Naming the parameter and the value.
         """
-        given = read_parameters(query, ("find", "venues", "sort", "order", "by", "theme", "palette", *also))
-        sort, order = given.get("sort", "oi"), given.get("order", "")
-        if sort not in _BY_KEY:
-            raise ViewError("sort", sort[:80], "one of " + ", ".join(_BY_KEY))
-        if order not in ("", "asc", "desc"):
-            raise ViewError("order", order[:80], "asc or desc")
+        given = read_parameters(query, ("find", "venues", *SORTING, "by", "theme", "palette", *also))
+        order = read_order(given, COLUMNS, USUAL.key)
         find = given.get("find", "")
         if len(find) > MAX_WORDS:
             raise ViewError("find", find[:40] + "…", f"at most {MAX_WORDS} characters")
@@ -157,8 +129,7 @@ class MarketsQuery:
         chosen = () if venues == "all" else tuple(sorted(set(venues.split(","))))
         if chosen and by == "coin":
             raise ViewError("venues", venues[:80], "all, where a row is a coin on all its venues")
-        descending = order == "desc" if order else _BY_KEY[sort].kind == "number"
-        return cls(find, chosen, sort, descending, by, Look.parse(given))
+        return cls(find, chosen, order, by, Look.parse(given))
 
     def check(self, statuses: Sequence[MarketStatus]) -> None:
         """Refuse a venue that is not on offer.
@@ -175,13 +146,13 @@ class MarketsQuery:
     def apply(self, rows: Sequence[Row]) -> list[Row]:
         """Filter and sort; what is not known comes last either way."""
         word = self.find.strip().lower()
-        shown = [
-            r for r in rows
-            if (not self.venues or r["exchange"] in self.venues) and word in f"{r['symbol']} {r['exchange']}".lower()
-        ]  # fmt: skip
-        value = _BY_KEY[self.sort].value
-        known = sorted((r for r in shown if value(r) is not None), key=value, reverse=self.descending)
-        return [*known, *(r for r in shown if value(r) is None)]
+        shown = (r for r in rows if (not self.venues or r["exchange"] in self.venues) and _is_named(r, word))
+        return self.order.arrange(shown, _BY_KEY[self.order.key].value)
+
+
+def _is_named(row: Row, word: str) -> bool:
+    """Whether a word is part of the name of a market, or of one of a coin's markets."""
+    return any(word in f"{row['symbol']} {venue}".lower() for venue in row.get("venues", (row["exchange"],)))
 
 
 def markets_json(query: MarketsQuery, recent: Recent, facts: Mapping[str, Facts]) -> dict[str, Any]:
@@ -234,7 +205,7 @@ def to_csv(rows: Sequence[Row]) -> bytes:
 
 def page(query: MarketsQuery) -> Part:
     """Return the page; its script fetches the rows."""
-    heads = "".join(_head(c, query) for c in COLUMNS)
+    heads = "".join(head(c, query.order) for c in COLUMNS)
     venues = escape(",".join(query.venues))
     rows = "".join(
         f'<option value="{name}"{" selected" if name == query.by else ""}>{words}</option>'
@@ -255,7 +226,7 @@ def page(query: MarketsQuery) -> Part:
 <div class="table-box" data-state="loading" id="box">
 <div class="skeleton" aria-hidden="true"></div>
 <div class="scroll" tabindex="0" role="region" aria-label="Markets, scrolls sideways">
-<table id="table" data-sort="{query.sort}" data-order="{"desc" if query.descending else "asc"}">
+<table id="table" data-sort="{query.order.key}" data-order="{query.order.word}">
 <caption class="off-screen">All markets. Liquidations are as the source prints them, clusters and max pain are
 estimated. Column heads sort.</caption>
 <thead><tr>{heads}</tr></thead>
@@ -269,12 +240,3 @@ estimated. Column heads sort.</caption>
     )
     words = "Liquidations, clusters, funding and open interest of all markets."
     return Part(PATH, "Markets", words, body, "markets.js", foot)
-
-
-def _head(column: Column, query: MarketsQuery) -> str:
-    sort = ("descending" if query.descending else "ascending") if column.key == query.sort else "none"
-    unit = f'<span class="unit">{escape(column.unit)}</span>' if column.unit else ""
-    return (
-        f'<th scope="col" aria-sort="{sort}" data-key="{column.key}" data-kind="{column.kind}" class="c-{column.key}">'
-        f'<button type="button" title="{escape(column.hint)}">{escape(column.label)}{unit}</button></th>'
-    )

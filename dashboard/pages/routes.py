@@ -14,7 +14,7 @@ from dashboard.answers import Answers, Busy
 from dashboard.api import ERRORS, VIEW_PARAMETERS, negotiate, send
 from dashboard.export import FORMS, Form
 from dashboard.navigation import Look
-from dashboard.pages import markets, method, paging, tape, track, track_page
+from dashboard.pages import markets, method, paging, sorting, tape, track, track_page
 from dashboard.pages.feed import Feed, PrintFilter
 from dashboard.pages.kept import Brief, packed
 from dashboard.pages.overview import Overview
@@ -38,10 +38,9 @@ _FORMAT: Final = _parameter(
 _LEAST: Final = _parameter("min_usd", {"type": "number", "minimum": 0, "default": 0}, "Least notional, USD.")
 _NOT_ON_OFFER: Final = ("as_of_ms", "origin", "banner", "venues")
 _MARKETS: Final = [
-    _parameter("find", {"type": "string", "maxLength": markets.MAX_WORDS}, "Part of a symbol's or a venue's name."),
+    _parameter("find", {"type": "string", "maxLength": markets.MAX_WORDS}, "Part of a symbol's or of a venue's name."),
     _parameter("venues", {"type": "string"}, "`all` or venues such as `binance,bybit`."),
-    _parameter("sort", {"type": "string", "enum": [c.key for c in markets.COLUMNS], "default": "oi"}, "Column."),
-    _parameter("order", {"type": "string", "enum": ["asc", "desc"]}, "By default as the page sorts at first."),
+    *sorting.described(markets.COLUMNS, markets.USUAL.key),
     _parameter("by", {"type": "string", "enum": [*markets.ROWS], "default": "venue"}, "`coin`: venues put together."),
     _parameter(
         "detail", {"type": "string", "enum": ["full", "offer"], "default": "full"},
@@ -113,7 +112,7 @@ def _add_markets(router: APIRouter, answers: Answers, feed: Feed, overview: Over
             body = markets.to_csv(page["markets"]) if form == _CSV else markets.to_json(page)
             return paging.Page(body, page["next"])
 
-        key = repr((form, query.find, query.venues, query.sort, query.descending, query.by, limit, cursor))
+        key = repr((form, query.find, query.venues, query.order, query.by, limit, cursor))
         return send(await brief.get(key, form, make), request)
 
     router.add_api_route(

@@ -201,6 +201,13 @@ def test_coins_cannot_be_of_some_venues_and_download_as_shown(client: httpx.Clie
     assert table.select("market", "exchange").rows() == [("all:BTC", "all")]
 
 
+@pytest.mark.parametrize("find", ["btc", "OKX", "bybit ", "usdt okx"])
+def test_a_coin_is_found_by_what_finds_one_of_its_markets(client: httpx.Client, find: str) -> None:
+    found = [client.get("/api/v1/markets", params={"by": by, "find": find}).json()["markets"] for by in ("venue", "coin")]
+    assert [len(f) > 0 for f in found] == [True, True]
+    assert client.get("/api/v1/markets?by=coin&find=mexc").json()["markets"] == []
+
+
 def test_changes_are_those_since_a_day_before_the_last_column(rows: list[dict[str, Any]], cache: Cache) -> None:
     row = rows[0]
     series = cache.get_series(row["id"], 0, row["last_ms"] - DAY_MS - HOUR_MS, row["last_ms"] - DAY_MS)

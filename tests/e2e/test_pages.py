@@ -78,6 +78,9 @@ def test_the_filter_and_the_venues_choose_rows_and_go_into_the_address(visit: Vi
     assert "find=eth" in page.url
     assert "venues=binance,bybit" in page.url
     expect(page.locator("#count")).to_have_text("2 of 6 markets")
+    page.get_by_label("Rows").select_option("coin")
+    page.get_by_label("Find").fill("okx")
+    expect(page.locator("#count")).to_have_text("2 of 2 coins")
     page.get_by_label("Find").fill("nothing like it")
     expect(page.get_by_role("heading", name="No market fits")).to_be_visible()
 
