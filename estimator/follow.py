@@ -163,7 +163,7 @@ class _Desk:
         elif market_id in self._followers:
             self._try(update.market, lambda: self._followers[market_id].apply(update), matters=_matters(update))
         elif self._failures.get(market_id, (0, 0.0))[1] <= time.monotonic():
-            self._waiting[market_id] = []  # now: another update may come before the task begins
+            self._set_aside([update.market])  # now: another update may come before the task begins
             self._start(self.load(update.market))
 
     def _try(self, market: Market, publish: Callable[[], None], *, matters: bool = False) -> None:
@@ -244,7 +244,14 @@ class _Desk:
     def _load_again(self, markets: Sequence[Market]) -> None:
         """Load markets anew, first those that somebody looks at."""
         again = [m for m in markets if m.id not in self._waiting]
+        self._set_aside(again)  # now: an update may come before the task begins, and what it misses changes its column
         self._start(self.load_all(sorted(again, key=lambda m: (m.base not in self._watched, self._ranks[m.id]))))
+
+    def _set_aside(self, markets: Sequence[Market]) -> None:
+        """Follow markets no longer: what arrives of them waits until their past is there."""
+        for market in markets:
+            self._waiting.setdefault(market.id, [])
+            self._followers.pop(market.id, None)
 
     def _look(self, watched: frozenset[str]) -> None:
         """Show markets that somebody looks at at the usual pace, and others less often the more there are."""
@@ -306,16 +313,14 @@ class _Desk:
 
     async def load_all(self, markets: Sequence[Market]) -> None:
         """Load markets, most important first."""
-        for market in markets:
-            self._waiting[market.id] = []
+        self._set_aside(markets)
         await asyncio.gather(*(self.load(market) for market in markets))
         self.tell_ready()
 
     async def load(self, market: Market) -> None:
         """Fetch and compute the past of a market, then apply what arrived meanwhile."""
         self._ranks.setdefault(market.id, len(self._ranks))
-        self._waiting.setdefault(market.id, [])
-        self._followers.pop(market.id, None)
+        self._set_aside([market])
         try:
             async with self._places:
                 follower = await asyncio.get_running_loop().run_in_executor(self._threads, self._load, market)
