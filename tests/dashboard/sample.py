@@ -6,6 +6,9 @@ here says anything about a real market, and its origin says so.
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,6 +18,7 @@ from typing import Any, Final
 
 import numpy as np
 import polars as pl
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from estimator import LeverageBracket, LiquidationGrid, Market, estimate
@@ -32,6 +36,7 @@ SHARES: Final = {"binance": 0.5, "bybit": 0.3, "okx": 0.2}
 FINE_DAYS: Final = 9
 COARSE_DAYS: Final = 366
 COARSE_MS: Final = 2 * HOUR_MS
+KEPT: Final = "LIQHEAT_TEST_SAMPLES"  # names the folder in which a run of tests keeps its samples
 
 
 @dataclass(frozen=True)
@@ -225,7 +230,29 @@ def _put_level(cache: Cache, market_id: str, coin: str, level: int, share: float
 def sample_server(
     folder: Path, *, levels: Sequence[int] = range(len(LEVELS)), coins: Sequence[str] = tuple(COINS)
 ) -> Iterator[str]:
-    """The bundled server with the sample in it; yields its URL."""
+    """The bundled server with the sample in it; yields its URL.
+
+    Within a run of tests a sample is made once, and each server starts from a copy of its files.
+    """
+    kept = os.environ.get(KEPT)
+    if kept is not None:
+        files = Path(kept, f"{'-'.join(coins)}-{''.join(map(str, levels))}")
+        with FileLock(f"{files}.lock"):
+            if not files.exists():
+                made = Path(tempfile.mkdtemp(dir=kept))
+                with _filled(made, levels, coins):
+                    pass
+                made.rename(files)
+        shutil.copytree(files / "redis" / "appendonlydir", folder / "redis" / "appendonlydir")
+        with BundledServer(folder) as server:
+            yield server.url
+    else:
+        with _filled(folder, levels, coins) as url:
+            yield url
+
+
+@contextmanager
+def _filled(folder: Path, levels: Sequence[int], coins: Sequence[str]) -> Iterator[str]:
     with BundledServer(folder) as server:
         cache = Cache(server.url)
         fill_cache(cache, levels=levels, coins=coins)

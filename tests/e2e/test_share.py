@@ -27,7 +27,7 @@ SNAPSHOT = re.compile(r"/s/([0-9a-f]{32})$")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A server with a data folder of its own."""
     with ExitStack() as stack:
-        url = stack.enter_context(sample_server(tmp_path_factory.mktemp("redis"), coins=("BTC",)))
+        url = stack.enter_context(sample_server(tmp_path_factory.mktemp("redis")))
         data = str(tmp_path_factory.mktemp("data"))
         yield stack.enter_context(serving(["web"], {"REDIS_URL": url, "LIQHEAT_DATA": data}, "/readyz"))
 
