@@ -1,24 +1,32 @@
-/* The tape: a stream of liquidations, newest first, with totals of an hour and a day. */
+/* The tape: a stream of liquidations, newest first or sorted by a head, with totals of an hour and a day. */
 (function () {
   "use strict";
   const { el, byId, remember, format: f } = window.liqheat;
   const liqheat = window.liqheat;
   const MOST_ROWS = 400; // while following; more only where the reader asked for older ones
+  const DAY_MS = 864e5;
   const SILENCE_MS = 25000;
   const RETRY_MS = 2000;
   const BIG = [[1e6, "huge"], [1e5, "big"]];
   const now = {
     symbol: byId("symbol").dataset.chosen, venues: liqheat.chosenVenues(), side: byId("side").value, min: byId("min").value,
-    source: null, next: null, paused: false, waiting: [], shown: false, heard: 0, more: 0, quotes: {},
+    source: null, asOf: 0, whole: false, paused: false, waiting: [], shown: false, heard: 0, more: 0,
   };
+  const order = liqheat.sortable(byId("table"), () => changed({}));
+  const VALUES = {
+    time: (p) => p.time_ms, coin: (p) => p.symbol, venue: (p) => p.exchange, side: (p) => p.side, usd: (p) => p.notional_usd,
+  };
+  /* In any other order the table is of the last 24 hours. */
+  const isNewestFirst = () => order.by === "time" && order.down;
 
-  function filters() {
-    const query = new URLSearchParams({ symbol: now.symbol });
+  function filters(more) {
+    const query = new URLSearchParams({ symbol: now.symbol, ...more });
     if (now.venues.length) query.set("venues", now.venues.join(","));
     if (now.side !== "both") query.set("side", now.side);
     if (Number(now.min) > 0) query.set("min_usd", String(Number(now.min)));
     return query;
   }
+  const sorting = () => ({ sort: order.by, order: order.down ? "desc" : "asc" });
 
   /* ---- rows ---- */
   function row(print, fresh) {
@@ -27,7 +35,7 @@
     const size = (BIG.find(([least]) => print.notional_usd >= least) || [0, ""])[1];
     const href = `/?symbol=${encodeURIComponent(base)}&venues=${encodeURIComponent(print.exchange)}${look ? "&" + look : ""}`;
     const at = new Date(print.time_ms);
-    return el("tr", { class: `${print.side}-row ${size} ${fresh ? "fresh" : ""}`, "data-at": print.time_ms },
+    const made = el("tr", { class: `${print.side}-row ${size} ${fresh ? "fresh" : ""}`, "data-at": print.time_ms },
       el("td", { class: "number c-time", title: `${at.toISOString()} · ${f.local(print.time_ms)}` }, f.clock(print.time_ms, true),
         el("small", {}, f.day(print.time_ms))),
       el("th", { scope: "row", class: "c-coin" }, el("a", { href, title: `Heatmap of ${print.symbol}` }, el("b", {}, base), el("small", {}, rest.split(":")[0]))),
@@ -36,27 +44,41 @@
       el("td", { class: `number c-usd ${print.side}`, title: f.exact(print.notional_usd) }, f.usd(print.notional_usd)),
       el("td", { class: "number c-price", title: String(print.price) }, f.price(print.price)),
       el("td", { class: "number c-quantity", title: String(print.quantity_base) }, `${print.quantity_base.toPrecision(4)} ${base}`));
+    made.print = print;
+    return made;
   }
   const named = (columns, values) => Object.fromEntries(columns.map((name, i) => [name, values[i]]));
 
+  /* Whether a row stands above another; of those alike the newer does. */
+  function isAbove(one, other) {
+    const [a, b] = [VALUES[order.by](one.print), VALUES[order.by](other.print)];
+    return a === b ? one.print.time_ms >= other.print.time_ms : a < b !== order.down;
+  }
+
+  /* What comes takes its place in the order: newest first, that is mostly the top. Beyond the last row there may be others
+     that are not shown, unless the table has them all. */
   function add(said) {
     const body = byId("rows");
-    if (said.first) body.replaceChildren();
     const made = said.rows.map((values) => row(named(said.columns, values), !said.first));
-    // Late prints take their place by time; mostly that is the top.
-    for (const one of made.reverse()) {
-      let before = body.firstElementChild;
-      while (before && Number(before.dataset.at) > Number(one.dataset.at)) before = before.nextElementSibling;
-      body.insertBefore(one, before);
+    now.asOf = said.as_of_ms;
+    if (said.first) {
+      body.replaceChildren(...made);
+      [now.more, now.whole] = [0, made.length >= said.totals[said.totals.length - 1].count];
+    } else {
+      for (const one of made.reverse()) {
+        const place = [...body.children].find((other) => isAbove(one, other)) || null;
+        if (place || now.whole) body.insertBefore(one, place);
+      }
     }
-    while (body.children.length > MOST_ROWS + now.more) {
-      const last = body.lastElementChild;
-      last.remove();
-      now.next = null; // the rows end elsewhere now: where, the last one says
-    }
-    if (said.first) [now.next, now.more] = [said.next, 0];
-    byId("older").hidden = !body.children.length;
+    if (!isNewestFirst()) for (const old of [...body.children]) if (old.print.time_ms <= now.asOf - DAY_MS) old.remove();
+    for (; body.children.length > MOST_ROWS + now.more; now.whole = false) body.lastElementChild.remove();
+    offerMore();
     empty();
+  }
+  function offerMore() {
+    byId("older").hidden = isNewestFirst() ? !byId("rows").children.length : now.whole;
+    byId("older").textContent = isNewestFirst() ? "Older" : "More";
+    byId("scope").textContent = isNewestFirst() ? "" : "of the last 24 h";
   }
   function empty() {
     const none = !byId("rows").children.length;
@@ -117,14 +139,13 @@
 
   function follow() {
     stop();
-    const query = filters();
-    byId("csv").href = `/api/v1/liquidations?${query}&range=30d&limit=5000&format=csv`;
-    now.source = new EventSource(`/api/v1/liquidations/stream?${query}`);
+    byId("csv").href = `/api/v1/liquidations?${filters({ range: isNewestFirst() ? "30d" : "24h", ...sorting(), limit: 5000, format: "csv" })}`;
+    now.source = new EventSource(`/api/v1/liquidations/stream?${filters(sorting())}`);
     now.source.addEventListener("prints", (event) => take(JSON.parse(event.data)));
     now.source.onerror = () => {
       // The browser tries lost connections again by itself; an answer that is no stream ends it.
       now.heard = 0;
-      if (now.source && now.source.readyState === EventSource.CLOSED) explain(query);
+      if (now.source && now.source.readyState === EventSource.CLOSED) explain();
       else if (now.shown) liqheat.state("stale");
       words();
     };
@@ -135,33 +156,37 @@
     [now.source, now.heard] = [null, 0];
   }
   /* What the server has against it, which an EventSource does not tell. */
-  async function explain(query) {
+  async function explain() {
     stop();
     let go = true;
     try {
-      await liqheat.ask(`/api/v1/liquidations?${query}&limit=1`);
+      await liqheat.ask(`/api/v1/liquidations?${filters({ limit: 1 })}`);
     } catch (error) {
       go = liqheat.trouble(error, now.shown);
     }
     if (go) setTimeout(() => !document.hidden && !now.source && follow(), RETRY_MS);
   }
 
+  /* Where the rows shown end: newest first, after those of the last one's time; else after those up to the time of the data. */
+  function cursor() {
+    const times = [...byId("rows").children].map((r) => r.print.time_ms);
+    if (!isNewestFirst()) return `${now.asOf}.${times.filter((at) => at <= now.asOf).length}`;
+    const last = times[times.length - 1];
+    return `${last}.${times.filter((at) => at === last).length}`;
+  }
   async function older() {
     const button = byId("older");
-    const body = byId("rows");
     button.disabled = true;
-    const last = body.lastElementChild;
-    const same = [...body.children].filter((r) => r.dataset.at === last.dataset.at).length;
-    const before = now.next || `${last.dataset.at}.${same}`;
+    const asked = filters({ range: isNewestFirst() ? "1y" : "24h", ...sorting(), limit: 100, cursor: cursor() });
     try {
-      const page = await liqheat.ask(`/api/v1/liquidations?${filters()}&range=1y&limit=100&cursor=${before}`);
-      body.append(...page.rows.map((values) => row(named(page.columns, values), false)));
+      const page = await liqheat.ask(`/api/v1/liquidations?${asked}`);
+      byId("rows").append(...page.rows.map((values) => row(named(page.columns, values), false)));
       now.more += page.rows.length;
-      now.next = page.next;
+      now.whole = now.whole || !page.next;
+      offerMore();
       button.hidden = !page.next;
-      if (!page.rows.length) button.hidden = true;
     } catch (error) {
-      button.textContent = "Older: the server does not answer, try again";
+      button.textContent = `${button.textContent.split(":")[0]}: the server does not answer, try again`;
     }
     button.disabled = false;
   }

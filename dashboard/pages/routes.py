@@ -14,8 +14,8 @@ from dashboard.answers import Answers, Busy
 from dashboard.api import ERRORS, VIEW_PARAMETERS, negotiate, send
 from dashboard.export import FORMS, Form
 from dashboard.navigation import Look
-from dashboard.pages import markets, method, paging, sorting, tape, track, track_page
-from dashboard.pages.feed import Feed, PrintFilter
+from dashboard.pages import markets, method, paging, sorting, tape, tape_page, track, track_page
+from dashboard.pages.feed import Feed
 from dashboard.pages.kept import Brief, packed
 from dashboard.pages.overview import Overview
 from dashboard.pages.shell import Address, Part, document, problem
@@ -49,10 +49,12 @@ _MARKETS: Final = [
     *paging.described(markets.MAX_ROWS, markets.MAX_ROWS),
     _FORMAT,
 ]  # fmt: skip
+_TAPE_ORDER: Final = sorting.described(tape.HEADS, tape.NEWEST.key)
 _PRINTS: Final = [
     *(p for p in VIEW_PARAMETERS if p["name"] != "symbol"),
     _parameter("symbol", {"type": "string"}, "Base coin, or `all`; by default the first market's coin."),
     _LEAST,
+    *_TAPE_ORDER,
     *paging.described(tape.MAX_ROWS, tape.LIMIT),
     _FORMAT,
 ]
@@ -66,6 +68,7 @@ _STREAM: Final = [
     _parameter("venues", {"type": "string"}, "`all` or venues such as `binance,bybit`."),
     _parameter("side", {"type": "string", "enum": ["both", "long", "short"], "default": "both"}, "Whose."),
     _LEAST,
+    *_TAPE_ORDER,
 ]
 
 
@@ -142,14 +145,14 @@ def _add_liquidations(router: APIRouter, cache: Cache, answers: Answers, feed: F
         return send(await brief.get(key, form, lambda: asyncio.to_thread(read)), request)
 
     async def stream(request: Request) -> Response:
-        wanted = tape.TapePage.parse(request.url.query).wanted
-        wanted.markets((await feed.recent()).statuses)
+        asked = tape_page.TapePage.parse(request.url.query)
+        asked.wanted.markets((await feed.recent()).statuses)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return StreamingResponse(streams.open(wanted), media_type="text/event-stream", headers=headers)
+        return StreamingResponse(streams.open(asked), media_type="text/event-stream", headers=headers)
 
     router.add_api_route(
         "/api/v1/liquidations", liquidations, methods=["GET"], tags=["views"], response_class=Response,
-        summary="Realised liquidations in the range, newest first, page by page.",
+        summary="Realised liquidations in the range, newest first or in another order, page by page.",
         responses={200: described.answers("/api/v1/liquidations", "JSON or CSV."), **ERRORS},
         openapi_extra={"parameters": _PRINTS},
     )  # fmt: skip
@@ -193,7 +196,7 @@ class _Streams:
         self._feed, self._open = feed, 0
         self._encoding = Flights[bytes]()
 
-    def open(self, wanted: PrintFilter) -> AsyncIterator[bytes]:
+    def open(self, asked: tape_page.TapePage) -> AsyncIterator[bytes]:
         """Return a new stream.
 
         Raises
@@ -202,12 +205,12 @@ class _Streams:
         """
         if self._open >= MAX_STREAMS:
             raise Busy("too many pages follow the tape")
-        return self._counted(wanted)
+        return self._counted(asked)
 
-    async def _counted(self, wanted: PrintFilter) -> AsyncIterator[bytes]:
+    async def _counted(self, asked: tape_page.TapePage) -> AsyncIterator[bytes]:
         self._open += 1
         try:
-            async for event in tape.stream(self._feed, wanted, self._encoding):
+            async for event in tape.stream(self._feed, asked.wanted, asked.order, self._encoding):
                 yield event
         finally:
             self._open -= 1
@@ -234,9 +237,9 @@ def _add_pages(router: APIRouter, cache: Cache, answers: Answers, address: Addre
         asked = markets.MarketsQuery.parse(query)
         return markets.page(asked), asked.look
 
-    async def tape_page(query: str) -> tuple[Part, Look]:
-        asked = tape.TapePage.parse(query)
-        return tape.page(asked), asked.look
+    async def tape_made(query: str) -> tuple[Part, Look]:
+        asked = tape_page.TapePage.parse(query)
+        return tape_page.page(asked), asked.look
 
     async def method_page(query: str) -> tuple[Part, Look]:
         look = Look.parse(read_parameters(query, ("theme", "palette")))
@@ -260,7 +263,7 @@ def _add_pages(router: APIRouter, cache: Cache, answers: Answers, address: Addre
         router.add_api_route(path, reply, methods=["GET"], include_in_schema=False)
 
     add(markets.PATH, markets_page)
-    add(tape.PATH, tape_page)
+    add(tape_page.PATH, tape_made)
     add(track.PATH, track_made)
     add(method.PATH, method_page)
 

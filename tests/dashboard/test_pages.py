@@ -81,6 +81,8 @@ def test_links_keep_theme_and_palette(client: httpx.Client) -> None:
         ("/markets?theme=pink", "theme", "pink"),
         ("/tape?side=<script>alert(1)</script>", "side", "&lt;script&gt;alert(1)&lt;/script&gt;"),
         ("/tape?min_usd=-1", "min_usd", "-1"),
+        ("/tape?sort=oi", "sort", "oi"),
+        ("/track-record?order=up", "order", "up"),
         ("/tape?symbol=a&symbol=b", "symbol", "a and b"),
         ("/method?venue=okx", "venue", "okx"),
         ("/track-record?horizon=2h", "horizon", "2h"),
@@ -280,6 +282,37 @@ def test_pages_of_prints_joined_are_the_whole_range_newest_first(client: httpx.C
     assert len({tuple(r) for r in joined}) == len(joined)
 
 
+_ORDERS = {"time": 0, "venue": 1, "coin": 2, "side": 3, "usd": 6}
+
+
+@pytest.mark.parametrize("sort", _ORDERS)
+@pytest.mark.parametrize("order", ["asc", "desc"])
+def test_sorted_pages_of_prints_joined_are_the_whole_range_in_that_order(
+    client: httpx.Client, sort: str, order: str
+) -> None:
+    query = "symbol=all&range=24h&min_usd=20000"
+    whole = _page(client, f"{query}&limit=5000")["rows"]
+    wanted = sorted(whole, key=lambda row: row[_ORDERS[sort]], reverse=order == "desc")
+    pages = _following(client, f"/api/v1/liquidations?{query}&sort={sort}&order={order}&limit=150")
+    joined = [row for page in pages for row in page.json()["rows"]]
+    assert [row[_ORDERS[sort]] for row in joined] == [row[_ORDERS[sort]] for row in wanted]
+    assert sorted(joined) == sorted(whole)
+    for value in {row[_ORDERS[sort]] for row in joined}:
+        alike = [row[0] for row in joined if row[_ORDERS[sort]] == value]
+        assert alike == sorted(alike, reverse=True)
+
+
+def test_the_prints_for_download_are_sorted_as_asked(client: httpx.Client) -> None:
+    query = "symbol=all&range=24h&sort=usd&limit=5000"
+    table = pl.read_csv(io.BytesIO(client.get(f"/api/v1/liquidations?{query}&format=csv").content))
+    assert table["notional_usd"].to_list() == pytest.approx([r[6] for r in _page(client, query)["rows"]])
+
+
+@pytest.mark.parametrize("path", ["/tape", "/api/v1/liquidations", "/api/v1/liquidations/stream"])
+def test_prices_of_different_coins_are_no_order(client: httpx.Client, path: str) -> None:
+    assert client.get(f"{path}?sort=price").status_code == 422
+
+
 def _following(client: httpx.Client, address: str, most: int = 50) -> list[httpx.Response]:
     """All pages of a list, by the addresses that each names as the next one."""
     answers = [client.get(address)]
@@ -381,6 +414,26 @@ def test_the_stream_gives_the_newest_page_then_what_comes_and_fits(tmp_path: Pat
             assert new["totals"][1]["long_usd"] == 28_000
         older = _page(client, f"symbol=all&range=1y&cursor={first['next']}")
         assert older["rows"] == []
+        cache.close()
+
+
+def test_a_sorted_stream_begins_with_the_first_page_of_that_order_and_tells_all_that_comes(tmp_path: Path) -> None:
+    with BundledServer(tmp_path) as server, serve(server.url) as client:
+        cache = _fill(server.url, [])
+        sizes = [1000.0 + 10 * (n * 37 % 150) for n in range(150)]
+        for n, usd in enumerate(sizes):
+            cache.add_liquidations(_status().id, _prints([AS_OF_MS - 90_000 + n], usd=usd))
+        cache.add_liquidations(_status().id, _prints([AS_OF_MS + 5], usd=1e6))  # ahead of the candles
+        with client.stream("GET", "/api/v1/liquidations/stream?sort=usd") as answer:
+            events = _events(answer)
+            first = next(events)
+            assert [r[6] for r in first["rows"]] == [1e6, *sorted(sizes, reverse=True)[:99]]
+            rest = _page(client, f"symbol=all&range=24h&sort=usd&cursor={first['next']}")
+            assert ([r[6] for r in rest["rows"]], rest["next"]) == (sorted(sizes, reverse=True)[99:], None)
+            cache.add_liquidations(_status().id, _prints([AS_OF_MS - 400], usd=1.0))
+            assert [r[6] for r in next(events)["rows"]] == [1.0]
+        with client.stream("GET", "/api/v1/liquidations/stream?sort=usd&min_usd=2000") as answer:
+            assert next(_events(answer))["next"] is None
         cache.close()
 
 

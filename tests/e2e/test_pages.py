@@ -152,6 +152,48 @@ def test_the_tape_is_filtered_by_coin_venue_side_and_size(visit: Visit) -> None:
     expect(page.get_by_role("heading", name="Nothing on the tape")).to_be_visible()
 
 
+def _sizes(page: Page) -> list[float]:
+    found: list[float] = page.locator("#rows tr").evaluate_all("rows => rows.map(r => r.print.notional_usd)")
+    return found
+
+
+def test_the_tape_sorts_by_size_and_what_comes_takes_its_place(visit: Visit) -> None:
+    page = _go(visit, "/tape")
+    head = page.get_by_role("columnheader", name="Size")
+    expect(page.get_by_role("columnheader", name="Time")).to_have_attribute("aria-sort", "descending")
+    head.get_by_role("button").press("Enter")
+    expect(head).to_have_attribute("aria-sort", "descending")
+    expect(page.locator("#scope")).to_have_text("of the last 24 h")
+    query = "symbol=all&range=24h&sort=usd&limit=200"
+    wanted = [r[6] for r in _api(visit.site, f"/api/v1/liquidations?{query}")["rows"]]
+    expect(page.locator("#rows tr").first.locator(".c-usd")).to_have_attribute("title", f"${round(wanted[0]):,}")
+    assert _sizes(page) == wanted[:100]
+    # One between the second and the third, and one that is too small for the rows shown.
+    assert visit.site.redis_url is not None
+    cache = Cache(visit.site.redis_url)
+    between = (wanted[1] + wanted[2]) / 2
+    new = [Liquidation(AS_OF_MS - 700 + n, Side.SHORT, 3210.5, 1.0, usd) for n, usd in enumerate((1.0, between))]
+    cache.add_liquidations("okx:ETH/USDT:USDT", new)
+    cache.close()
+    expect(page.locator("#rows tr").nth(2).locator(".c-usd")).to_have_attribute("title", f"${round(between):,}")
+    assert _sizes(page) == [*wanted[:2], between, *wanted[2:100]]
+    page.get_by_role("button", name="More").click()
+    expect(page.locator("#rows tr")).to_have_count(201)
+    assert _sizes(page) == [*wanted[:2], between, *wanted[2:200]]
+    # The address and the download have the order too.
+    page.reload()
+    page.wait_for_selector('#box[data-state="shown"]')
+    expect(head).to_have_attribute("aria-sort", "descending")
+    assert _sizes(page) == [*wanted[:2], between, *wanted[2:99]]
+    with page.expect_download() as download:
+        page.get_by_role("link", name="CSV").click()
+    with download.value.path().open() as file:
+        saved = [float(r["notional_usd"]) for r in csv.DictReader(file)]
+    assert saved[:100] == pytest.approx(_sizes(page))
+    head.get_by_role("button").click()
+    expect(page.locator("#rows tr").first.locator(".c-usd")).to_have_attribute("title", "$1")
+
+
 def test_older_prints_follow_without_a_gap_or_a_double(visit: Visit) -> None:
     page = _go(visit, "/tape?symbol=BTC")
     for count in (200, 300):
