@@ -8,6 +8,7 @@
 
   const toMs = (x) => (typeof x === "number" ? x : Date.parse(/Z|[+-]\d\d:?\d\d$/.test(x) ? x : x + "Z"));
   liqheat.toMs = toMs;
+  const toUtc = (ms) => new Date(ms).toISOString().slice(0, -1); // Plotly takes a number for the reader's own time
 
   /* Colours of the codes -127..127, as the canvas wants them. */
   function colours(scale) {
@@ -71,7 +72,7 @@
     context.putImageData(image, 0, 0);
     return {
       source: canvas.toDataURL("image/png"), xref: "x", yref: "y", layer: "below", sizing: "stretch",
-      x: new Date(toMs(heat.x0) - heat.dx / 2).toISOString().replace("Z", ""), sizex: columns * heat.dx, xanchor: "left",
+      x: toUtc(toMs(heat.x0) - heat.dx / 2), sizex: columns * heat.dx, xanchor: "left",
       y: edges[rows], sizey: edges[rows] - edges[0], yanchor: "top",
     };
   };
@@ -88,10 +89,11 @@
     const half = step * BODY;
     const parts = { increasing: [[], []], decreasing: [[], []] };
     open.forEach((start, i) => {
-      const at = toMs(trace.x[i]);
+      const middle = toMs(trace.x[i]);
+      const [left, at, right] = [middle - half, middle, middle + half].map(toUtc);
       const [bottom, top] = [Math.min(start, close[i]), Math.max(start, close[i])];
       const [x, y] = parts[close[i] >= start ? "increasing" : "decreasing"];
-      x.push(at, at, at - half, at - half, at, at, at, at + half, at + half, at, null);
+      x.push(at, at, left, left, at, at, at, right, right, at, null);
       y.push(low[i], bottom, bottom, top, top, high[i], top, top, bottom, bottom, null);
     });
     return Object.entries(parts).filter(([, [x]]) => x.length).map(([way, [x, y]]) =>
@@ -106,11 +108,12 @@
     values.forEach((value, i) => {
       if (!value || !Number.isFinite(value)) return;
       const at = first + i * trace.dx;
-      x.push(at - half, at - half, at + half, at + half, at - half, null);
+      const [left, right] = [at - half, at + half].map(toUtc);
+      x.push(left, left, right, right, left, null);
       y.push(0, value, value, 0, 0, null);
     });
     // Nothing at all is a line at nought, which also holds the axis.
-    if (!x.length) [x[0], x[1], y[0], y[1]] = [first, first + trace.dx * values.length, 0, 0];
+    if (!x.length) [x[0], x[1], y[0], y[1]] = [toUtc(first), toUtc(first + trace.dx * values.length), 0, 0];
     return [path(trace, x, y, { line: { ...flat, width: 0.5, color: trace.marker.color }, fillcolor: trace.marker.color })];
   }
 

@@ -146,6 +146,28 @@ def test_a_gap_of_a_venue_is_told(visit: Visit) -> None:
     expect(page.locator(".venue", has_text="OKX")).to_contain_text("gap 11:30\N{EN DASH}12:00")
 
 
+_DRAWN_OVER = """() => {
+    const gd = document.querySelector('#chart .js-plotly-plot');
+    const heat = liqheat.answer().figure.data.find((t) => t.type === 'heatmap');
+    const end = liqheat.toMs(heat.x0) + (gd._fullLayout.images[0].sizex / heat.dx - 0.5) * heat.dx;
+    const drawn = (wanted) => gd.calcdata.filter(([first]) => wanted(first.trace))
+        .flatMap((points) => points.map((point) => point.x)).filter(Number.isFinite);
+    return [(t) => t.meta === 'candles', (t) => /liquidated$/.test(t.name) && t.fill === 'toself'].map((wanted) => {
+        const [first, last] = [Math.min(...drawn(wanted)), Math.max(...drawn(wanted))];
+        return [(first - end) / heat.dx + gd._fullLayout.images[0].sizex / heat.dx, (end - last) / heat.dx];
+    });
+}"""
+
+
+def test_candles_and_bars_stand_over_their_columns_wherever_the_reader_lives(visit: Visit) -> None:
+    """The browser is in Berlin: what took times for local ones would stand an hour beside the levels."""
+    page = visit.open()
+    assert page.evaluate("new Date().getTimezoneOffset()") != 0
+    candles, bars = page.evaluate(_DRAWN_OVER)
+    assert all(0 <= before_an_end < 1 for before_an_end in candles)
+    assert all(before_an_end >= 0 for before_an_end in bars)
+
+
 def test_the_pointer_reads_price_density_and_distance(visit: Visit) -> None:
     page = visit.open()
     box = page.locator("#chart .nsewdrag").first.bounding_box()
