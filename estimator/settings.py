@@ -58,6 +58,11 @@ class Settings(BaseSettings):
         default="BTC,ETH,SOL",
         description="Coins or symbols to follow on each venue, or 'top 100' for those with most open interest on all.",
     )
+    hyperliquid_addresses: str | None = Field(
+        default=None,
+        repr=False,
+        description="Accounts on Hyperliquid that are always asked what they hold: a file, one a line, or with commas.",
+    )
     exchange_base: str | None = Field(
         default=None, description="Address that stands in for all venues, with their hosts as folders; for tests."
     )

@@ -23,6 +23,7 @@ from estimator.exchanges.simulated import SimulatedSource
 from estimator.follow import Report, Shard, follow
 from estimator.history import History, Published, Recorder
 from estimator.live import LiveSource, make_venues
+from estimator.live.holders import Watching, read_addresses
 from estimator.model.parameters import Parameters
 from estimator.probe import in_words
 from estimator.refit import refit
@@ -180,7 +181,10 @@ async def _follow_live(
 async def live(settings: Settings, cache: Cache, history: History, shard: Shard) -> AsyncIterator[LiveSource]:
     """Make the live source of the settings; its connections are closed afterwards."""
     venues = make_venues(settings.venues, settings.exchange_base)
-    source = LiveSource(venues, history, cache.journal, wanted=settings.markets, days=settings.days, shard=shard)
+    watching = Watching(cache.positions.put, read_addresses(settings.hyperliquid_addresses), shard[1])
+    source = LiveSource(
+        venues, history, cache.journal, wanted=settings.markets, days=settings.days, shard=shard, watching=watching
+    )
     if settings.exchange_base is not None:
         source.description += f"; {settings.exchange_base} stands in for them"
     try:

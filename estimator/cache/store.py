@@ -23,6 +23,7 @@ from estimator.cache.counters import COUNTERS, Counters
 from estimator.cache.health import WorkerHealth, of_one_crew
 from estimator.cache.journal import JOURNAL, Journal
 from estimator.cache.memory import Kept, TileMemory
+from estimator.cache.positions import ObservedPositions
 from estimator.cache.status import MarketStatus, Progress
 from estimator.cache.tiles import TILE_COLUMNS, Tile
 from estimator.cache.track import TrackRecords
@@ -77,7 +78,7 @@ class Cache:
         self.counters = Counters(self._connection)
         self.attention, self.track = Attention(self._connection), TrackRecords(self._connection, ttl_s)
         self.band_attention = Attention(self._connection, BAND_ATTENTION, BAND_LASTS_S)
-        self.alerts = AlertLog(self._connection)
+        self.alerts, self.positions = AlertLog(self._connection), ObservedPositions(self._connection)
         self.ttl_s, self._lock_s = ttl_s, lock_s
         self._memory = TileMemory(memory_bytes)
         self._epoch: bytes | None = None

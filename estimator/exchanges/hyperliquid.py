@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import contextlib
+import math
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Final, Unpack
 
@@ -22,10 +24,12 @@ from estimator.domain import (
 from estimator.exchanges.connected import ConnectedVenue, Connection
 from estimator.exchanges.edge import frame, plausible_candles, plausible_observations
 from estimator.exchanges.hyperliquid_payloads import (
+    ASK_ACCOUNT,
     CANDLES_KEPT,
     CAPABILITIES,
     FUNDING_PAGE,
     NAME,
+    parse_account,
     parse_brackets,
     parse_candle_message,
     parse_candles,
@@ -34,11 +38,13 @@ from estimator.exchanges.hyperliquid_payloads import (
     parse_markets,
     parse_open_interest_now,
     parse_order_book,
+    parse_trades_message,
 )
 from estimator.exchanges.listings import Listings, largest_first
 from estimator.exchanges.moving import MakeStream, Print, Stream, Tick
 from estimator.exchanges.paging import paged
-from estimator.exchanges.venue import BracketTable, Capabilities, FundingRate, MarketListing, OrderBook
+from estimator.exchanges.venue import BracketTable, Capabilities, FundingRate, MarketListing, OrderBook, Trade
+from estimator.model.holdings import Account
 
 _FRESH_MS: Final = 2_000
 
@@ -150,13 +156,7 @@ class Hyperliquid(ConnectedVenue):
 
     async def _candles(self, markets: Sequence[Market]) -> Stream[Tick]:
         named = await self._listings.by_native_id(markets, self.health)
-        client = self._wire.client
-
-        def subscribe() -> Any:
-            url = client.urls["api"]["ws"]["public"]
-            asked = [{"type": "candle", "coin": native_id, "interval": "1m"} for native_id in named]
-            messages = [{"method": "subscribe", "subscription": one} for one in asked]
-            return asyncio.gather(*(client.watch(url, str(one), one, str(one)) for one in messages))
+        subscribe = self._subscribing([{"type": "candle", "coin": native_id, "interval": "1m"} for native_id in named])
 
         def accepts(message: Any) -> bool:
             return isinstance(message, dict) and message.get("channel") in {"candle", "error"}
@@ -164,5 +164,40 @@ class Hyperliquid(ConnectedVenue):
         parse = partial(parse_candle_message, listings=named)
         return Stream(self._wire, "candles", subscribe, accepts, parse, lambda message: message["channel"] == "error")
 
+    def _subscribing(self, asked: Sequence[dict[str, str]]) -> Callable[[], Awaitable[Any]]:
+        client = self._wire.client
+
+        def subscribe() -> Any:
+            url = client.urls["api"]["ws"]["public"]
+            messages = [{"method": "subscribe", "subscription": one} for one in asked]
+            return asyncio.gather(*(client.watch(url, str(one), one, str(one)) for one in messages))
+
+        return subscribe
+
     def _print_streams(self, markets: Sequence[Market]) -> list[MakeStream[Print]]:  # noqa: ARG002 - nobody is told
         return []
+
+    async def fetch_account(self, address: str, markets: Sequence[Market]) -> Account:
+        """Return what an account holds in markets; what cannot be is counted and left out."""
+        named = await self._listings.by_native_id(markets, self.health)
+        asked = {"type": "clearinghouseState", "user": address}
+        payload = await self._wire.attempt(ASK_ACCOUNT, lambda: self._wire.client.publicPostInfo(asked))
+        told = parse_account(payload, named)
+        kept = tuple(one for one in told.holdings if one.value_usd > 0)
+        self.health.reject("positions", "value not above 0", len(told.holdings) - len(kept))
+        return Account(min(told.time_ms, self._wire.now_ms()), kept)
+
+    async def watch_trades(self, markets: Sequence[Market]) -> AsyncGenerator[Sequence[Trade], None]:
+        """Yield trades with the accounts on both sides."""
+        named = await self._listings.by_native_id(markets, self.health)
+        subscribe = self._subscribing([{"type": "trades", "coin": native_id} for native_id in named])
+
+        def accepts(message: Any) -> bool:
+            return isinstance(message, dict) and message.get("channel") == "trades"
+
+        parse = partial(parse_trades_message, listings=named)
+        # Its socket is that of the candles, which tell when it is dead: that nobody trades takes nothing from them.
+        stream = Stream(self._wire, "trades", subscribe, accepts, parse, silence_s=math.inf)
+        async with contextlib.aclosing(stream.items()) as messages:
+            async for trades in messages:
+                yield trades

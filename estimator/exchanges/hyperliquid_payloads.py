@@ -21,6 +21,7 @@ from estimator.domain import (
     LeverageBracket,
     Market,
     Observation,
+    Side,
 )
 from estimator.errors import BadPayload, ParameterError, UnknownMarket
 from estimator.exchanges.edge import Health, frame, get, number, number_or_none, rows, text
@@ -34,7 +35,9 @@ from estimator.exchanges.venue import (
     MarketListing,
     OrderBook,
     RateLimit,
+    Trade,
 )
+from estimator.model.holdings import Account, Holding
 from estimator.model.margin import brackets_from_max_leverage
 
 NAME: Final = "hyperliquid"
@@ -42,6 +45,7 @@ TAKER_FEE_RATE: Final = 0.00045  # of a new account
 SOURCE: Final = "public: margin tables, m = 1 / (2 max leverage)"
 CANDLES_KEPT: Final = 5000
 FUNDING_PAGE: Final = 500
+ASK_ACCOUNT: Final = "publicPostInfo clearinghouseState"  # the same address with a limit of its own
 
 CAPABILITIES: Final = Capabilities(
     candles=Depth(MINUTE_MS, CANDLES_KEPT * MINUTE_MS, CANDLES_KEPT),
@@ -57,16 +61,18 @@ CAPABILITIES: Final = Capabilities(
     order_book=True,
     bulk_open_interest=True,
     bulk_funding=True,
-    limits={"publicPostInfo": RateLimit(60, 60.0)},
+    # Of 1200 weights a minute: 48 requests of 20, and 120 accounts of 2.
+    limits={"publicPostInfo": RateLimit(48, 60.0), ASK_ACCOUNT: RateLimit(120, 60.0)},
     notes=(
         "Only the latest 5000 candles are kept; an older start gets those.",
         "Open interest has no history: polled from the first day on, all markets in one request.",
         "No public feed marks liquidations: trades carry no flag. Only the fills of an account say so (userFills).",
-        "Positions and their liquidation prices are public by address (clearinghouseState).",
-        "1200 weights a minute; most requests weigh 20, candles more with their number.",
+        "Positions and their liquidation prices are public by address (clearinghouseState); trades name both accounts.",
+        "1200 weights a minute; most requests weigh 20, candles more with their number, accounts 2.",
         "The order book ends at 20 levels a side.",
         "Perpetuals of other deployers (HIP-3) are left out.",
     ),
+    positions=True,
 )
 
 
@@ -187,3 +193,36 @@ def parse_candle_message(message: Any, listings: Mapping[str, MarketListing]) ->
         return []
     values = [number(row, key, what) for key in "ohlcv"]
     return [(listing.market, Candle(stamp(row, "t", what), *values), False)]
+
+
+def parse_account(payload: Any, listings: Mapping[str, MarketListing]) -> Account:
+    """Read `clearinghouseState`: the positions of an account in the listed markets."""
+    what = "clearinghouseState"
+    positions = [get(row, ["position"], what) for row in rows(payload, ["assetPositions"], what)]
+    held = [_holding(one, listings.get(text(one, "coin", what))) for one in positions]
+    return Account(stamp(payload, "time", what), tuple(one for one in held if one is not None))
+
+
+def _holding(position: Any, listing: MarketListing | None) -> Holding | None:
+    what = "clearinghouseState"
+    size, value = number(position, "szi", what), number(position, "positionValue", what)
+    if listing is None or size == 0:
+        return None
+    price = number_or_none(position, "liquidationPx", what)
+    side = Side.LONG if size > 0 else Side.SHORT
+    # Where other positions back one, the formula gives prices that no market has.
+    return Holding(listing.market.id, side, abs(size), value, price if price is not None and price > 0 else None)
+
+
+def parse_trades_message(message: Any, listings: Mapping[str, MarketListing]) -> list[Trade]:
+    """Read a push of channel `trades`: the listed ones, with both accounts."""
+    what = "trades"
+    found = [row for row in rows(message, ["data"], what) if text(row, "coin", what) in listings]
+    return [
+        Trade(stamp(row, "time", what), number(row, "px", what) * number(row, "sz", what), _users(row)) for row in found
+    ]
+
+
+def _users(row: Any) -> tuple[str, ...]:
+    users = rows(row, ["users"], "trades")
+    return tuple(text(users, at, "trades").lower() for at in range(len(users)))

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import polars as pl
 
 from estimator.domain import Candle, Float64Array, LeverageBracket, Liquidation, Market, Observation
 from estimator.exchanges.edge import Health
+from estimator.model.holdings import Account
 
 Completeness = Literal["full", "sampled", "partial", "none"]
 PriceKind = Literal["fill", "order_limit", "bankruptcy"]
@@ -71,6 +72,8 @@ class Capabilities:
         Whether the value now of all markets takes a few requests, not one a market.
     past_liquidations_ms : int, optional
         How far back prints can be fetched that are told from those of the stream; None where they cannot. [ms]
+    positions : bool
+        Whether the positions of any account can be asked for, and trades say whose they are (`PublishesPositions`).
     """
 
     candles: Depth
@@ -89,6 +92,7 @@ class Capabilities:
     bulk_open_interest: bool = False
     bulk_funding: bool = False
     past_liquidations_ms: int | None = None
+    positions: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,4 +238,27 @@ class Exchange(Protocol):
 
     async def close(self) -> None:
         """Close every connection."""
+        ...
+
+
+class Trade(NamedTuple):
+    """A trade and the accounts on both sides of it. [ms, USD]"""
+
+    time_ms: int
+    notional_usd: float
+    addresses: tuple[str, ...]
+
+
+@runtime_checkable
+class PublishesPositions(Protocol):
+    """A venue that tells what any account holds, and which accounts trade."""
+
+    name: str
+
+    async def fetch_account(self, address: str, markets: Sequence[Market]) -> Account:
+        """Return what an account holds in markets."""
+        ...
+
+    def watch_trades(self, markets: Sequence[Market]) -> AsyncIterator[Sequence[Trade]]:
+        """Yield the trades of markets as they come, reconnecting as needed."""
         ...

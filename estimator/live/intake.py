@@ -140,15 +140,20 @@ class Intake:
     def hear(self, venue: Exchange, markets: Sequence[Market]) -> None:
         """Follow markets of a venue from now on."""
         polling = Polling(venue, markets, self, self._pace, self._clock)
-        for work in (
+        self.keep(
+            venue.name,
             lambda: self._hear_candles(venue, markets),
             lambda: self._hear_prints(venue, markets),
             lambda: self._watch_streams(Hearing(venue.health, markets, int(self._pace.lag_s * 1000))),
             polling.interests,
             polling.ratios,
             polling.fundings,
-        ):
-            self.start(self._again(venue.name, work))
+        )
+
+    def keep(self, name: str, *works: Callable[[], Awaitable[bool]]) -> None:
+        """Keep works of a venue running until `end`; each until it returns False."""
+        for work in works:
+            self.start(self._again(name, work))
 
     async def track(self, past: MarketHistory) -> MarketHistory:
         """From now on take in what arrives of a market; return its past with what this run knows beyond history."""

@@ -28,6 +28,10 @@ class Pace:
         How often it is looked whether streams are still heard.
     lag_s : float
         Between the first message of a connection and all that was asked for, and between a print and its message.
+    account_s : float
+        Between two accounts that are asked for their positions.
+    positions_s : float
+        How often observed positions are published.
     first_days, chunk_days : float
         Length of the past that is fetched first, and of the pieces of the rest. [days]
     """
@@ -40,5 +44,7 @@ class Pace:
     longest_s: float = 60.0
     listen_s: float = 0.25
     lag_s: float = 5.0
+    account_s: float = 1.0
+    positions_s: float = 5.0
     first_days: float = 2.0
     chunk_days: float = 4.0

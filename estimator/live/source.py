@@ -22,10 +22,11 @@ from estimator.cache.journal import Journal
 from estimator.domain import DAY_MS, MINUTE_MS, TIME, LeverageBracket, Market, Origin
 from estimator.errors import BadPayload, HistoryUnavailable, RateLimited, RegionBlocked, SourceError
 from estimator.exchanges.base import Connection, MarketHistory, MarketUpdate, Progress
-from estimator.exchanges.venue import Exchange, MarketListing
+from estimator.exchanges.venue import Exchange, MarketListing, PublishesPositions
 from estimator.history import History, TableName, with_market
 from estimator.live.choice import Wanted
 from estimator.live.hearing import PRINTS, with_ends
+from estimator.live.holders import Holders, Watching
 from estimator.live.intake import Intake
 from estimator.live.pace import Pace
 from estimator.live.past import Frames, fetch_past, usable
@@ -62,6 +63,8 @@ class LiveSource:
     pace : Pace, optional
     clock : callable, optional
         Time in ms, where it is not that of this machine.
+    watching : Watching, optional
+        Where positions go that venues publish by account; without, none are asked for.
 
     Raises
     ------
@@ -82,11 +85,12 @@ class LiveSource:
         shard: tuple[int, int] = (0, 1),
         pace: Pace | None = None,
         clock: Callable[[], int] | None = None,
+        watching: Watching | None = None,
     ) -> None:
         self.description = f"live from {', '.join(v.name for v in venues)}"
         self._venues, self._history, self._journal = {v.name: v for v in venues}, history, journal
         self._wanted, self._days, self._shard, self._pace = Wanted(wanted), days, shard, pace or Pace()
-        self._clock = clock or _now_ms
+        self._clock, self._watching = clock or _now_ms, watching
         self._loop = asyncio.get_running_loop()
         self._chosen: dict[str, list[Market]] = {}
         self._oldest: dict[str, int] = {}
@@ -285,8 +289,11 @@ class LiveSource:
             failures += 1
             await asyncio.sleep(self._intake.pause(failures))
         self._choose()
-        if self._chosen[venue.name]:
-            self._intake.hear(venue, self._chosen[venue.name])
+        markets = self._chosen[venue.name]
+        if markets:
+            self._intake.hear(venue, markets)
+        if markets and self._watching is not None and isinstance(venue, PublishesPositions):
+            self._intake.keep(venue.name, *Holders(venue, markets, self._watching, self._pace, self._clock).works)
 
     async def close(self) -> None:
         """End what runs and close every connection."""

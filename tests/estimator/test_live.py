@@ -29,6 +29,7 @@ from estimator.exchanges.okx import Okx
 from estimator.follow import follow
 from estimator.history import History
 from estimator.live import LiveSource, Pace, make_venues
+from estimator.live.holders import Watching
 from estimator.live.past import usable
 from estimator.model.steps import STEP_MS
 from estimator.pipeline import MarketFollower
@@ -38,6 +39,7 @@ from tests.estimator.test_pipeline import Stored, assert_same_bits, candle_gaps,
 from tests.venues.feed import Feed
 from tests.venues.harness import IMPATIENT, NOW
 from tests.venues.server import VenueServer, running
+from tests.venues.wire_hyperliquid import HOLDERS_SHARE, holders
 
 PACE = Pace(
     lag_s=0.0,
@@ -48,6 +50,8 @@ PACE = Pace(
     settle_s=20.0,
     longest_s=0.1,
     listen_s=0.02,
+    account_s=0.01,
+    positions_s=0.05,
     first_days=0.5,
 )
 DAYS = 1.0
@@ -76,8 +80,9 @@ class World:
         with recording(self.cache, self.history, interval_s=0.1) as published:
             made = [venue(**options) for venue in venues]
             source = LiveSource(
-                made, self.history, self.cache.journal, wanted=wanted, days=DAYS, pace=PACE, clock=self.clock
-            )
+                made, self.history, self.cache.journal, wanted=wanted, days=DAYS, pace=PACE, clock=self.clock,
+                watching=Watching(self.cache.positions.put),
+            )  # fmt: skip
             task = asyncio.ensure_future(follow(source, self.cache, "balanced", lambda _done, _text: None, published))
             try:
                 yield
@@ -292,6 +297,47 @@ def test_a_venue_without_past_open_interest_starts_where_it_was_first_known(
                     await world.play(1)
             (status,) = world.cache.get_statuses()
             assert NOW <= status.first_ms <= world.feed.now_ms
+
+    tell(servers, tmp_path, story)
+
+
+def test_positions_that_a_venue_publishes_are_summed_up_and_no_account_is_named(
+    servers: tuple[str, str], tmp_path: Path
+) -> None:
+    async def story(world: World) -> None:
+        market_id, accounts = "hyperliquid:BTC/USDC:USDC", holders(world.feed.market("hyperliquid", "BTC"))
+
+        def held() -> list[float]:
+            return [one.quantity(world.feed.now_ms) for one in accounts]
+
+        def levels() -> float:
+            prices = [one.liquidation_price(world.feed.now_ms) for one in accounts]
+            return sum(quantity * price for quantity, price in zip(held(), prices, strict=True) if price is not None)
+
+        def seen() -> bool:
+            found = world.cache.positions.get([market_id]).get(market_id)
+            if found is None or found.addresses < len(accounts):
+                return False
+            told = found.long_base + found.short_base, sum(found.long_usd) + sum(found.short_usd)
+            return told == pytest.approx((sum(held()), levels()))
+
+        async with world.worker(Hyperliquid):
+            await world.until(lambda: "trades" in str([s.subscriptions for s in world.server.sessions]))
+            await world.play(2)  # every account trades
+            while 0.0 not in held():
+                await world.play(1)
+            await world.until(seen)  # and one has closed
+            found = world.cache.positions.get([market_id])[market_id]
+            now = world.feed.now_ms
+            assert found.positions == sum(quantity > 0 for quantity in held())
+            coverage = found.coverage(world.feed.market("hyperliquid", "BTC").open_interest(now))
+            assert coverage is not None
+            assert 0.4 * HOLDERS_SHARE < coverage.both <= HOLDERS_SHARE
+            assert found.newest_ms <= now
+        with redis.Redis.from_url(servers[0]) as raw:
+            said = [raw.dump(key) or b"" for key in raw.scan_iter("*")]
+        for account in accounts:
+            assert not any(account.address.encode() in value for value in said)
 
     tell(servers, tmp_path, story)
 

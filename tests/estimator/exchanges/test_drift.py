@@ -66,6 +66,7 @@ PARSERS: Final[dict[tuple[str, str], Callable[[Any], Any]]] = {
     ("hyperliquid", "candleSnapshot"): hyperliquid.parse_candles,
     ("hyperliquid", "fundingHistory"): hyperliquid.parse_funding_rate,
     ("hyperliquid", "l2Book"): hyperliquid.parse_order_book,
+    ("hyperliquid", "clearinghouseState"): lambda p: hyperliquid.parse_account(p, {"BTC": HYPERLIQUID}),
     ("bitget", "tickers"): lambda p: (
         bitget.read_open_interest(bitget.parse_tickers(p), BITGET),
         bitget.read_funding_rate(bitget.parse_tickers(p), BITGET),
@@ -97,6 +98,7 @@ MESSAGES: Final[dict[tuple[str, str], Callable[[Any], Any]]] = {
     ("bitget", "liquidation_message"): lambda m: bitget.parse_liquidation_message(m, BITGET_LISTED),
     ("bitget", "candle_snapshot"): lambda m: bitget.parse_candle_message(m, BITGET_LISTED),
     ("hyperliquid", "candle_message"): lambda m: hyperliquid.parse_candle_message(m, {"BTC": HYPERLIQUID}),
+    ("hyperliquid", "trades_message"): lambda m: hyperliquid.parse_trades_message(m, {"BTC": HYPERLIQUID}),
     ("bybit", "ws_all_liquidation"): lambda m: bybit.parse_prints(m, BYBIT["BTC/USD:BTC"]),
     ("okx", "ws_liquidation_orders"): lambda m: okx.parse_liquidations(m, OKX_LISTED),
 }

@@ -11,13 +11,15 @@ from typing import Any
 import polars as pl
 import pytest
 
-from estimator.domain import DAY_MS, HOUR_MS, MINUTE_MS, LeverageBracket, Market, Observation
+from estimator.domain import DAY_MS, HOUR_MS, MINUTE_MS, LeverageBracket, Market, Observation, Side
 from estimator.errors import BadPayload, UnknownMarket, VenueDown
 from estimator.exchanges.edge import Health
 from estimator.exchanges.hyperliquid import Hyperliquid
 from estimator.exchanges.hyperliquid_payloads import (
+    ASK_ACCOUNT,
     CANDLES_KEPT,
     CAPABILITIES,
+    parse_account,
     parse_brackets,
     parse_candle_message,
     parse_candles,
@@ -26,11 +28,14 @@ from estimator.exchanges.hyperliquid_payloads import (
     parse_markets,
     parse_open_interest_now,
     parse_order_book,
+    parse_trades_message,
 )
-from estimator.exchanges.venue import Exchange
+from estimator.exchanges.venue import Exchange, PublishesPositions, Trade
+from estimator.live import Pace
+from estimator.model.holdings import Account, Holding
 from estimator.model.margin import liquidation_price
 from tests.venues.harness import LAST_HOUR, MINUTE_START, NOW, Work, at_work, golden, row, times
-from tests.venues.wire_hyperliquid import WIRE
+from tests.venues.wire_hyperliquid import HOLDERS, WIRE, holders
 
 MARKET_DATA = Path(os.environ.get("LIQHEAT_MARKET_DATA", Path(__file__).parents[4] / "shared" / "market"))
 CONTEXTS = golden("hyperliquid", "metaAndAssetCtxs")
@@ -106,6 +111,36 @@ def test_a_candle_message_never_says_that_it_closed() -> None:
     ((where, candle, closed),) = parse_candle_message(golden("hyperliquid", "candle_message"), {"BTC": LISTED[0]})
     assert (where, candle.time_ms, candle.high, candle.volume) == (market, 1_710_146_280_000, 71422.0, 1.20407)
     assert not closed
+
+
+def test_an_account_holds_what_is_listed_and_what_no_price_liquidates_has_none() -> None:
+    told = parse_account(golden("hyperliquid", "clearinghouseState"), {one.native_id: one for one in LISTED})
+    assert told == Account(
+        1_760_000_100_456,
+        (
+            Holding("hyperliquid:BTC/USDC:USDC", Side.SHORT, 3.5, 224_000.0, 71_320.25),
+            Holding("hyperliquid:kPEPE/USDC:USDC", Side.LONG, 250_000.0, 2_600.0, None),
+        ),
+    )
+
+
+def test_a_trade_names_both_accounts() -> None:
+    (trade,) = parse_trades_message(golden("hyperliquid", "trades_message"), {"BTC": LISTED[0]})
+    assert trade == Trade(1_760_000_100_789, 64_000.5 * 0.25, (f"0x{'0' * 38}aa", f"0x{'0' * 38}bb"))
+    assert parse_trades_message(golden("hyperliquid", "trades_message"), {}) == []
+
+
+def test_all_requests_together_stay_within_the_weights_of_a_minute() -> None:
+    accounts, others = (CAPABILITIES.limits[name] for name in (ASK_ACCOUNT, "publicPostInfo"))
+    assert accounts.per_seconds == others.per_seconds == 60
+    assert 2 * accounts.requests + 20 * others.requests <= 1200
+    # A bucket lets half of what is declared through for good: accounts are asked no faster, so none ever waits there.
+    assert 60 / Pace().account_s <= accounts.requests / 2
+
+
+def test_recorded_account_without_positions_is_read() -> None:
+    told = parse_account(recorded("http_clearinghouse_state_negative_total_raw_usd"), {"BTC": LISTED[0]})
+    assert told == Account(1_700_000_000_000)
 
 
 def test_recorded_funding_is_read() -> None:
@@ -247,6 +282,54 @@ def test_after_a_lost_connection_no_candle_with_missing_trades_is_called_closed(
         assert [c.volume for c in got] == [work.bitcoin.closed(c.time_ms).volume for c in got]
         assert len(got) >= 2
         assert work.venue.health.reconnects == {"candles": 1}
+
+    at_work(Hyperliquid, WIRE, story)
+
+
+def test_accounts_are_heard_of_by_their_trades_and_told_with_their_positions() -> None:
+    async def story(work: Work[Hyperliquid]) -> None:
+        venue: PublishesPositions = work.venue
+        markets = list(work.markets.values())
+        heard: list[Trade] = []
+
+        async def hear() -> None:
+            async for trades in venue.watch_trades(markets):
+                heard.extend(trades)
+
+        hearing = asyncio.ensure_future(hear())
+        try:
+            await work.server.subscribed("hyperliquid", 2)
+            await work.feed.advance(2 * MINUTE_MS)
+            async with asyncio.timeout(10):
+                while len({a for t in heard for a in t.addresses}) < 2 * HOLDERS:  # noqa: ASYNC110 - over a socket
+                    await asyncio.sleep(0.01)
+        finally:
+            hearing.cancel()
+            await asyncio.gather(hearing, return_exceptions=True)
+        now = work.feed.now_ms
+        for account in holders(work.bitcoin):
+            told = await venue.fetch_account(account.address, markets)
+            assert told.time_ms == now
+            size, price = account.quantity(now), account.liquidation_price(now)
+            value = size * work.bitcoin.price(now)
+            held = (Holding("hyperliquid:BTC/USDC:USDC", account.side, size, value, price),)
+            assert told.holdings == (held if size else ())
+        assert (await venue.fetch_account("0x" + "f" * 40, markets)).holdings == ()
+
+    at_work(Hyperliquid, WIRE, story)
+
+
+def test_a_position_that_cannot_be_is_left_out_and_counted() -> None:
+    def worthless(said: Any) -> Any:
+        for held in said["assetPositions"]:
+            held["position"]["positionValue"] = "0.0"
+        return said
+
+    async def story(work: Work[Hyperliquid]) -> None:
+        work.faults.add(path="/info", edit=worthless)
+        told = await work.venue.fetch_account(holders(work.bitcoin)[0].address, list(work.markets.values()))
+        assert told.holdings == ()
+        assert work.venue.health.rejected == {("positions", "value not above 0"): 1}
 
     at_work(Hyperliquid, WIRE, story)
 

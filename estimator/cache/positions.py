@@ -1,0 +1,60 @@
+"""Observed positions of markets, summed by price: what their venue publishes by account, without the accounts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from pydantic import TypeAdapter, ValidationError
+
+from estimator.cache.connection import Connection
+from estimator.errors import CorruptEntry
+from estimator.model.holdings import Observed
+
+_PREFIX: Final = "liqheat:v1"
+KEPT_S: Final = 120  # what nobody renews for so long is not shown any more: the worker or the venue is gone
+_CODEC: Final = TypeAdapter(Observed)
+
+
+class ObservedPositions:
+    """What was measured, by market. Obtained as `Cache.positions`; calls raise as those of `Cache` do.
+
+    Parameters
+    ----------
+    connection : Connection
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def put(self, market_id: str, observed: Observed | None) -> None:
+        """Replace what was measured of a market, for the next `KEPT_S` seconds; None where there is nothing."""
+        with self._connection.translated():
+            if observed is None:
+                self._connection.sync.unlink(_key(market_id))
+            else:
+                self._connection.sync.set(_key(market_id), _CODEC.dump_json(observed), ex=KEPT_S)
+
+    def get(self, market_ids: Sequence[str]) -> dict[str, Observed]:
+        """Return what was measured of markets, by id; those without are absent.
+
+        Raises
+        ------
+        CorruptEntry
+        """
+        keys = [_key(market_id) for market_id in market_ids]
+        with self._connection.translated():
+            payloads = self._connection.sync.mget(keys) if keys else []
+        found = zip(market_ids, keys, payloads, strict=True)
+        return {market_id: _decode(key, payload) for market_id, key, payload in found if payload is not None}
+
+
+def _key(market_id: str) -> str:
+    return f"{_PREFIX}:{market_id}:positions"
+
+
+def _decode(key: str, payload: bytes) -> Observed:
+    try:
+        return _CODEC.validate_json(payload)
+    except ValidationError as error:
+        raise CorruptEntry(f"{key}: {error.errors()[0]['msg']}") from error
