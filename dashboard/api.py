@@ -26,7 +26,7 @@ from estimator.cache import Cache, MarketStatus
 from estimator.cache.attention import Attention
 from estimator.domain import Basis, Float64Array, Origin, Side
 from estimator.errors import CacheUnavailable, CorruptEntry, LiqheatError, ParameterError
-from estimator.model.ensemble import MEMBER_NAMES
+from estimator.model.members import MEMBER_NAMES
 
 _log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from dashboard.view import ViewState
 from estimator.cache import Cache, MarketStatus
 from estimator.domain import HOUR_MS, BoolArray, Float32Array, Int64Array, Side
-from estimator.model.ensemble import MEMBER_NAMES
 from estimator.model.grid import LiquidationGrid, add_grids, fit_bins
+from estimator.model.members import MEMBER_NAMES
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,7 +14,7 @@ from dashboard.marks import missing_runs
 from dashboard.view import ALL_TIERS, Lens
 from estimator.cache import MarketStatus
 from estimator.domain import Gap, Origin
-from estimator.model.ensemble import MEMBER_NAMES
+from estimator.model.members import MEMBER_NAMES
 
 DENSITY_SPAN: Final = 1e-4  # of the densest cell; what is below reads as nothing
 _CODES: Final = 255

@@ -12,6 +12,7 @@ import numpy as np
 from estimator.domain import ContractType, Float64Array, LeverageBracket, Market, Side
 from estimator.model.grid import TIERS, tier_index
 from estimator.model.parameters import Parameters, Preset
+from estimator.model.spread import build_kernels
 
 REACH: Final = 0.36  # log price to either side of the entry
 WIDTH: Final = 720
@@ -53,8 +54,6 @@ class Opening(NamedTuple):
 @lru_cache(maxsize=16)
 def open_at_one_price(preset: Preset, contract: ContractType, maintenance: float, max_leverage: float) -> Opening:
     """Compute the kernels of a market with this maintenance rate (fee included) and maximum leverage."""
-    from estimator.model.spread import build_kernels  # noqa: PLC0415 - brings Numba, which no other page needs
-
     symbol = "BTC/USDT:USDT" if contract == "linear" else "BTC/USD:BTC"
     market = Market("example", symbol, contract, (LeverageBracket(0.0, max_leverage, maintenance),))
     parameters = Parameters.preset(preset).for_leverage(max_leverage)

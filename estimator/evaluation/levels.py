@@ -13,7 +13,7 @@ from estimator.evaluation.density import MarketPast
 from estimator.model.book import PositionBook, rules_of
 from estimator.model.grid import LiquidationGrid
 from estimator.model.parameters import SHARES, Parameters
-from estimator.model.spread import build_kernels
+from estimator.model.spread import Kernels, build_kernels
 from estimator.model.step import (
     CLOSE,
     CLOSE_BIN,
@@ -22,7 +22,6 @@ from estimator.model.step import (
     LOW,
     VOLUME,
     Inputs,
-    Kernels,
     Output,
     Rules,
     State,

@@ -8,37 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Final
 
 import numpy as np
 
 from estimator.domain import BoolArray, Candle, Float32Array, Market
 from estimator.model.book import PositionBook
 from estimator.model.grid import LiquidationGrid
-from estimator.model.parameters import SHARES, Parameters, Preset
+from estimator.model.members import MEMBER_NAMES, MEMBERS
+from estimator.model.parameters import Parameters
 from estimator.model.schedule import Schedule
 from estimator.model.steps import Steps
-
-Member = Callable[[Parameters], Parameters]
-
-
-def _mix(name: Preset) -> Member:
-    return lambda p: replace(p, shares=SHARES[name])
-
-
-def _turnover(factor: float) -> Member:
-    return lambda p: replace(p, churn=min(factor * p.churn, 1.0))
-
-
-# Holding times are relative: all of them times a factor close the same. What a hazard hangs on is how much opens anew.
-MEMBERS: Final[dict[str, Member]] = {
-    "balanced": _mix("balanced"),
-    "positions": _mix("positions"),
-    "high-leverage": _mix("high-leverage"),
-    "half turnover": _turnover(0.5),
-    "twice turnover": _turnover(2.0),
-}
-MEMBER_NAMES: Final = tuple(MEMBERS)
 
 
 class Ensemble:

@@ -9,18 +9,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import ndtr
 
-from estimator.domain import ContractType, Float64Array, Market, Side
+from estimator.domain import ContractType, Float64Array, Int64Array, Market, Side
 from estimator.errors import ParameterError
 from estimator.model.margin import margin_ratio
 from estimator.model.parameters import Parameters
-from estimator.model.step import Kernels
 
 _NEGLIGIBLE = 1e-9  # kernel mass below this goes to the sink with the rest that is never liquidated
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(32)
+
+
+class Kernels(NamedTuple):
+    """Level kernels of every side and bucket, end to end."""
+
+    mass: Float64Array  # (n_total,), share of an opening per bin; what lacks to 1 is never liquidated within reach
+    cumulative: Float64Array  # (n_total + 2 * n_bucket,), running sums of each kernel, from 0
+    start: Int64Array  # (2, n_bucket), first element in `mass`
+    length: Int64Array  # (2, n_bucket)
+    offset: Int64Array  # (2, n_bucket), bins from the entry's bin to the first element
 
 
 def build_kernels(market: Market, parameters: Parameters) -> Kernels:

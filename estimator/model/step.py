@@ -14,6 +14,7 @@ import numpy as np
 from numba import njit
 
 from estimator.domain import Float32Array, Float64Array, Int64Array
+from estimator.model.spread import Kernels
 
 # Elements of `State.ints`: lattice index of bin 0, of the last close, steps taken, time of the last close [ms].
 FIRST_BIN: Final = 0
@@ -53,16 +54,6 @@ class State(NamedTuple):
     ints: Int64Array  # (4,)
     last_contracts: Float64Array  # (1,)
     moves: Float64Array  # (3,)
-
-
-class Kernels(NamedTuple):
-    """Level kernels of every side and bucket, end to end; built by `estimator.model.spread`."""
-
-    mass: Float64Array  # (n_total,), share of an opening per bin; what lacks to 1 is never liquidated within reach
-    cumulative: Float64Array  # (n_total + 2 * n_bucket,), running sums of each kernel, from 0
-    start: Int64Array  # (2, n_bucket), first element in `mass`
-    length: Int64Array  # (2, n_bucket)
-    offset: Int64Array  # (2, n_bucket), bins from the entry's bin to the first element
 
 
 class Volatility(NamedTuple):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from html import unescape
 
 import httpx
@@ -20,6 +22,13 @@ from dashboard.view import RANGES
 from estimator.cache import Cache
 from estimator.settings import Settings
 from tests.dashboard.conftest import serve
+
+
+def test_the_web_server_carries_no_compiler() -> None:
+    script = "import sys, dashboard.app, dashboard.pages.drawings; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.split()
+    assert "dashboard.app" in loaded
+    assert not {"numba", "llvmlite", "ccxt", "deltalake"} & set(loaded)
 
 
 def test_every_callback_runs_in_the_browser() -> None:

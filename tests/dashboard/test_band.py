@@ -16,8 +16,8 @@ from dashboard.maps import build_map, read_band_beyond, read_map
 from dashboard.view import Lens, ViewState
 from estimator.cache import Cache
 from estimator.domain import HOUR_MS, Float32Array, Side
-from estimator.model.ensemble import MEMBER_NAMES
 from estimator.model.grid import LEVELS, LiquidationGrid
+from estimator.model.members import MEMBER_NAMES
 from tests.dashboard.conftest import serve
 from tests.dashboard.sample import LAST_MS, SHARES, sample_server
 

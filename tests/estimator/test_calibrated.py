@@ -17,7 +17,7 @@ from estimator.exchanges.base import MarketHistory
 from estimator.exchanges.simulated import SimulatedSource
 from estimator.history import Calibrations, History, Published
 from estimator.model.calibration import Calibration
-from estimator.model.ensemble import MEMBER_NAMES
+from estimator.model.members import MEMBER_NAMES
 from estimator.model.parameters import Parameters
 from estimator.model.steps import STEP_MS
 from estimator.pipeline import MarketFollower

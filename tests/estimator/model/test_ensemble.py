@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from estimator.domain import Candle
 from estimator.errors import ParameterError
 from estimator.model.book import PositionBook
-from estimator.model.ensemble import MEMBER_NAMES, Ensemble, band
+from estimator.model.ensemble import Ensemble, band
+from estimator.model.members import MEMBER_NAMES
 from estimator.model.parameters import Parameters
 from estimator.model.schedule import Schedule, continues
 from estimator.model.steps import Steps, build_steps
