@@ -61,6 +61,8 @@ _PRINTS: Final = [
 _TRACK: Final = [
     _parameter("symbol", {"type": "string", "default": "all"}, "Base coin, or `all`."),
     _parameter("venue", {"type": "string", "default": "all"}, "One venue, or `all`."),
+    _parameter("horizon", {"type": "string", "enum": [track.ALL, *track.HORIZONS], "default": track.ALL}, "Ahead."),
+    *sorting.described(track.COLUMNS),
     _FORMAT,
 ]
 _STREAM: Final = [
@@ -171,14 +173,15 @@ def _add_track(router: APIRouter, cache: Cache, answers: Answers) -> None:
     brief = Brief()
 
     async def track_record(request: Request) -> Response:
-        query, form = track.TrackQuery.parse(request.url.query, "format"), choose_form(request)
+        query = track.TrackQuery.parse(request.url.query, "format", horizons=(track.ALL, *track.HORIZONS))
+        form = choose_form(request)
         query.check(await answers.statuses())
 
         def read() -> bytes:
             record = track.read_record(cache, query)
             return track.to_csv(record) if form == _CSV else track.to_json(record)
 
-        key = repr((form, query.symbol, query.venue))
+        key = repr((form, query))
         return send(await brief.get(key, form, lambda: asyncio.to_thread(read)), request)
 
     router.add_api_route(

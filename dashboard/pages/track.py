@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import polars as pl
 
 from dashboard.navigation import Look
+from dashboard.pages.sorting import SORTING, Column, Order, read_order
 from dashboard.pages.track_plots import Interval, Whisker, reading
 from dashboard.view import ViewError, read_parameters
 from estimator.cache import Cache, MarketStatus
@@ -33,6 +34,43 @@ BASELINES: Final[dict[str, str]] = {
 }
 
 Summary = Mapping[str, Any]
+Score = Callable[[Summary, str], Any]  # (what a horizon sums up, model) -> its value; None where it has none
+
+
+def _scored(*names: str) -> Score:
+    def value(one: Summary, model: str) -> Any:
+        found = one["models"].get(model)
+        for name in names:
+            found = None if found is None else found[name]
+        return found[0] if isinstance(found, Sequence) else found
+
+    return value
+
+
+def _gain(one: Summary, model: str) -> Any:
+    return one["gain"].get(model, (None,))[0]
+
+
+# What models are sorted by, wherever they are listed.
+COLUMNS: Final[tuple[Column[Score], ...]] = (
+    Column("model", "Model", "", "The levels as they were shown, and baselines", lambda _, model: model, "text"),
+    Column(
+        "bits", "Bits over uniform", "", "mean of log2 of the share of a crossed price times their number",
+        _scored("bits"),
+    ),
+    Column(
+        "capture", "Caught in the top 10 %", "",
+        "share of the liquidated USD in the densest tenth of the crossed prices", _scored("capture"),
+    ),
+    Column("slope", "Calibration slope", "", "1 is calibrated, less is overconfident", _scored("calibration", "slope")),
+    Column("side", "Heavier side right", "", "of columns with liquidations on both sides", _scored("side_right")),
+    Column("error", "Side error", "", "of the ratio of longs to shorts, in powers of two", _scored("side_error")),
+    Column(
+        "sharpness", "Sharpness", "", "what a density claims to know, right or wrong, in bits", _scored("sharpness")
+    ),
+    Column("gain", "Bits ahead", "95 %", "How far the shown levels are ahead of a baseline", _gain),
+)  # fmt: skip
+_BY_KEY: Final = {c.key: c for c in COLUMNS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,28 +82,40 @@ class TrackQuery:
     symbol, venue : str
         Base coin and venue, or ``"all"``.
     horizon : str
-        One of `HORIZONS`.
+        One of `HORIZONS`, or ``"all"`` of them.
+    order : Order, optional
+        Of models; None as they are scored.
     """
 
     symbol: str = ALL
     venue: str = ALL
     horizon: str = HORIZONS[0]
+    order: Order | None = None
     look: Look = field(default_factory=Look)
 
     @classmethod
-    def parse(cls, query: str, *also: str) -> TrackQuery:
+    def parse(cls, query: str, *also: str, horizons: Sequence[str] = HORIZONS) -> TrackQuery:
         """Read it from the query string of the page or of the API.
+
+        Parameters
+        ----------
+        query : str
+        *also : str
+            Parameters that others read.
+        horizons : sequence of str
+            What may be asked for, the default first.
 
         Raises
         ------
         ViewError
             Naming the parameter and the value.
         """
-        given = read_parameters(query, ("symbol", "venue", "horizon", "theme", "palette", *also))
-        horizon = given.get("horizon", HORIZONS[0])
-        if horizon not in HORIZONS:
-            raise ViewError("horizon", horizon[:80], "one of " + ", ".join(HORIZONS))
-        return cls(given.get("symbol", ALL), given.get("venue", ALL), horizon, Look.parse(given))
+        given = read_parameters(query, ("symbol", "venue", "horizon", *SORTING, "theme", "palette", *also))
+        horizon = given.get("horizon", horizons[0])
+        if horizon not in horizons:
+            raise ViewError("horizon", horizon[:80], "one of " + ", ".join(horizons))
+        order = read_order(given, COLUMNS)
+        return cls(given.get("symbol", ALL), given.get("venue", ALL), horizon, order, Look.parse(given))
 
     def check(self, statuses: Sequence[MarketStatus]) -> None:
         """Refuse a coin or a venue that is not on offer.
@@ -88,11 +138,22 @@ def read_record(cache: Cache, query: TrackQuery) -> dict[str, Any]:
     meta, summary = found if found is not None else ({}, None)
     horizons = {} if summary is None else dict(summary["horizons"])
     said = {
-        f"{h}h": {**one, "words": {"levels": level_words(one), "clusters": cluster_words(one["clusters"])}}
+        f"{h}h": _sorted(one, query.order)
+        | {"words": {"levels": level_words(one), "clusters": cluster_words(one["clusters"])}}
         for h, one in horizons.items()
+        if query.horizon in (ALL, f"{h}h")
     }
     times = {name: meta.get(name) for name in ("origin", "source", "made_ms", "first_ms", "last_ms")}
     return {**times, "symbol": query.symbol, "venue": query.venue, "baselines": BASELINES, "horizons": said}
+
+
+def _sorted(one: Summary, order: Order | None) -> dict[str, Any]:
+    """Put the models of a horizon into an order, and with them how far ahead of each the shown levels are."""
+    if order is None:
+        return dict(one)
+    value = _BY_KEY[order.key].value
+    lists = {name: order.arrange(one[name], lambda model: value(one, model)) for name in ("models", "gain")}
+    return {**one, **{name: {model: one[name][model] for model in models} for name, models in lists.items()}}
 
 
 # --- in words ---------------------------------------------------------------------------------------------------------

@@ -6,12 +6,15 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from html import escape
 from typing import Any, Final
+from urllib.parse import parse_qsl, urlencode
 
 from dashboard.frame import NotReady
 from dashboard.pages.shell import Part
+from dashboard.pages.sorting import Order, head
 from dashboard.pages.track import (
     ALL,
     BASELINES,
+    COLUMNS,
     HORIZONS,
     PATH,
     PUBLISHED,
@@ -21,7 +24,7 @@ from dashboard.pages.track import (
     percent,
     read_record,
 )
-from dashboard.pages.track_plots import Interval, Whisker, calibration, whiskers
+from dashboard.pages.track_plots import Interval, Whisker, calibration, plain_heads, whiskers
 from dashboard.readings import source_words
 from estimator.cache import Cache, MarketStatus
 from estimator.domain import BANKRUPTCY_PRINTS, Origin
@@ -60,20 +63,39 @@ def build(statuses: Sequence[MarketStatus], query: TrackQuery, record: Mapping[s
 def _filter(statuses: Sequence[MarketStatus], query: TrackQuery) -> str:
     coins = [ALL, *dict.fromkeys(s.base for s in statuses)]
     venues = [ALL, *sorted({s.exchange for s in statuses})]
-    address = f"/api/v1/track-record?symbol={escape(query.symbol)}&amp;venue={escape(query.venue)}"
-    look = "".join(
+    sorting = _sorting(query.order)
+    download = escape(f"/api/v1/track-record?{urlencode([*_part(query), *sorting])}")
+    hidden = "".join(
         f'<input type="hidden" name="{name}" value="{escape(value)}">'
-        for name, value in (p.split("=") for p in query.look.query().split("&") if p)
+        for name, value in (*sorting, *parse_qsl(query.look.query()))
     )
     return f"""<form class="bar tools page-tools" role="search" action="{PATH}" id="filter">
 <label class="tool"><span class="tool-name">Coin</span>{_select("symbol", coins, query.symbol)}</label>
 <label class="tool"><span class="tool-name">Venue</span>{_select("venue", venues, query.venue)}</label>
 <label class="tool"><span class="tool-name">Ahead</span>{_select("horizon", HORIZONS, query.horizon)}</label>
-{look}<button type="submit" class="tool tool-button" id="show">Show</button>
+{hidden}<button type="submit" class="tool tool-button" id="show">Show</button>
 <div class="spacer"></div>
-<a class="tool tool-button" href="{address}&amp;format=csv" download="liqheat-track-record.csv">CSV</a>
-<a class="tool tool-button" href="{address}&amp;format=json">JSON</a>
+<a class="tool tool-button" href="{download}&amp;format=csv" download="liqheat-track-record.csv">CSV</a>
+<a class="tool tool-button" href="{download}&amp;format=json">JSON</a>
 </form>"""
+
+
+def _part(query: TrackQuery) -> list[tuple[str, str]]:
+    return [("symbol", query.symbol), ("venue", query.venue), ("horizon", query.horizon)]
+
+
+def _sorting(order: Order | None) -> list[tuple[str, str]]:
+    return [] if order is None else [("sort", order.key), ("order", order.word)]
+
+
+def _heads(query: TrackQuery, *keys: str, **hints: str) -> str:
+    """Return heads that lead to the page in another order."""
+
+    def address(order: Order) -> str:
+        return f"{PATH}?{urlencode([*_part(query), *_sorting(order), *parse_qsl(query.look.query())])}"
+
+    columns = {c.key: c._replace(hint=hints.get(c.key, c.hint)) for c in COLUMNS}
+    return "".join(head(columns[key], query.order, address) for key in keys)
 
 
 def _select(name: str, values: Iterable[str], chosen: str) -> str:
@@ -96,7 +118,7 @@ def _nothing(loaded: bool) -> str:  # noqa: FBT001 - one of two states of one pa
 def _sections(record: Mapping[str, Any], query: TrackQuery, one: Summary) -> str:
     parts = [_state(record, query, one)]
     if one["models"]:
-        parts += [_gains(one), _numbers(one), _calibration(one)]
+        parts += [_gains(one, query), _numbers(one, query), _calibration(one)]
     return "".join(
         (*parts, _clusters({**one["clusters"], "words": one["words"]["clusters"]}, query), _provenance(record, one))
     )
@@ -127,16 +149,17 @@ def _state(record: Mapping[str, Any], query: TrackQuery, one: Summary) -> str:
     )
 
 
-def _gains(one: Summary) -> str:
+def _gains(one: Summary, query: TrackQuery) -> str:
     rows = [
         Whisker(name, BASELINES.get(name, name), interval, _interval_text(interval, 2))
         for name, interval in one["gain"].items()
     ]
-    picture = whiskers("Bits of the shown levels over each baseline; right of the line is better", rows, "bits, 95 %")
+    title = "Bits of the shown levels over each baseline; right of the line is better"
+    picture = whiskers(title, rows, (_heads(query, "model"), _heads(query, "gain")))
     return f'<section id="gain"><h2>Against the baselines</h2><figure>{picture}{_GAIN_NOTE}</figure></section>'
 
 
-def _numbers(one: Summary) -> str:
+def _numbers(one: Summary, query: TrackQuery) -> str:
     rows = "".join(
         f'<tr><th scope="row" title="{escape(BASELINES.get(name, "the levels as they were shown"))}">'
         f"{'<b>shown levels</b>' if name == PUBLISHED else escape(name)}</th>"
@@ -145,22 +168,13 @@ def _numbers(one: Summary) -> str:
         f"<td>{_interval_text(told['side_error'], 1)}</td><td>{_plain(told['sharpness'])}</td></tr>"
         for name, told in one["models"].items()
     )
-    pairs = one["models"][PUBLISHED]["side_pairs"]
-    heads = "".join(
-        f'<th scope="col" title="{escape(hint)}">{escape(name)}</th>'
-        for name, hint in (
-            ("Bits over uniform", "mean of log2 of the share of a crossed price times their number"),
-            ("Caught in the top 10 %", "share of the liquidated USD in the densest tenth of the crossed prices"),
-            ("Calibration slope", "1 is calibrated, less is overconfident"),
-            ("Heavier side right", f"of {pairs} columns with liquidations on both sides"),
-            ("Side error", "of the ratio of longs to shorts, in powers of two"),
-            ("Sharpness", "what a density claims to know, right or wrong, in bits"),
-        )
-    )
+    pairs = f"of {one['models'][PUBLISHED]['side_pairs']} columns with liquidations on both sides"
+    heads = _heads(query, "model", "bits", "capture", "slope", "side", "error", "sharpness", side=pairs)
     return (
         '<section id="numbers"><h2>In numbers</h2><div class="scroll" tabindex="0" role="region" '
-        'aria-label="Scores of every model, scrolls sideways"><table class="numbers"><thead><tr><th scope="col">Model'
-        f"</th>{heads}</tr></thead><tbody>{rows}</tbody></table></div></section>"
+        'aria-label="Scores of every model, scrolls sideways"><table class="numbers"><caption class="off-screen">'
+        f"Scores of every model. Column heads sort.</caption><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody>"
+        "</table></div></section>"
     )
 
 
@@ -186,7 +200,7 @@ def _clusters(found: Summary, query: TrackQuery) -> str:
         Whisker("the other side", "the same distance on the other side of the price", found["mirror_touched"],
                 _rate(found["mirror_touched"]), zero=False),
     ]  # fmt: skip
-    picture = whiskers(f"Share reached within {query.horizon}", rows, "%, 95 %") if found["n"] else ""
+    picture = whiskers(f"Share reached within {query.horizon}", rows, plain_heads("%, 95 %")) if found["n"] else ""
     return (
         f'<section id="clusters"><h2>Do clusters attract the price?</h2><p><b>{escape(found["words"])}</b></p>'
         f"<figure>{picture}<figcaption>{count(found['n'], 'cluster')} with a chance of at least 2 % to be touched, as "

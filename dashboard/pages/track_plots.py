@@ -25,8 +25,22 @@ class Whisker(NamedTuple):
     zero: bool = True  # whether it is held against zero
 
 
-def whiskers(caption: str, rows: Sequence[Whisker], unit: str) -> str:
-    """Draw intervals on one axis, row by row; places are in per cent, so that it fits any width."""
+def plain_heads(unit: str) -> tuple[str, str]:
+    """Return the heads of a picture that has one order only."""
+    what = '<th scope="col"><span class="off-screen">what</span></th>'
+    return what, f'<th scope="col" class="number">{escape(unit)}</th>'
+
+
+def whiskers(caption: str, rows: Sequence[Whisker], heads: tuple[str, str]) -> str:
+    """Draw intervals on one axis, row by row; places are in per cent, so that it fits any width.
+
+    Parameters
+    ----------
+    caption : str
+    rows : sequence of Whisker
+    heads : tuple of str
+        Markup over the labels and over the texts.
+    """
     low, high = _range(rows)
 
     def at(value: float) -> str:
@@ -39,10 +53,9 @@ def whiskers(caption: str, rows: Sequence[Whisker], unit: str) -> str:
         for row in rows
     )
     return (
-        f'<table class="whiskers"><caption>{escape(caption)}</caption><thead><tr>'
-        '<th scope="col"><span class="off-screen">what</span></th>'
-        '<th scope="col"><span class="off-screen">picture</span></th>'
-        f'<th scope="col" class="number">{escape(unit)}</th></tr></thead><tbody>{body}</tbody></table>'
+        f'<table class="whiskers"><caption>{escape(caption)}</caption><thead><tr>{heads[0]}'
+        f'<th scope="col"><span class="off-screen">picture</span></th>{heads[1]}</tr></thead>'
+        f"<tbody>{body}</tbody></table>"
     )
 
 

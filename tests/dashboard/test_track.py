@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import re
+from html import unescape
 from typing import Any
 
 import httpx
@@ -12,7 +14,7 @@ import pytest
 from dashboard.pages import track
 from dashboard.pages.track import BASELINES, TrackQuery, cluster_words, level_words, read_record, to_csv
 from dashboard.pages.track_page import build
-from dashboard.pages.track_plots import Interval, Whisker, calibration, reading, whiskers
+from dashboard.pages.track_plots import Interval, Whisker, calibration, plain_heads, reading, whiskers
 from estimator.cache import Cache
 from estimator.domain import Origin
 from estimator.scoring import track as scoring
@@ -111,7 +113,7 @@ def test_whiskers_share_an_axis_that_holds_zero_and_every_interval() -> None:
     intervals: tuple[Interval, ...] = ([0.3, 0.2, 0.4], [-0.2, -0.3, -0.1], [0.1, None, None])
     rows = [Whisker(f"{i}", "", interval, "") for i, interval in enumerate(intervals)]
     assert [reading(r) for r in rows] == ["ahead", "behind", "even"]
-    picture = whiskers("x", rows, "bits")
+    picture = whiskers("x", rows, plain_heads("bits"))
     zero = {part.split("%")[0] for part in picture.split('x1="')[1:] if 'class="zero"' in part.split(">")[0]}
     assert len(zero) == 1
     (at,) = zero
@@ -146,6 +148,37 @@ def test_the_api_tells_both_horizons_with_intervals_sizes_and_words(client: http
     ]
     assert rows[1]["published_ahead_by"] == "0.05"
     assert rows[0]["published_ahead_by"] == ""
+
+
+BEST_FIRST = {"bits": ["published", "distance"], "model": ["distance", "published"], "gain": ["distance", "published"]}
+
+
+@pytest.mark.usefixtures("told")
+@pytest.mark.parametrize("sort", BEST_FIRST)
+def test_models_are_sorted_alike_on_the_page_in_the_table_and_in_its_download(client: httpx.Client, sort: str) -> None:
+    page = client.get(f"/track-record?sort={sort}&symbol=BTC&venue=okx&theme=light").text
+    download = re.search(r'href="(/api/v1/track-record\?[^"]+format=csv)"', page)
+    assert download is not None
+    rows = list(csv.DictReader(io.StringIO(client.get(unescape(download[1])).text)))
+    assert [(r["horizon"], r["model"], r["symbol"]) for r in rows] == [("1h", m, "BTC") for m in BEST_FIRST[sort]]
+    numbers = page.partition('<section id="numbers">')[2].partition("</section>")[0]
+    shown = re.findall(r'<th scope="row"[^>]*>(?:<b>)?([^<]+)<', numbers)
+    assert [name.replace("shown levels", "published") for name in shown] == BEST_FIRST[sort]
+    for section in re.findall(r'<section id="(?:gain|numbers)">.*?</section>', page, re.DOTALL):
+        heads = re.findall(r'aria-sort="(\w+)" data-key="(\w+)"', section)
+        assert heads
+        assert all((key == sort) == (stands != "none") for stands, key in heads)
+        for address in re.findall(r'data-key="\w+"[^>]*><a href="([^"]+)"', section):
+            assert client.get(unescape(address)).status_code == 200
+            assert all(kept in address for kept in ("symbol=BTC", "venue=okx", "theme=light"))
+    assert f'<input type="hidden" name="sort" value="{sort}">' in page
+
+
+def test_what_no_model_is_known_by_comes_last_in_either_order() -> None:
+    for word in ("asc", "desc"):
+        order = TrackQuery.parse(f"sort=bits&order={word}").order
+        assert order is not None
+        assert order.arrange(["a", "b", "c"], {"a": 1.0, "b": None, "c": 2.0}.get)[-1] == "b"
 
 
 @pytest.mark.usefixtures("told")

@@ -44,6 +44,34 @@ def test_a_choice_shows_at_once_and_goes_into_the_address(visit: Visit) -> None:
     expect(page.get_by_label("Ahead")).to_have_value("4h")
 
 
+def test_a_head_sorts_the_models_keeps_the_focus_and_goes_into_the_address(visit: Visit) -> None:
+    page = visit.page
+    page.goto(f"{visit.site.url}/track-record?horizon=1h&theme=light")
+    rows, gains = page.locator("#numbers tbody th"), page.locator("#gain tbody th")
+    head = page.locator("#numbers").get_by_role("columnheader", name="Bits over uniform")
+    expect(head).to_have_attribute("aria-sort", "none")
+    for order, first in (("descending", "shown levels"), ("ascending", "distance")):
+        head.get_by_role("link").press("Enter")
+        expect(head).to_have_attribute("aria-sort", order)
+        expect(rows.first).to_have_text(first)
+        expect(head.get_by_role("link")).to_be_focused()
+    assert all(part in page.url for part in ("sort=bits", "order=asc", "theme=light"))
+    page.get_by_role("columnheader", name="Bits ahead").get_by_role("link").click()
+    expect(gains).to_have_text(["uniform", "distance", "freshness"])
+    page.get_by_role("columnheader", name="Bits ahead").get_by_role("link").click()
+    expect(gains).to_have_text(["freshness", "distance", "uniform"])
+    # The filter keeps the order, and still shows at once.
+    page.get_by_label("Venue").select_option("okx")
+    page.wait_for_url("**venue=okx**")
+    expect(gains).to_have_text(["freshness", "distance", "uniform"])
+    expect(page.get_by_role("button", name="Show")).to_be_hidden()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="CSV").click()
+    assert [line.split(",")[10] for line in download.value.path().read_text().splitlines()] == [
+        "model", "distance", "published",
+    ]  # fmt: skip
+
+
 def test_pictures_say_which_side_of_zero_an_interval_lies_on(visit: Visit) -> None:
     page = visit.page
     page.goto(f"{visit.site.url}/track-record")
