@@ -8,9 +8,10 @@ from hashlib import blake2b
 from typing import Any, Final
 
 from estimator.cache.connection import Connection
+from estimator.cache.keys import PREFIX
 from estimator.errors import CorruptEntry
 
-ALERTS: Final = "liqheat:v1:alerts"
+ALERTS: Final = f"{PREFIX}:alerts"
 _LOG: Final = f"{ALERTS}:log"
 _DELIVERIES: Final = f"{ALERTS}:deliveries"
 _COUNTS: Final = f"{ALERTS}:counts"

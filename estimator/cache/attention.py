@@ -8,10 +8,11 @@ import time
 from typing import Final
 
 from estimator.cache.connection import Connection
+from estimator.cache.keys import PREFIX
 from estimator.errors import CacheError
 
-ATTENTION: Final = "liqheat:v1:attention"
-BAND_ATTENTION: Final = "liqheat:v1:attention:bands"
+ATTENTION: Final = f"{PREFIX}:attention"
+BAND_ATTENTION: Final = f"{ATTENTION}:bands"
 BAND_LASTS_S: Final = 900.0  # what takes seconds to make is kept for a while
 LASTS_S: Final = 60.0  # a coin is watched for so long after somebody looked
 _NOTED_S: Final = 10.0  # a process notes a coin at most once in this time

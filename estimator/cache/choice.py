@@ -8,9 +8,10 @@ from typing import Final, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from estimator.cache.connection import Connection
+from estimator.cache.keys import PREFIX
 from estimator.errors import CorruptEntry
 
-CHOICE: Final = "liqheat:v1:choice"
+CHOICE: Final = f"{PREFIX}:choice"
 _ASKED: Final = f"{CHOICE}:asked"
 KEPT_S: Final = 60  # a choice nobody renews for so long is forgotten: the next worker chooses anew
 

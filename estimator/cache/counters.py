@@ -9,8 +9,9 @@ from weakref import WeakKeyDictionary
 from limits.aio.storage import RedisStorage
 
 from estimator.cache.connection import Connection
+from estimator.cache.keys import PREFIX
 
-COUNTERS: Final = "liqheat:v1:counters"
+COUNTERS: Final = f"{PREFIX}:counters"
 _ANY_ADDRESS: Final = "async+redis://localhost:6379"  # not looked at: the connections are those of `Connection`
 
 

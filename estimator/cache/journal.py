@@ -15,10 +15,11 @@ import polars as pl
 import redis
 
 from estimator.cache.connection import Connection
+from estimator.cache.keys import PREFIX
 from estimator.domain import TIME
 from estimator.errors import CorruptEntry
 
-JOURNAL: Final = "liqheat:v1:journal"
+JOURNAL: Final = f"{PREFIX}:journal"
 REJECTED: Final = f"{JOURNAL}:rejected"
 _HURRY: Final = f"{JOURNAL}:hurry"
 _HURRY_MS: Final = 2000

@@ -8,10 +8,10 @@ from typing import Final
 from pydantic import TypeAdapter, ValidationError
 
 from estimator.cache.connection import Connection
+from estimator.cache.keys import market_key
 from estimator.errors import CorruptEntry
 from estimator.model.holdings import Observed
 
-_PREFIX: Final = "liqheat:v1"
 KEPT_S: Final = 120  # what nobody renews for so long is not shown any more: the worker or the venue is gone
 _CODEC: Final = TypeAdapter(Observed)
 
@@ -50,7 +50,7 @@ class ObservedPositions:
 
 
 def _key(market_id: str) -> str:
-    return f"{_PREFIX}:{market_id}:positions"
+    return market_key(market_id, "positions")
 
 
 def _decode(key: str, payload: bytes) -> Observed:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from hashlib import blake2b
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 import polars as pl
 
-from estimator.cache import codec, prints, tiles
+from estimator.cache import prints, tiles
 from estimator.cache.alerts import ALERTS, AlertLog
 from estimator.cache.attention import BAND_ATTENTION, BAND_LASTS_S, Attention
 from estimator.cache.choice import CHOICE, Choices
@@ -22,29 +21,24 @@ from estimator.cache.connection import Connection
 from estimator.cache.counters import COUNTERS, Counters
 from estimator.cache.health import WorkerHealth, of_one_crew
 from estimator.cache.journal import JOURNAL, Journal
-from estimator.cache.memory import Kept, TileMemory
+from estimator.cache.keys import PREFIX, market_key
 from estimator.cache.positions import ObservedPositions
+from estimator.cache.shelf import COLUMNS, SERIES, Shelf
 from estimator.cache.status import MarketStatus, Progress
-from estimator.cache.tiles import TILE_COLUMNS, Tile
 from estimator.cache.track import TrackRecords
 from estimator.cache.viewers import SingleFlight, Updates
 from estimator.domain import LIQUIDATIONS, Liquidation, Origin
 from estimator.errors import CacheError, CorruptEntry
 from estimator.model.grid import LEVELS, LiquidationGrid
 
-PREFIX: Final = "liqheat:v1"
 _STATUSES: Final = f"{PREFIX}:statuses"
 _PROGRESS: Final = f"{PREFIX}:progress"
-_EPOCH: Final = f"{PREFIX}:epoch"
 _VENUES: Final = f"{PREFIX}:venues"
 _HEALTH: Final = f"{PREFIX}:health"
 _CHANNEL: Final = f"{PREFIX}:updates"
 _SIGN: Final = f"{PREFIX}:sign"
 _VIEW: Final = f"{PREFIX}:view:"
 _LOCK: Final = f"{PREFIX}:lock:"
-_MANY_TILES: Final = 64  # ranges wider than this first ask which tiles there are
-
-Part = TypeVar("Part", Tile, pl.DataFrame)
 
 
 class Cache:
@@ -80,10 +74,8 @@ class Cache:
         self.band_attention = Attention(self._connection, BAND_ATTENTION, BAND_LASTS_S)
         self.alerts, self.positions = AlertLog(self._connection), ObservedPositions(self._connection)
         self.ttl_s, self._lock_s = ttl_s, lock_s
-        self._memory = TileMemory(memory_bytes)
-        self._epoch: bytes | None = None
+        self._shelf = Shelf(self._connection, ttl_s, memory_bytes)
         self._stream_keys: dict[str, str] = {}
-        self._renewed: dict[str, float] = {}
         self._signs: dict[str, str] = {}
         self._updates: WeakKeyDictionary[asyncio.AbstractEventLoop, Updates] = WeakKeyDictionary()
         self._flights: WeakKeyDictionary[asyncio.AbstractEventLoop, SingleFlight] = WeakKeyDictionary()
@@ -98,9 +90,7 @@ class Cache:
             keys = [k for k in found if b":prints:" not in k and not k.startswith(kept)]
             for at in range(0, len(keys), 1000):
                 self._redis.unlink(*keys[at : at + 1000])
-            # Last, so that no reader can file old tiles under the new epoch.
-            self._redis.set(_EPOCH, secrets.token_hex(8), ex=self.ttl_s)
-        self._renewed.clear()
+        self._shelf.begin_epoch()
 
     def forget_simulated(self) -> None:
         """Drop the prints of every simulated market: from now on the source is a real one."""
@@ -110,21 +100,14 @@ class Cache:
 
     def clear_market(self, market_id: str) -> None:
         """Drop the columns and the series of a market and begin a new epoch: its past is to be told anew."""
-        with self._connection.translated():
-            index = _key(market_id, "index")
-            keys = [_key(market_id, kind, level, at) for kind, level, at in self._index(market_id)]
-            pipe = self._redis.pipeline()
-            pipe.unlink(index, _key(market_id, "live"), *keys)
-            pipe.set(_EPOCH, secrets.token_hex(8), ex=self.ttl_s)  # after, as in clear_markets
-            pipe.execute()
-        self._renewed.pop(market_id, None)
+        self._shelf.clear(market_id)
 
     def put_sign(self, name: str) -> None:
         """Leave a sign of a worker, by which it sees whether Redis still holds what it has published."""
         self._signs[name] = secrets.token_hex(8)
         with self._connection.translated():
             self._redis.set(f"{_SIGN}:{name}", self._signs[name], ex=self.ttl_s)
-        self._renewed.clear()
+        self._shelf.renew_all_anew()
 
     def has_sign(self, name: str) -> bool:
         """Whether the sign that was left last still stands; it is renewed."""
@@ -139,7 +122,7 @@ class Cache:
             pipe.hset(_STATUSES, status.id, status.to_json())
             pipe.expire(_STATUSES, self.ttl_s)
             pipe.execute()
-            self._renew(status.id)
+        self._shelf.renew(status.id)
         self._stream_keys[status.id] = _stream_key(status)
 
     def put_progress(self, done: float, text: str) -> None:
@@ -175,13 +158,12 @@ class Cache:
         """
         for index, parts in tiles.split_grid(level, grid):
             named = dict(zip(("tile", "tiers"), parts, strict=False))
-            self._append(market_id, level, index, named, tiles.merge_tiles, tiles.encode_tile, tiles.decode_tile)
+            self._shelf.append(market_id, level, index, named, COLUMNS)
 
     def put_bands(self, market_id: str, level: int, grid: LiquidationGrid) -> None:
         """Add closed columns of an ensemble, whose tiers are its members; as `put_columns`."""
         for index, (_, members) in tiles.split_grid(level, grid):
-            named = {"bands": members}
-            self._append(market_id, level, index, named, tiles.merge_tiles, tiles.encode_tile, tiles.decode_tile)
+            self._shelf.append(market_id, level, index, {"bands": members}, COLUMNS)
 
     def put_series(self, market_id: str, level: int, frame: pl.DataFrame) -> None:
         """Add closed candle rows; those already stored are kept as they are.
@@ -197,19 +179,18 @@ class Cache:
             If a column has another type.
         """
         for index, rows in tiles.split_series(level, frame):
-            named = {"series": rows}
-            self._append(market_id, level, index, named, tiles.merge_series, tiles.encode_series, tiles.decode_series)
+            self._shelf.append(market_id, level, index, {"series": rows}, SERIES)
 
     def put_live(self, market_id: str, grid: LiquidationGrid, series: pl.DataFrame) -> None:
         """Replace the provisional column and the open candle rows."""
         payload = tiles.encode_live(grid, series)
         with self._connection.translated():
-            self._redis.set(_key(market_id, "live"), payload, ex=self.ttl_s)
+            self._redis.set(market_key(market_id, "live"), payload, ex=self.ttl_s)
 
     def drop_live(self, market_id: str) -> None:
         """Forget the provisional column and the open candle rows: their step has closed."""
         with self._connection.translated():
-            self._redis.unlink(_key(market_id, "live"))
+            self._redis.unlink(market_key(market_id, "live"))
 
     def add_liquidations(self, market_id: str, prints_: Sequence[Liquidation]) -> None:
         """Add prints to the stream of the market and its source; adding the same batch again changes nothing.
@@ -276,7 +257,7 @@ class Cache:
             Read the tiers as well; without, or where some columns have none, the grid holds totals only.
         """
         kinds = ("tile", "tiers") if tiers else ("tile",)
-        found = self._read(market_id, kinds, level, start_ms, end_ms, tiles.decode_tile)
+        found = self._shelf.read(market_id, kinds, level, start_ms, end_ms, COLUMNS)
         cut = {kind: [t.within(start_ms, end_ms) for t in found.get(kind, [])] for kind in kinds}
         return tiles.join_tiles(level, cut["tile"], cut.get("tiers", []))
 
@@ -285,13 +266,13 @@ class Cache:
 
         Its tiers are the members; its totals are the first of them.
         """
-        found = self._read(market_id, ("bands",), level, start_ms, end_ms, tiles.decode_tile)["bands"]
+        found = self._shelf.read(market_id, ("bands",), level, start_ms, end_ms, COLUMNS)["bands"]
         cut = [t.within(start_ms, end_ms) for t in found]
         return tiles.join_tiles(level, cut, cut)
 
     def get_series(self, market_id: str, level: int, start_ms: int, end_ms: int) -> pl.DataFrame | None:
         """Return candle rows that *close* in ``start_ms < close <= end_ms``, as columns do; None if there are none."""
-        found = self._read(market_id, ("series",), level, start_ms, end_ms, tiles.decode_series)["series"]
+        found = self._shelf.read(market_id, ("series",), level, start_ms, end_ms, SERIES)["series"]
         if not found:
             return None
         start = pl.col("time").dt.epoch("ms") + LEVELS[level].interval_ms
@@ -300,7 +281,7 @@ class Cache:
 
     def get_live(self, market_id: str) -> tuple[LiquidationGrid, pl.DataFrame] | None:
         """Return the provisional column and the open candle rows; None if there are none."""
-        key = _key(market_id, "live")
+        key = market_key(market_id, "live")
         with self._connection.translated():
             payload = self._redis.get(key)
         return None if payload is None else tiles.decode_live(key, payload)
@@ -383,101 +364,6 @@ class Cache:
         await self._connection.aclose()
         self.close()
 
-    # --- keys and tiles -------------------------------------------------------------------------------------------
-
-    def _append(
-        self,
-        market_id: str,
-        level: int,
-        index: int,
-        parts: Mapping[str, Part],
-        merge: Callable[[Part | None, Part], Part],
-        encode: Callable[[Part], bytes],
-        decode: Callable[[str, bytes], Part],
-    ) -> None:
-        keys = {kind: _key(market_id, kind, level, index) for kind in parts}
-        ends_ms = (index + 1) * TILE_COLUMNS * LEVELS[level].interval_ms
-
-        def write(pipe: Any) -> None:
-            payloads = dict(zip(keys, pipe.mget(list(keys.values())), strict=True))
-            pipe.multi()
-            pipe.set(_EPOCH, secrets.token_hex(8), nx=True, ex=self.ttl_s)
-            for kind, part in parts.items():
-                stored = None if payloads[kind] is None else decode(keys[kind], payloads[kind])
-                merged = merge(stored, part)
-                if merged is not stored:
-                    pipe.set(keys[kind], encode(merged), ex=self.ttl_s)
-                    pipe.zadd(_key(market_id, "index"), {f"{kind}:{level}:{index}": ends_ms})
-            pipe.expire(_key(market_id, "index"), self.ttl_s)
-
-        with self._connection.translated():
-            self._redis.transaction(write, *keys.values())
-
-    def _read(
-        self,
-        market_id: str,
-        kinds: Sequence[str],
-        level: int,
-        start_ms: int,
-        end_ms: int,
-        decode: Callable[[str, bytes], Part],
-    ) -> dict[str, list[Part]]:
-        wanted: Collection[int] = tiles.tile_range(level, start_ms, end_ms)
-        with self._connection.translated():
-            if len(wanted) > _MANY_TILES:
-                wanted = self._stored_indices(market_id, kinds[0], level, wanted)
-            keys = {(kind, i): _key(market_id, kind, level, i) for kind in kinds for i in wanted}
-            found = self._fetch(list(keys.values()), decode) if keys else {}
-        return {kind: [found[keys[kind, i]] for i in wanted if keys[kind, i] in found] for kind in kinds}
-
-    def _fetch(self, keys: Sequence[str], decode: Callable[[str, bytes], Part]) -> dict[str, Part]:
-        """Return the entries there are, with one MGET unless the cache was filled anew since the last call."""
-        while True:
-            epoch = self._epoch
-            known: dict[str, Any] = {k: v for k in keys if (v := self._memory.complete(k, epoch)) is not None}
-            missing: list[str] = [k for k in keys if k not in known]
-            now, *payloads = self._redis.mget([_EPOCH, *missing])
-            self._epoch = now
-            if now == epoch or not known:
-                break
-        fetched = {k: self._decode(k, p, now, decode) for k, p in zip(missing, payloads, strict=True) if p is not None}
-        return known | fetched
-
-    def _decode(self, key: str, payload: bytes, epoch: bytes | None, decode: Callable[[str, bytes], Part]) -> Part:
-        digest = codec.check(key, payload)
-        kept: Any = self._memory.same(key, digest)
-        value: Part = decode(key, payload) if kept is None else kept
-        rows, nbytes = tiles.measure(value)
-        self._memory.keep(key, Kept(value, digest, epoch, rows == TILE_COLUMNS, nbytes))
-        return value
-
-    def _stored_indices(self, market_id: str, kind: str, level: int, within: Collection[int]) -> list[int]:
-        return sorted(i for k, lv, i in self._index(market_id) if (k, lv) == (kind, level) and i in within)
-
-    def _index(self, market_id: str) -> Iterator[tuple[str, int, int]]:
-        for member in self._redis.zrange(_key(market_id, "index"), 0, -1):
-            kind, level, index = member.decode().split(":")
-            yield kind, int(level), int(index)
-
-    def _renew(self, market_id: str) -> None:
-        """Prolong what the market still keeps: tiles are written once but must live as long as the market."""
-        now = time.monotonic()
-        if now - self._renewed.get(market_id, -self.ttl_s) < self.ttl_s / 4:
-            return
-        self._renewed[market_id] = now
-        entries = list(self._index(market_id))
-        newest = {level: max(i for _, lv, i in entries if lv == level) for level in {lv for _, lv, _ in entries}}
-        pipe = self._redis.pipeline(transaction=False)
-        for key in (_EPOCH, _key(market_id, "index"), _key(market_id, "live")):
-            pipe.expire(key, self.ttl_s)
-        for kind, level, index in entries:
-            kept = LEVELS[level].keep_ms // LEVELS[level].interval_ms // TILE_COLUMNS + 1
-            if index >= newest[level] - kept:
-                pipe.expire(_key(market_id, kind, level, index), self.ttl_s)
-            else:
-                pipe.zrem(_key(market_id, "index"), f"{kind}:{level}:{index}")
-        pipe.execute()
-
     def _stream_key(self, market_id: str) -> str | None:
         """Key of the prints of the market's present source. The worker knows it, the web looks it up."""
         if market_id in self._stream_keys:
@@ -486,13 +372,9 @@ class Cache:
         return None if payload is None else _stream_key(MarketStatus.from_json(f"{_STATUSES} {market_id}", payload))
 
 
-def _key(market_id: str, *parts: str | int) -> str:
-    return ":".join((PREFIX, market_id, *map(str, parts)))
-
-
 def _stream_key(status: MarketStatus) -> str:
     source = blake2b(status.source.encode(), digest_size=4).hexdigest()
-    return _key(status.id, "prints", status.origin.value, source)
+    return market_key(status.id, "prints", status.origin.value, source)
 
 
 def _parse_progress(payload: bytes) -> Progress:

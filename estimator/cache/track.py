@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from estimator.cache.connection import Connection
+from estimator.cache.keys import PREFIX
 from estimator.errors import CorruptEntry
 
-_TRACK: Final = "liqheat:v1:track"
+_TRACK: Final = f"{PREFIX}:track"
 _META: Final = b"meta"
 
 Scope = tuple[str, str]  # venue and coin, each possibly "all"
