@@ -116,7 +116,7 @@ class Publisher:
         """Publish the columns that history kept; return the newest saved state that fits, and its time."""
         if self._kept is None:
             return 0, None
-        for level, grid in self._kept.columns(self._book, last_ms, self.schedule).items():
+        for level, grid in self._kept.columns(self._book, last_ms, self.schedule):
             self._cache.put_columns(self._market_id, level, grid)
         for time_ms, state in self._kept.books(self._market_id, last_ms):
             try:

@@ -6,13 +6,14 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import polars as pl
 
+from estimator.cache.tiles import TILE_COLUMNS
 from estimator.domain import DAY_MS, TIME, BoolArray, Int64Array
 from estimator.errors import HistoryError
 from estimator.history.calibrations import Calibrations
@@ -105,21 +106,24 @@ class Published:
         state = pl.Series("state", [book.save()], dtype=pl.Binary)
         self._wait("books", with_market(book.market.id, pl.DataFrame([closed, state])))
 
-    def columns(self, book: PositionBook, now_ms: int, schedule: Schedule | None = None) -> dict[int, LiquidationGrid]:
-        """Return, by level, the columns that were published with what was in force then and the format of `book`.
+    def columns(
+        self, book: PositionBook, now_ms: int, schedule: Schedule | None = None
+    ) -> Iterator[tuple[int, LiquidationGrid]]:
+        """Yield levels and the columns that were published with what was in force then and the format of `book`.
 
-        Without a schedule, what `book` goes by was in force all the time.
+        Without a schedule, what `book` goes by was in force all the time. A grid holds a tile of the cache at most: all
+        tiers of a whole level would take a hundred megabytes and more.
         """
-        kept: dict[int, LiquidationGrid] = {}
         in_force = _version_in_force(schedule or Schedule(book.parameters), book.market.max_leverage)
         for level, spec in enumerate(LEVELS):
             rows = self._history.read("columns", book.market.id, now_ms - spec.keep_ms + 1, now_ms + 1, level=level)
             self._new((book.market.id, spec.price_factor), rows["time"].dt.epoch("ms").to_numpy())
             same = (pl.col("parameters_version") == in_force) & (pl.col("book_format") == FORMAT)
-            grid = columns_grid(rows.filter(same), tiers=True)
-            if grid is not None:
-                kept[level] = grid
-        return kept
+            tile = pl.col("time").dt.epoch("ms") // spec.interval_ms // TILE_COLUMNS
+            for _, part in rows.filter(same).group_by(tile, maintain_order=True):
+                grid = columns_grid(part, tiers=True)
+                if grid is not None:
+                    yield level, grid
 
     def books(self, market_id: str, now_ms: int) -> list[tuple[int, bytes]]:
         """Return saved states and their times, the newest first."""

@@ -102,7 +102,7 @@ def test_a_journal_is_recorded_and_columns_are_kept(root: str, tmp_path_factory:
     published.add(0, grid, book)
     published.flush()
     assert published.status.error is None
-    kept = Published(History(root)).columns(book, T0 + DAY_MS)
+    kept = dict(Published(History(root)).columns(book, T0 + DAY_MS))
     assert kept[0].time.tolist() == grid.time.astype("datetime64[ms]").tolist()
 
 

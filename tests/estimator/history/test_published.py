@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from estimator.cache.tiles import join_tiles, split_grid
+from estimator.cache.tiles import TILE_COLUMNS, join_tiles, split_grid
 from estimator.domain import DAY_MS, Float32Array
 from estimator.history import History, Published
 from estimator.model.book import PositionBook
@@ -61,13 +61,29 @@ def test_every_level_gets_back_what_it_showed_and_no_column_is_stored_twice(
     for level, grid in shown.items():
         published.add(level, grid, book)
     published.flush()
-    kept = Published(history).columns(book, T0 + DAY_MS)
+    kept = dict(Published(history).columns(book, T0 + DAY_MS))
     assert kept.keys() == shown.keys()
     for level, grid in shown.items():
         expected = rounded(level, grid)
         np.testing.assert_array_equal(kept[level].time, expected.time.astype("datetime64[ms]"))
         np.testing.assert_equal(cells(kept[level]), cells(expected))
     assert pl.read_delta(f"{history.root}/columns").height == STEPS + HOURS // 2
+
+
+def test_a_long_past_comes_back_a_tile_at_a_time(history: History, book: PositionBook) -> None:
+    grid = make_grid(2 * TILE_COLUMNS)
+    published = Published(history)
+    published.add(0, grid, book)
+    published.flush()
+    parts = [part for level, part in Published(history).columns(book, T0 + DAY_MS) if level == 0]
+    expected = list(split_grid(0, rounded(0, grid)))
+    assert len(parts) == len(expected) > 1
+    for part, (index, _) in zip(parts, expected, strict=True):
+        assert [i for i, _ in split_grid(0, part)] == [index]
+    shown = [tiles for part in parts for _, tiles in split_grid(0, part)]
+    together = join_tiles(0, [t[0] for t in shown], [t[1] for t in shown])
+    assert together is not None
+    np.testing.assert_equal(cells(together), cells(rounded(0, grid)))
 
 
 def test_what_was_let_go_is_written_by_the_next_start(history: History, book: PositionBook) -> None:
@@ -79,11 +95,11 @@ def test_what_was_let_go_is_written_by_the_next_start(history: History, book: Po
     stored = history.read("columns", book.market.id, T0, T0 + DAY_MS).height
     assert 0 < stored < 30
     restarted = Published(history)
-    restarted.columns(book, T0 + DAY_MS)
+    assert dict(restarted.columns(book, T0 + DAY_MS))
     restarted.add(0, grid, book)  # computed anew, from the beginning
     assert restarted.status.waiting == 1
     restarted.flush()
-    kept = Published(history).columns(book, T0 + DAY_MS)
+    kept = dict(Published(history).columns(book, T0 + DAY_MS))
     np.testing.assert_equal(cells(kept[0]), cells(rounded(0, grid)))
 
 
@@ -93,9 +109,9 @@ def test_columns_of_other_parameters_stay_and_are_not_shown_as_ours(history: His
     first.add(0, make_grid(6, seed=1), other)
     first.flush()
     second = Published(history)
-    assert second.columns(book, T0 + DAY_MS) == {}
+    assert list(second.columns(book, T0 + DAY_MS)) == []
     second.add(0, make_grid(8, seed=2), book)
     second.flush()
     versions = history.read("columns", book.market.id, T0, T0 + DAY_MS)["parameters_version"].to_list()
     assert versions == [other.parameters.version] * 6 + [book.parameters.version] * 2
-    assert list(second.columns(book, T0 + DAY_MS)) == [0]
+    assert dict(second.columns(book, T0 + DAY_MS)).keys() == {0}
