@@ -101,7 +101,7 @@ def _bubbles(frame: ChartFrame) -> list[Trace]:
     return [
         _rings(part, side, colour, biggest)
         for side, colour in parts
-        if (part := shown.filter(pl.col("side") == side)).height
+        if side in frame.view.sides and (part := shown.filter(pl.col("side") == side)).height
     ]
 
 
@@ -146,6 +146,7 @@ def _liq_panel(frame: ChartFrame) -> list[Trace]:
             "hovertemplate": f"{side}s liquidated %{{y:$,.0f}}<extra></extra>",
         }
         for side, sign, colour in zip(Side, (1, -1), colours, strict=True)
+        if side in frame.view.sides
     ]  # fmt: skip
 
 
@@ -168,7 +169,7 @@ def _oi_panel(frame: ChartFrame) -> list[Trace]:
 
 # What a row is called, what draws it, and the series without which it is empty.
 _PANELS: Final[dict[Panel, tuple[str, Callable[[ChartFrame], list[Trace]], str]]] = {
-    Panel.LIQ: ("Liquidated, USD: longs up, shorts down ({prints})", _liq_panel, "long_liquidated_usd"),
+    Panel.LIQ: ("Liquidated, USD: {sides} ({prints})", _liq_panel, "long_liquidated_usd"),
     Panel.FUNDING: ("Funding {funding}, % per interval, OI-weighted", _funding_panel, "funding_rate"),
     Panel.RSI: ("RSI 14", _rsi_panel, "rsi"),
     Panel.LSR: ("Long/short ratio, accounts", _lsr_panel, "long_short_ratio"),
@@ -255,7 +256,8 @@ def _panel_text(panel: Panel, frame: ChartFrame) -> str:
         return f"{name.split(',')[0].split(':')[0].removesuffix(' {funding}')}: {what} in this source"
     # Nobody says of a recording whether its rates were settled or only in force.
     funding = "as recorded" if frame.statuses[0].origin is Origin.RECORDED else "as settled"
-    return name.format(symbol=frame.view.symbol, prints=frame.prints_basis, funding=funding)
+    sides = "longs up, shorts down" if len(frame.view.sides) > 1 else f"{frame.view.sides[0]}s alone"
+    return name.format(symbol=frame.view.symbol, prints=frame.prints_basis, funding=funding, sides=sides)
 
 
 def _is_empty(panel: Panel, frame: ChartFrame) -> bool:

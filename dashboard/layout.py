@@ -232,7 +232,7 @@ def _tools(view: ViewState) -> Component:
                 "Leverage",
                 Id.TIERS_LABEL,
                 dmc.ChipGroup(id=Id.TIERS, multiple=True, value=list(view.tiers), children=_tier_chips()),
-                note="Effective leverage: notional over the margin really behind a position. Estimated.",
+                note=_LEVERAGE_HELP,
             ),
             html.Div(
                 className="tool intensity",
@@ -288,6 +288,12 @@ _LENS_HELP: Final = (
     "Contrast: what stands out from its surroundings along price, so that clusters show. Density: all of it. "
     "Certain: contrast that fades where other assumptions say something else. "
     "The reading under the pointer is always the density."
+)
+
+
+_LEVERAGE_HELP: Final = (
+    "Effective leverage: notional over the margin really behind a position. Estimated. "
+    "Diffuse: a thin layer for positions whose entry nobody can know."
 )
 
 
@@ -452,6 +458,7 @@ def _price_fields() -> Component:
             label=name,
             size="xs",
             min=0,
+            placeholder="automatic",
             hideControls=True,
             debounce=True,
             thousandSeparator=" ",
@@ -462,7 +469,7 @@ def _price_fields() -> Component:
     return html.Div(
         className="price-fields",
         children=[
-            dmc.Group([field(Id.PRICE_LOW, "From"), field(Id.PRICE_HIGH, "to")], gap=8),
+            dmc.Group([field(Id.PRICE_LOW, "From"), field(Id.PRICE_HIGH, "To")], gap=8),
             dmc.Group(
                 [
                     dmc.Button("As zoomed", id=Id.PRICE_ZOOM, size="compact-xs", variant="default"),

@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple, TypeVar
 from urllib.parse import parse_qsl, quote
 
-from estimator.domain import DAY_MS, HOUR_MS, MINUTE_MS
+from estimator.domain import DAY_MS, HOUR_MS, MINUTE_MS, Side
 from estimator.errors import ParameterError
 from estimator.model.grid import LEVELS, TIER_NAMES
 
@@ -194,6 +194,11 @@ class ViewState:
     def span(self) -> Range:
         """The range with its stored level and number of columns."""
         return RANGES[self.range]
+
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """The sides shown."""
+        return tuple(side for side in Side if self.side.value in (side.value, SideFilter.BOTH.value))
 
     @property
     def tier_names(self) -> tuple[str, ...]:

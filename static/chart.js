@@ -123,7 +123,7 @@
       rest.delete(answer.parameter);
       return h("Div", { className: "notice-body" },
         h("H2", {}, "This link asks for something that cannot be shown"),
-        h("P", {}, h("Code", {}, `${answer.parameter}=${answer.value}`), ` is not possible. Accepted: ${answer.accepted}.`),
+        h("P", {}, h("Code", {}, `${answer.parameter}=${answer.value}`), ` is not possible. ${accepted(answer.accepted)}.`),
         h("A", { className: "button", href: `${location.pathname}?${rest}` }, `Leave out ${answer.parameter}`));
     }
     retry();
@@ -134,6 +134,8 @@
       h("P", {}, answer.reason || answer.error || `The server answered ${status}.`),
       h("P", { className: "dim" }, "This page goes on by itself."));
   }
+
+  const accepted = (words) => (/^no such/.test(words) ? `There is ${words}` : `Accepted: ${words}`);
 
   const SILENT = "the server does not answer";
   const unreachable = () =>
@@ -242,7 +244,7 @@
   function fitMap(figure) {
     const box = document.querySelector(".map-box");
     const beside = !narrow() && now.main;
-    const margin = { l: 6, r: 8, t: beside ? now.main.margin.t : 20, b: 34 };
+    const margin = { l: 10, r: 10, t: beside ? now.main.margin.t : 20, b: 34 };
     const height = beside ? now.main.inner + margin.t + margin.b : 380;
     const { layout } = figure;
     const xaxis2 = { ...layout.xaxis2, tickfont: { ...layout.xaxis2.tickfont, size: 9 } };

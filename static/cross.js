@@ -174,7 +174,8 @@
   /* Beside the pointer, or in the far upper corner where there is no room. */
   function place(layer, x, y, bottom) {
     const width = layer.clientWidth;
-    if (width < 500) return `top:4px;${x > width / 2 ? "left" : "right"}:4px`;
+    const buttons = layer.parentElement.querySelector(".zoom").getBoundingClientRect().width; // 0 where there are none
+    if (width < 500) return `top:4px;${x > width / 2 ? `left:${buttons ? buttons + 12 : 4}` : "right:4"}px`;
     const top = Math.max(4, Math.min(y + 14, bottom - 130));
     return `top:${top}px;${x > width * 0.6 ? `right:${width - x + 14}px` : `left:${x + 14}px`}`;
   }
@@ -215,7 +216,10 @@
     };
     box.addEventListener("pointermove", (event) => event.pointerType === "mouse" && at(event));
     box.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && leave());
-    box.addEventListener("click", (event) => window.matchMedia("(hover: none)").matches && at(event));
+    const touch = () => window.matchMedia("(hover: none)").matches;
+    box.addEventListener("click", (event) => touch() && !event.target.closest(".zoom") && at(event));
+    document.addEventListener("click", (event) => touch() && !box.contains(event.target) && leave());
+    gd.on("plotly_relayout", () => touch() && leave()); // another price lies under the finger's place now
     box.addEventListener("pointerdown", (event) => (liqheat.dragging = event.pointerType === "mouse"));
     window.addEventListener("pointerup", () => (liqheat.dragging = false));
   };

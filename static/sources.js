@@ -24,6 +24,7 @@
   let failed = "";
   const now = () => Date.now() + ahead;
   const venuesOf = () => (state && state.venues) || {};
+  const isSilent = () => state !== null && state.workers.length > 0 && state.workers.every((w) => w.silent);
 
   /* ---- a venue's badge ---- */
 
@@ -72,7 +73,7 @@
     const left = doing ? doing.rejected.reduce((sum, r) => sum + r.count, 0) : 0;
     const behind = Math.max(...readings.venues.map((one) => one.as_of_ms)) - v.as_of_ms;
     return h("Span", { className: "venue", tabIndex: 0, "data-market": v.market, "data-venue": v.exchange,
-        "data-as-of": v.as_of_ms, "data-behind": v.stale ? behind : 0, "data-live": readings.origin === "live" ? "yes" : "" },
+        "data-as-of": v.as_of_ms, "data-behind": v.stale ? behind : 0, "data-origin": readings.origin },
       h("Span", { className: "dot" }), liqheat.venueName(v.exchange), h("Span", { className: "age number" }),
       gap && h("Span", { className: "gap" }, `gap ${stretch(gap)}${more}`),
       left > 0 && h("Span", { className: "left-out" }, `${left} left out`),
@@ -93,10 +94,9 @@
 
   function crew(readings) {
     if (!state || readings.origin === "recorded") return [];
-    const silent = state.workers.length && state.workers.every((w) => w.silent);
     const since = Math.max(...state.workers.map((w) => w.as_of_ms));
     return [
-      silent && h("Span", { className: "venue", "data-state": "lost", title: "The worker fills the page; it has said nothing since." },
+      isSilent() && h("Span", { className: "venue", "data-state": "lost", title: "The worker fills the page; it has said nothing since." },
         h("Span", { className: "dot" }), `worker SILENT since ${f.clock(since)} UTC`),
       state.history.failing && h("Span", { className: "venue", "data-state": "stale", title: `What arrives waits in Redis and is not lost: ${state.history.waiting} entries.` },
         h("Span", { className: "dot" }), "history NOT WRITTEN"),
@@ -113,16 +113,17 @@
     const parts = readings.venues.flatMap((v) => {
       const name = liqheat.venueName(v.exchange);
       const gap = v.gaps && v.gaps[v.gaps.length - 1];
-      const [kind] = conditionOf(v.exchange, v.as_of_ms, v.stale ? 1 : 0, readings.origin === "live");
+      const [kind] = conditionOf(v.exchange, v.as_of_ms, v.stale ? 1 : 0, readings.origin);
       return kind !== "fresh" ? [`${name} ${kind === "lost" ? "no connection" : "stale"}`] : gap ? [`${name} gap ${stretch(gap)}`] : [];
     });
     return parts.join(" · ");
   };
 
   /* -> [fresh | stale | lost, words] */
-  function conditionOf(name, asOf, behind, live) {
-    if (!live || liqheat.frozen) return behind > 0 ? ["stale", `${f.age(behind)} behind`] : ["fresh", ""];
+  function conditionOf(name, asOf, behind, origin) {
     const age = now() - asOf;
+    if (origin === "simulated" && isSilent()) return ["stale", `STALE, ${f.age(age)} old`];
+    if (origin !== "live" || liqheat.frozen) return behind > 0 ? ["stale", `${f.age(behind)} behind`] : ["fresh", ""];
     const doing = venuesOf()[name];
     const candles = doing && doing.streams.candles;
     const deaf = candles && !candles.connected && now() - (candles.last_message_ms || 0) > DEAF_MS;
@@ -132,8 +133,8 @@
 
   function tick() {
     for (const element of document.querySelectorAll(".venue[data-market]")) {
-      const { market, venue, asOf, behind, live } = element.dataset;
-      const [kind, words] = conditionOf(venue, Math.max(Number(asOf), pushed[market] || 0), Number(behind), live === "yes");
+      const { market, venue, asOf, behind, origin } = element.dataset;
+      const [kind, words] = conditionOf(venue, Math.max(Number(asOf), pushed[market] || 0), Number(behind), origin);
       element.dataset.state = kind;
       const age = element.querySelector(".age");
       if (age && age.textContent !== words) age.textContent = words;

@@ -72,7 +72,7 @@
     if (!byAddress && write(view, schema) === liqheat.view.canonical) return Array(15).fill(still);
     view.query = byAddress ? liqheat.asked() : write(view, schema);
     view.canonical = write(view, schema);
-    Object.assign(root.dataset, { theme: view.theme, palette: view.palette });
+    Object.assign(root.dataset, { theme: view.theme, palette: view.palette, side: view.side });
     liqheat.carry(view);
     liqheat.view = view;
     const [low, high] = view.price || ["", ""];
@@ -130,7 +130,7 @@
     const panels = view.panels.length === schema.panels.length ? "all" : `${view.panels.length} of ${schema.panels.length}`;
     return [
       venues, tiers, `${Math.round(view.min * 100)}–${Math.round(view.max * 100)} %`, price, panels,
-      { redgreen: "", colorblind: "safe", mono: "mono" }[view.palette],
+      { redgreen: "red/green", colorblind: "safe", mono: "one" }[view.palette],
       ...liqheat.downloads(view),
     ];
   };

@@ -18,8 +18,8 @@ from dashboard.frame import ChartFrame
 from dashboard.lens import shade
 from dashboard.maps import build_map, read_map
 from dashboard.readings import build_readings, density_codes
-from dashboard.view import Palette, Panel, Theme
-from estimator.domain import Origin
+from dashboard.view import Palette, Panel, SideFilter, Theme
+from estimator.domain import Origin, Side
 
 _NUMPY = {"i1": np.int8, "u1": np.uint8, "f4": np.float32, "f8": np.float64}
 
@@ -96,6 +96,15 @@ def test_the_largest_prints_are_rings_by_side_with_their_value(frame: ChartFrame
     at = int(np.argmax(shown["customdata"]))
     assert shown["customdata"][at] == round(biggest["notional_usd"][0])
     assert shown["marker"]["size"][at] == max(s for t in rings for s in t["marker"]["size"])
+
+
+@pytest.mark.parametrize(("side", "other"), [(SideFilter.LONG, Side.SHORT), (SideFilter.SHORT, Side.LONG)])
+def test_of_one_side_alone_nothing_of_the_other_is_drawn(frame: ChartFrame, side: SideFilter, other: Side) -> None:
+    chart = _chart(replace(frame, view=replace(frame.view, side=side)))
+    names = [t["name"].lower() for t in chart["data"] if t.get("meta") in ("prints", Panel.LIQ)]
+    assert len(names) == 2
+    assert not any(other in name for name in names)
+    assert f"Liquidated, USD: {side}s alone (simulated)" in [a["text"] for a in chart["layout"]["annotations"]]
 
 
 def test_gaps_are_shaded_and_named(frame: ChartFrame) -> None:
