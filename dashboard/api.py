@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode
 
+import numpy as np
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -21,6 +22,7 @@ from dashboard.files import takes_gzip
 from dashboard.frame import ChartFrame, NotReady, select_statuses
 from dashboard.limits import TooMany
 from dashboard.maps import read_band_beyond, read_map, summary
+from dashboard.measured import venues_json
 from dashboard.view import ALL_TIERS, RANGES, Lens, Palette, Panel, SideFilter, Theme, ViewError, ViewState
 from estimator.cache import Cache, MarketStatus
 from estimator.cache.attention import Attention
@@ -253,6 +255,19 @@ def _band_json(frame: ChartFrame) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _positions_json(frame: ChartFrame) -> dict[str, Any]:
+    now = read_map(frame)
+    sides = np.zeros((2, len(now.price_edges) - 1)) if now.measured_usd is None else now.measured_usd
+    long_usd, short_usd = ([round(v) for v in usd.tolist()] for usd in sides)
+    return {
+        "symbol": frame.view.symbol, "as_of_ms": frame.as_of_ms, "mark_price": frame.mark_price,
+        "origin": frame.statuses[0].origin.value, "basis": {"levels": frame.observed_basis},
+        "venues": [] if frame.measured is None else venues_json(frame.measured),
+        "unit": "USD per bar, at the liquidation price",
+        "price_edges": [float(f"{p:.8g}") for p in now.price_edges], "long_usd": long_usd, "short_usd": short_usd,
+    }  # fmt: skip
+
+
 async def read_view(request: Request, answers: Answers, *also: str) -> ViewState:
     """View of a request; a query that names no coin means the first market's."""
     statuses = await answers.statuses()
@@ -264,6 +279,7 @@ def build_router(cache: Cache, answers: Answers) -> APIRouter:
     router = APIRouter()
     _add_view_routes(router, answers, cache.attention, cache.band_attention)
     _add_band(router, answers, cache.band_attention)
+    _add_positions(router, answers)
     _add_probes(router, cache, answers)
     return router
 
@@ -320,6 +336,19 @@ def _add_band(router: APIRouter, answers: Answers, unsure: Attention) -> None:
         "/api/v1/band", band, methods=["GET"], tags=["views"], response_class=Response,
         summary="How far other assumptions would lead: the least and the most that lies ahead.",
         responses={200: described.answers("/api/v1/band", "The least, the shown and the most."), **ERRORS},
+        openapi_extra={"parameters": VIEW_PARAMETERS},
+    )  # fmt: skip
+
+
+def _add_positions(router: APIRouter, answers: Answers) -> None:
+    async def positions(request: Request) -> Response:
+        view = replace(await read_view(request, answers), tiers=ALL_TIERS)
+        return send(await answers.other("positions", view, _positions_json), request)
+
+    router.add_api_route(
+        "/api/v1/positions", positions, methods=["GET"], tags=["views"], response_class=Response,
+        summary="Observed positions where a venue publishes them, by liquidation price, with what they cover.",
+        responses={200: described.answers("/api/v1/positions", "Venues that publish them, and bars."), **ERRORS},
         openapi_extra={"parameters": VIEW_PARAMETERS},
     )  # fmt: skip
 

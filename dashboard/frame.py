@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from dashboard.band import Band, read_band
+from dashboard.measured import Measured, read_measured
 from dashboard.prints import day_totals, largest, largest_of_day, read_prints, reporting_venues
 from dashboard.view import ALL_TIERS, Lens, Range, SideFilter, ViewError, ViewState
 from estimator import latest
@@ -74,6 +75,8 @@ class ChartFrame:
         Venues of the view whose past is still being loaded: they add nothing yet.
     band : Band, optional
         How far other assumptions lead; only where the view asks for it and it has been computed.
+    measured : Measured, optional
+        Levels that venues of the view publish by account, as wide as `now`; only where any does.
     """
 
     view: ViewState
@@ -90,6 +93,7 @@ class ChartFrame:
     largest_print: dict[str, object] | None
     loading: tuple[str, ...] = ()
     band: Band | None = None
+    measured: Measured | None = None
 
     @property
     def interval_ms(self) -> int:
@@ -109,8 +113,11 @@ class ChartFrame:
     @property
     def prints_basis(self) -> str:
         """How realised liquidations are known: ``none`` at all, ``simulated`` or ``measured``."""
-        if self.day.is_empty():
-            return "none"
+        return "none" if self.day.is_empty() else self.observed_basis
+
+    @property
+    def observed_basis(self) -> str:
+        """What is observed is: ``simulated`` or ``measured``."""
         return "simulated" if self.statuses[0].origin is Origin.SIMULATED else Basis.MEASURED.value
 
     def is_stale(self, status: MarketStatus) -> bool:
@@ -195,6 +202,7 @@ def read_frame(cache: Cache, view: ViewState, statuses: Sequence[MarketStatus] |
     prints = read_prints(cache, chosen, min(start_ms, as_of_ms - DAY_MS), int(time_ms[-1]))
     grid = _on_axis(_one_side(add_grids(found), view.side), time_ms)
     present = np.array([np.isin(time_ms, () if g is None else _times(g)) for g in grids])
+    wide = _with_pain(window, chosen[0].mark_price)
     unsure = view.lens is Lens.CERTAIN and view.tiers == ALL_TIERS  # members are not told apart by leverage
     return ChartFrame(
         view=view,
@@ -205,7 +213,8 @@ def read_frame(cache: Cache, view: ViewState, statuses: Sequence[MarketStatus] |
         grid=grid,
         present=present,
         band=read_band(cache, chosen, view, grid, window, present) if unsure else None,
-        now=_one_side(read_now(cache, chosen, view, _with_pain(window, chosen[0].mark_price), lives), view.side),
+        now=_one_side(read_now(cache, chosen, view, wide, lives), view.side),
+        measured=read_measured(cache, chosen, view, wide),
         window=window,
         series=series,
         prints=largest(prints.filter(pl.col("time_ms") >= start_ms)),

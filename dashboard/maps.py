@@ -28,6 +28,8 @@ class MapNow(NamedTuple):
         What is liquidated once the price has crossed the bar, coming from the mark; 0 on the other side. [USD]
     long_pain, short_pain : float or None
         `estimator.model.clusters.max_pain`.
+    measured_usd : Float32Array, optional, shape (2, n_bar)
+        Observed positions of longs and shorts, where a venue publishes them. [USD per bar]
     """
 
     price_edges: Float64Array
@@ -36,12 +38,14 @@ class MapNow(NamedTuple):
     short_beyond_usd: Float64Array
     long_pain: float | None
     short_pain: float | None
+    measured_usd: Float32Array | None = None
 
 
 def read_map(frame: ChartFrame) -> MapNow:
     """Put the latest column of a frame into bars, and sum it from the mark outward."""
     shown = frame.now.crop(*frame.window)
-    grid = shown.coarsen(-(-shown.n_price // MAX_BARS))
+    bins_a_bar = -(-shown.n_price // MAX_BARS)
+    grid = shown.coarsen(bins_a_bar)
     tiers = np.stack([[grid.tier_usd(side, tier)[-1] for side in Side] for tier in grid.tiers])
     longs, shorts = tiers.sum(axis=0, dtype=np.float64)
     return MapNow(
@@ -51,12 +55,21 @@ def read_map(frame: ChartFrame) -> MapNow:
         short_beyond_usd=shorts.cumsum(),
         long_pain=max_pain(frame.now, Side.LONG, around=frame.mark_price),
         short_pain=max_pain(frame.now, Side.SHORT, around=frame.mark_price),
+        measured_usd=_measured_bars(frame, bins_a_bar),
     )
 
 
+def _measured_bars(frame: ChartFrame, bins_a_bar: int) -> Float32Array | None:
+    if frame.measured is None:
+        return None
+    grid = frame.measured.grid.crop(*frame.window).coarsen(bins_a_bar)
+    return np.stack([grid.long_usd[-1], grid.short_usd[-1]])
+
+
 def build_map(frame: ChartFrame, now: MapNow) -> Figure:
-    """Build the map: bars by price stacked by tier, cumulative curves on the upper axis, max pain, the mark."""
-    return {"data": [*_bars(frame, now), *_band(frame, now), *_curves(frame, now)], "layout": _layout(frame, now)}
+    """Build the map: bars stacked by tier, measured ones outlined, sums on the upper axis, max pain, the mark."""
+    traces = [*_bars(frame, now), *_band(frame, now), *_curves(frame, now), *_measured(frame, now)]
+    return {"data": traces, "layout": _layout(frame, now)}
 
 
 def _bars(frame: ChartFrame, now: MapNow) -> list[Trace]:
@@ -133,6 +146,23 @@ def _curves(frame: ChartFrame, now: MapNow) -> list[Trace]:
         for (name, on_side, usd), colour in zip(parts, colours, strict=True)
         if on_side.any() and usd[on_side].any()
     ]  # fmt: skip
+
+
+def _measured(frame: ChartFrame, now: MapNow) -> list[Trace]:
+    """Outline of bars on the axis of the estimate, so that the two compare."""
+    if now.measured_usd is None:
+        return []
+    middle = np.sqrt(now.price_edges[1:] * now.price_edges[:-1])
+    ink, name = INK[frame.view.theme], f"{frame.observed_basis} positions"
+    line = {
+        "type": "scatter", "mode": "lines", "name": name, "meta": "measured", "x": typed(now.measured_usd.sum(axis=0)),
+        "y": typed(middle.astype(np.float32)), "line": {"color": ink.text, "width": 1.4, "shape": "vhv"},
+        "hovertemplate": f"{name} $%{{x:.3s}}<extra></extra>",
+    }  # fmt: skip
+    # On bars of any colour it stands out by what is behind it.
+    halo = {**line, "line": {"color": ink.background, "width": 3.4, "shape": "vhv"}, "hoverinfo": "skip"}
+    del halo["hovertemplate"]
+    return [halo, line]
 
 
 def _layout(frame: ChartFrame, now: MapNow) -> dict[str, Any]:

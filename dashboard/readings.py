@@ -11,6 +11,7 @@ from dashboard.frame import ChartFrame
 from dashboard.lens import GAMMA, PERCENTILE, Shading, on_screen
 from dashboard.maps import MapNow, summary
 from dashboard.marks import missing_runs
+from dashboard.measured import venues_json
 from dashboard.view import ALL_TIERS, Lens
 from estimator.cache import MarketStatus
 from estimator.domain import Gap, Origin
@@ -41,7 +42,7 @@ def build_readings(frame: ChartFrame, shading: Shading, now: MapNow) -> dict[str
         "provisional_until_ms": max(s.provisional_until_ms for s in frame.statuses),
         "venues": [venue_reading(frame, s) for s in frame.statuses],
         "totals": day_totals(frame), "scale": scale_reading(shading), "density": density_codes(shading),
-        "map": summary(now), "band": band_codes(frame),
+        "map": summary(now), "band": band_codes(frame), "positions": positions_reading(frame),
     }  # fmt: skip
 
 
@@ -105,6 +106,13 @@ def scale_reading(shading: Shading) -> dict[str, Any]:
         "long_usd": shading.long_full, "short_usd": shading.short_full, "gamma": GAMMA, "percentile": PERCENTILE,
         "lens": shading.lens.value,
     }  # fmt: skip
+
+
+def positions_reading(frame: ChartFrame) -> dict[str, Any] | None:
+    """Say how much of the positions was observed; None where no venue publishes them."""
+    if frame.measured is None:
+        return None
+    return {"basis": frame.observed_basis, "venues": venues_json(frame.measured)}
 
 
 def band_codes(frame: ChartFrame) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ from estimator.alerts.config import read_config
 from estimator.auto import Auto
 from estimator.cache import Cache
 from estimator.domain import DAY_MS, ContractType, Market, Origin
-from estimator.errors import HistoryError, InputError, SettingsError
+from estimator.errors import CacheError, HistoryError, InputError, SettingsError
 from estimator.exchanges.base import Source
 from estimator.exchanges.binance_payloads import rule_brackets
 from estimator.exchanges.recorded import RecordedSource
@@ -34,6 +34,7 @@ from estimator.settings import Settings
 _LOG: Final = logging.getLogger(__name__)
 RECORD_S: Final = 10.0  # the journal reaches history this often: each commit is a file; it hurries where a past waits
 _ALERT_MEMORY: Final = 4 << 20  # what alerts read they read once an hour
+_OBSERVE_S: Final = 5.0  # what simulated agents hold is summed up this often
 _PATIENCE_S: Final = 1.0  # a venue that is there answers sooner
 
 
@@ -94,9 +95,30 @@ async def _work(settings: Settings, cache: Cache, report: Report, shard: Shard) 
 
 async def _show(source: Source, settings: Settings, cache: Cache, report: Report, shard: Shard) -> None:
     """Follow a source that is not live: nothing of it is recorded."""
-    async with reporting(Reporter(cache, shard)):
+    async with reporting(Reporter(cache, shard)), observing(source, cache):
         with tracking(Tracker(cache, InMemory(cache), source.origin)):
             await follow(source, cache, settings.preset, report)
+
+
+@contextlib.asynccontextmanager
+async def observing(source: Source, cache: Cache) -> AsyncIterator[None]:
+    """Publish what agents of a simulated market hold while the block runs; nothing for any other source."""
+    task = asyncio.ensure_future(_observe(source, cache)) if isinstance(source, SimulatedSource) else None
+    try:
+        yield
+    finally:
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def _observe(source: SimulatedSource, cache: Cache) -> None:
+    while True:
+        for market in source.published_markets():
+            seen = await asyncio.to_thread(source.observed, market)
+            with contextlib.suppress(CacheError):  # an extra: the market goes on, or ends, by itself
+                await asyncio.to_thread(cache.positions.put, market.id, seen)
+        await asyncio.sleep(_OBSERVE_S)
 
 
 async def _follow_either(settings: Settings, cache: Cache, report: Report, shard: Shard) -> None:

@@ -251,8 +251,34 @@
     const range = keptRange("y") || layout.yaxis.range;
     const yaxis = { ...layout.yaxis, range, uirevision: String(range), showticklabels: !beside, side: "right", ticklabelposition: "inside" };
     const size = { width: box ? box.clientWidth : 280, height, autosize: false, showlegend: false };
-    return { ...figure, layout: { ...layout, xaxis2, yaxis, margin, ...size } };
+    const data = figure.data.filter((t) => t.meta !== "measured" || liqheat.measuredShown());
+    return { ...figure, data, layout: { ...layout, xaxis2, yaxis, margin, ...size } };
   }
+
+  /* The outline of measured positions, which can be switched off; that is kept in the browser. */
+  const MEASURED = "liqheat-measured";
+  let outlined = null;
+  liqheat.measuredShown = function () {
+    if (outlined !== null) return outlined;
+    try {
+      return localStorage.getItem(MEASURED) !== "off";
+    } catch (error) {
+      return true; // a browser that keeps nothing
+    }
+  };
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("#measured-layer");
+    if (!button || !now.answer) return;
+    outlined = !liqheat.measuredShown();
+    try {
+      if (outlined) localStorage.removeItem(MEASURED);
+      else localStorage.setItem(MEASURED, "off");
+    } catch (error) {
+      // until the page is left
+    }
+    button.setAttribute("aria-pressed", String(outlined));
+    callbacks.set_props("map", { figure: fitMap(now.answer.map) });
+  });
 
   function refit() {
     if (!now.answer) return;

@@ -98,12 +98,31 @@
     ].filter(Boolean);
   }
 
+  /* How much of the positions was observed, on which venue, and how old that is. */
+  function observed(readings) {
+    const share = (c) => (c ? `${(100 * c.both).toFixed(c.both < 0.1 ? 1 : 0)} % of its open interest` : "of open interest that is not known");
+    const count = (n) => n.toLocaleString("en-US");
+    const old = (ms) => f.age(readings.as_of_ms - ms);
+    return readings.positions.venues.map((v) =>
+      `${count(v.positions)} positions of ${count(v.accounts)} accounts asked on ${liqheat.venueName(v.exchange)}, ${share(v.coverage)}, ` +
+      (old(v.newest_ms) === old(v.oldest_ms) ? `${old(v.oldest_ms)} old` : `${old(v.newest_ms)} to ${old(v.oldest_ms)} old`)).join("; ");
+  }
+
+  function measuredLegend(readings) {
+    if (!readings.positions) return null;
+    const title = "Positions that the venue publishes by account, at the liquidation prices it works out itself: not estimated, but only of the accounts that were asked";
+    return h("P", { className: "note measured", id: "measured-note" },
+      h("Button", { id: "measured-layer", className: "layer", title, "aria-pressed": String(liqheat.measuredShown()), "aria-describedby": "measured-note" }, h("I"), "outline"),
+      ` ${readings.positions.basis.toUpperCase()}: ${observed(readings)}.`);
+  }
+
   function mapLegend(readings) {
     const bars = ((liqheat.answer() || {}).map || { data: [] }).data.filter((t) => t.type === "bar");
     return [
       h("Div", { className: "swatches", title: "Effective leverage of the positions: notional over the margin really behind them" },
         ...bars.map((t) => h("Span", {}, h("I", { style: { background: t.marker.color } }), t.name.replace("-", "–")))),
       readings.map && h("P", { className: "note" }, `${readings.map.text}. Bars by effective leverage, lines summed from the mark outward. Estimated.`),
+      measuredLegend(readings),
     ].filter(Boolean);
   }
 

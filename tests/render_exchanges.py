@@ -82,6 +82,7 @@ _ROWS: Final[Mapping[str, Callable[[Capabilities], str]]] = {
     "price of a print": _price,
     "prints, past": _past_prints,
     "maintenance tiers": lambda venue: venue.brackets,
+    "positions by account": lambda venue: _yes(given=venue.positions),
     "order book": lambda venue: _yes(given=venue.order_book),
     "limits declared": _limits,
 }

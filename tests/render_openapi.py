@@ -23,6 +23,7 @@ ASKED: Final = {
     "/api/v1/chart": {"application/json": "symbol=BTC&range=24h"},
     "/api/v1/map": {"application/json": "symbol=BTC"},
     "/api/v1/band": {"application/json": "symbol=BTC"},
+    "/api/v1/positions": {"application/json": "symbol=BTC"},
     "/api/v1/clusters": {"application/json": "symbol=BTC"},
     "/api/v1/signals": {"application/json": "symbol=BTC"},
     "/api/v1/cascade": {"application/json": "symbol=BTC&change=-0.03"},
@@ -99,6 +100,7 @@ def main() -> None:
     from tests.dashboard.conftest import serve
     from tests.dashboard.sample import SHARES, sample_server
     from tests.dashboard.test_band import put_bands
+    from tests.dashboard.test_measured import put_positions
     from tests.dashboard.test_track import META, horizon
 
     with (
@@ -108,6 +110,7 @@ def main() -> None:
     ):
         cache = Cache(url)
         put_bands(cache, tuple(SHARES))
+        put_positions(cache)
         cache.track.put(META, {("all", "all"): {"horizons": {"1": horizon()}}})
         cache.close()
         while client.get("/api/v1/markets").json()["markets"][0]["pending"]:

@@ -38,10 +38,13 @@ from estimator.exchanges import agents
 from estimator.exchanges.agents_state import Records
 from estimator.exchanges.base import MarketHistory, MarketUpdate, Progress
 from estimator.exchanges.simulated_run import BURN_IN_STEP_MS, COINS, Run, Stretch
+from estimator.model.holdings import Account, Holding, Observed, observe
 
 _FIVE_MINUTES_MS: Final = 5 * MINUTE_MS
 _CANDLE: Final = (*range(agents.OPEN, agents.BUY + 1), agents.MARK_HIGH, agents.MARK_LOW)  # as in `Candle`
 _LONGEST_CATCH_UP_MS: Final = HOUR_MS  # of one round of watch(), so that a long sleep is made good piece by piece
+_PUBLISHER: Final = 0  # index of the venue that publishes positions; a real one is Hyperliquid
+_PUBLISHED_OF: Final = 2  # one in so many of its agents is asked
 _STEPS_IN_LOOP: Final = 300  # more than these go to a thread, away from the event loop
 
 
@@ -181,6 +184,30 @@ class SimulatedSource:
         live = live[(live["venue"] == venue) & np.isfinite(live["liquidation"])]
         return TrueBook(np.exp(live["liquidation"]), live["quantity"].copy(), live["side"].copy())
 
+    def published_markets(self) -> Sequence[Market]:
+        """Return the markets of the one venue that publishes positions."""
+        return [run.markets[_PUBLISHER] for run in self._runs.values()]
+
+    def observed(self, market: Market) -> Observed | None:
+        """Return what every second agent holds now, one position each, as of a venue that publishes positions.
+
+        Raises
+        ------
+        ParameterError
+            If the market is not one of `markets`.
+        """
+        run, venue = self._find(market)
+        self._past(run.coin.base).result()
+        with run.lock:
+            engine, now_ms = run.engine, run.time_ms
+            chosen = engine.live[: int(engine.state["n_live"][0])]
+            held = engine.positions[chosen[chosen % _PUBLISHED_OF == 0]]
+            mark = float(np.exp(engine.state["x"][0]))
+        held = held[held["venue"] == venue]
+        prices = np.exp(held["liquidation"])
+        rows = zip(held["side"].tolist(), held["quantity"].tolist(), prices.tolist(), strict=True)
+        return observe([Account(now_ms, (_holding(market, *row, mark),)) for row in rows], market.id)
+
     def true_book_history(self, market: Market) -> TrueBookHistory:
         """Return the hidden book at each full hour of the history.
 
@@ -235,6 +262,13 @@ def compile_kernels() -> None:
     run = Run(COINS[0], np.random.SeedSequence(0), 0, MINUTE_MS, BURN_IN_STEP_MS)
     run.simulate(keep_books=False)
     run.read_minute()
+
+
+def _holding(market: Market, side: int, quantity: float, price: float, mark: float) -> Holding:
+    liquidated = 0 < price < np.inf  # at 1x none is
+    return Holding(
+        market.id, Side.LONG if side > 0 else Side.SHORT, quantity, quantity * mark, price if liquidated else None
+    )
 
 
 def _now_ms() -> int:

@@ -21,6 +21,7 @@ from estimator.settings import Settings
 from tests.dashboard.conftest import serve
 from tests.dashboard.sample import SHARES, sample_server
 from tests.dashboard.test_band import put_bands
+from tests.dashboard.test_measured import put_positions
 from tests.dashboard.test_track import META, horizon
 from tests.render_openapi import ASKED, SITE, SNAPSHOT, answered, freeze
 
@@ -38,6 +39,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     ):
         cache = Cache(url)
         put_bands(cache, tuple(SHARES))
+        put_positions(cache)
         cache.track.put(META, {("all", "all"): {"horizons": {"1": horizon()}}})
         cache.close()
         yield client

@@ -21,6 +21,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from estimator.cache import Cache
 from tests.dashboard.sample import sample_server, sample_status
 from tests.dashboard.test_band import put_bands
+from tests.dashboard.test_measured import MARKET, put_positions
 from tests.dashboard.test_track import META, horizon
 from tests.e2e.conftest import DESKTOP, PHONE, PICTURES, Site, Visit, serving
 
@@ -406,3 +407,27 @@ def test_23_a_phone_zooms_by_buttons_and_reads_by_a_tap(browser: Browser, site: 
     page.screenshot(path=PICTURES / f"walk-phone-{theme}.png")
     assert visit.errors == []
     context.close()
+
+
+def test_24_what_a_venue_publishes_of_positions_outlines_the_estimate(walk: Visit, page: Page) -> None:
+    assert walk.site.redis_url is not None
+    cache = Cache(walk.site.redis_url)
+    put_positions(cache)
+    outline = "() => document.querySelectorAll('#map .scatterlayer path.js-line').length"
+    walk.open("symbol=BTC&range=12h&venues=bybit")
+    note = page.locator("#measured-note")
+    expect(note).to_contain_text(
+        "SIMULATED: 3 positions of 4 accounts asked on Bybit, 0.3 % of its open interest, 1 s to 4 min old."
+    )
+    button = page.get_by_role("button", name="outline")
+    expect(button).to_have_attribute("aria-pressed", "true")
+    lines = page.evaluate(outline)
+    button.press("Enter")
+    expect(button).to_have_attribute("aria-pressed", "false")
+    page.wait_for_function(f"before => ({outline})() === before - 2", arg=lines)
+    button.press("Enter")
+    page.wait_for_function(f"before => ({outline})() === before", arg=lines)
+    walk.open("symbol=BTC&range=12h&venues=okx")
+    expect(note).to_have_count(0)
+    cache.positions.put(MARKET, None)
+    cache.close()

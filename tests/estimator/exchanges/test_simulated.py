@@ -197,6 +197,22 @@ def test_the_hourly_book_ends_as_the_book_of_now() -> None:
     np.testing.assert_allclose(hours.long_base[-1], expected, rtol=1e-4, atol=1e-3)
 
 
+def test_one_venue_publishes_a_part_of_its_true_book(source: SimulatedSource) -> None:
+    published = source.published_markets()
+    assert {(m.exchange, m.base) for m in published} == {("binance", base) for base in ("BTC", "ETH", "SOL")}
+    for market in published:
+        book, seen = source.true_book(market), source.observed(market)
+        assert seen is not None
+        hidden = np.bincount(
+            np.floor(np.log(book.liquidation_price) / BIN_WIDTH).astype(int),
+            book.quantity_base * book.liquidation_price,
+        )
+        told = np.add(seen.long_usd, seen.short_usd)
+        assert (told <= hidden[list(seen.bins)] * (1 + 1e-9)).all()
+        assert 0.3 < told.sum() / hidden.sum() < 0.7
+        assert seen.priced < seen.positions == seen.addresses
+
+
 def test_the_past_of_the_true_book_must_be_asked_for() -> None:
     source = SimulatedSource(1, end_ms=END_MS, days=0.01)
     with pytest.raises(ParameterError, match="keep_books"):
