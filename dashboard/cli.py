@@ -18,6 +18,7 @@ import typer
 from estimator import cli as data_commands
 from estimator.cli import HOPELESS, fail, progress_bar, read_settings, say
 from estimator.errors import LiqheatError
+from estimator.memory import keep_little
 from estimator.settings import Settings
 
 if TYPE_CHECKING:
@@ -27,13 +28,6 @@ _RESTART_S: Final = 2.0  # pause before a worker that died is started again
 _MOST_CONNECTIONS: Final = 4000  # of the web; a viewer holds two
 _OTHER_FILES: Final = 256
 _STOP_S: Final = 5.0  # how long a child may take to end before it is killed
-
-# Large arrays come and go in threads; with glibc's defaults each thread keeps what they leave behind.
-_MALLOC: Final = {
-    "MALLOC_ARENA_MAX": "2",
-    "MALLOC_MMAP_THRESHOLD_": "4194304",
-    "_RJEM_MALLOC_CONF": "background_thread:true,narenas:2,dirty_decay_ms:500,muzzy_decay_ms:0",  # of Polars
-}
 
 app = typer.Typer(
     name="liqheat",
@@ -102,6 +96,7 @@ def run(
 @app.command()
 def web() -> None:
     """Serve the page and the API from the cache (needs REDIS_URL)."""
+    keep_little()
     import uvicorn
 
     from dashboard.app import create_app
@@ -217,7 +212,7 @@ def _supervise(settings: Settings, redis_url: str, bundled: BundledServer | None
 
     A worker that says that it would fail again in the same way ends everything, as does a web server that ends.
     """
-    environment = {**_MALLOC, **os.environ, "REDIS_URL": redis_url}
+    environment = {**os.environ, "REDIS_URL": redis_url}
     children: dict[str, subprocess.Popen[bytes]] = {}
     shown = f"[{settings.host}]" if ":" in settings.host else settings.host
     try:

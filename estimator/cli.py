@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from estimator.errors import InputError, LiqheatError, ParameterError, SettingsError, SourceError
+from estimator.memory import keep_little
 from estimator.settings import Settings
 from estimator.units import span_text
 
@@ -41,6 +42,7 @@ def worker(
     shard: Annotated[str, typer.Option(help="Which of how many workers this is, e.g. 0/2.")] = "0/1",
 ) -> None:
     """Fill the cache from the source and keep it up to date (needs REDIS_URL)."""
+    keep_little()
     from estimator.cache import Cache
     from estimator.worker import work
 

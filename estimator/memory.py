@@ -1,9 +1,10 @@
-"""Giving memory back to the system that a start needed and following does not."""
+"""Keeping little memory that is not in use: what pasts need, and the start, following does not."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -11,7 +12,23 @@ from pathlib import Path
 from typing import Final
 
 _DONTNEED: Final = 4  # of madvise, on Linux
+_GLIBC: Final = {-8: 2, -3: 4 << 20}  # of mallopt: arenas at most, bytes from which on an array is a mapping of its own
+_JEMALLOC: Final = "background_thread:true,narenas:2,dirty_decay_ms:500,muzzy_decay_ms:0"
 _MAPPING: Final = re.compile(r"([0-9a-f]+)-([0-9a-f]+) r-[x-]p .* /.*\.so[.0-9]*$")
+
+
+def keep_little() -> None:
+    """Tell the allocators of this process, and of Polars and delta-rs in it and its children, to keep little.
+
+    Large arrays come and go in threads; as allocators are set up, each thread keeps what they leave behind. To be
+    called before Polars is imported, which reads its part then; what the environment says already stands.
+    """
+    os.environ.setdefault("_RJEM_MALLOC_CONF", _JEMALLOC)
+    if sys.platform == "linux" and not any(name.startswith("MALLOC_") for name in os.environ):
+        with contextlib.suppress(AttributeError):  # another C library
+            mallopt = ctypes.CDLL(None).mallopt
+            for what, value in _GLIBC.items():
+                mallopt(what, value)
 
 
 def give_back_heap() -> None:

@@ -27,6 +27,7 @@ from estimator.exchanges.venue import Exchange
 from estimator.follow import follow
 from estimator.history import History
 from estimator.live import LiveSource, Pace
+from estimator.memory import keep_little
 from estimator.worker import recording
 from tests.venues.harness import IMPATIENT
 
@@ -117,6 +118,7 @@ def end_with(parent: Any) -> None:
 
 def work(log: str, arguments: Sequence[Any]) -> None:
     """Be the worker of a process of one's own until killed or interrupted."""
+    keep_little()
     threading.Thread(target=end_with, args=(parent_process(),), daemon=True).start()
     faulthandler.register(signal.SIGUSR1)  # for whoever wonders what it waits for
     logging.basicConfig(filename=log, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from estimator.memory import keep_little
 from tests.soak.account import Check
 from tests.soak.kills import kill_again_and_again
 from tests.soak.troubles import trouble
@@ -33,6 +34,7 @@ def main(words: Sequence[str]) -> int:
         command.add_argument("--seed", type=int, default=1)
         command.add_argument("--folder", type=Path, help="keep everything there")
     asked = parser.parse_args(words)
+    keep_little()  # as the command `worker` does: Polars reads it when the process of the workers imports it
     folder = asked.folder or Path(tempfile.mkdtemp(prefix="liqheat-soak-"))
     if asked.command == "kills":
         return _kills(folder, asked.moments, asked.seed)
