@@ -7,8 +7,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.estimator.alerts.conftest import Sink, sink, within
+from tests.estimator.alerts.conftest import Sink, sink
 from tests.test_commands import assert_one_line, liqheat, running
+from tests.waiting import within
 
 __all__ = ["sink"]
 HIDDEN = "s3cr3t"

@@ -18,7 +18,8 @@ from estimator.archive import ArchiveFile
 from estimator.domain import DAY_MS, MINUTE_MS
 from estimator.history import History
 from tests.estimator.test_archive import BTC, Loopback, folder, put_day, spoil_checksum, web
-from tests.test_commands import COMMAND, ROOT, environment, free_port, liqheat, running, within
+from tests.test_commands import COMMAND, ROOT, environment, free_port, liqheat, running
+from tests.waiting import within
 
 __all__ = ["folder", "web"]  # fixtures
 FIRST = date(2024, 1, 15)

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ import polars as pl
 import pytest
 
 from estimator.cli import HOPELESS
+from tests.waiting import within
 
 ROOT = Path(__file__).parents[1]
 COMMAND: Final = (sys.executable, "-m", "dashboard.cli")
@@ -56,15 +56,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def within(seconds: float, condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return condition()
 
 
 def state(pid: int) -> tuple[str, int] | None:

@@ -12,7 +12,7 @@ from estimator.cache import Cache
 from tests.dashboard.sample import sample_server
 from tests.e2e.conftest import PHONE, Site, Visit, serving
 from tests.e2e.test_accessibility import faults
-from tests.estimator.alerts.conftest import within
+from tests.waiting import within
 
 pytestmark = pytest.mark.browser
 

@@ -28,6 +28,7 @@ from estimator.settings import Settings
 from estimator.worker import work
 from tests.venues.feed import Feed
 from tests.venues.server import VENUES, VenueServer, running
+from tests.waiting import until
 
 CLIENTS: Final = {"binance": "binanceusdm"}
 THREE: Final = ("binance", "bybit", "okx")
@@ -215,12 +216,6 @@ def test_a_new_run_forgets_markets_and_keeps_the_choice(cache: Cache) -> None:
 
 
 # the worker as a process
-
-
-async def until(true: Callable[[], bool], timeout_s: float = 60.0) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not true():  # noqa: ASYNC110 - another process makes it true
-            await asyncio.sleep(0.05)
 
 
 @contextlib.contextmanager

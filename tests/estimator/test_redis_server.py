@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ import redis
 from estimator.cache import Cache
 from estimator.errors import CacheUnavailable, SettingsError
 from estimator.redis_server import BundledServer
+from tests.waiting import within
 
 ROOT = Path(__file__).parents[2]
 HOLD = """
@@ -42,15 +42,6 @@ def runs(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
-
-
-def within(seconds: float, condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.01)
-    return False
 
 
 def kill(pid: int) -> None:

@@ -21,6 +21,7 @@ from estimator.redis_server import BundledServer
 from estimator.reporting import Reporter, venue_health
 from tests.venues import wire_okx
 from tests.venues.harness import NOW, Work, at_work
+from tests.waiting import until
 
 SILENCE_S = 0.05
 
@@ -43,12 +44,6 @@ async def reported(cache: Cache, reporter: Reporter) -> AsyncIterator[Callable[[
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-
-
-async def until(true: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not true():  # noqa: ASYNC110 - what is waited for happens elsewhere
-            await asyncio.sleep(0.02)
 
 
 def waiting(cache: Cache, n: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from estimator.worker import recording
 from tests.venues.feed import Feed
 from tests.venues.harness import IMPATIENT, NOW
 from tests.venues.server import VenueServer, running
+from tests.waiting import until
 
 COINS = ("BTC", "ETH", "SOL", "XRP")
 VENUES = (Okx, Bybit)
@@ -62,12 +63,6 @@ async def worker(server: VenueServer, url: str, root: Path, shard: tuple[int, in
             await asyncio.gather(task, return_exceptions=True)
             await source.close()
     cache.close()
-
-
-async def until(true: Callable[[], bool], timeout_s: float = 60.0) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not true():  # noqa: ASYNC110 - what is waited for happens on the other side of a socket
-            await asyncio.sleep(0.05)
 
 
 def test_two_workers_follow_every_market_once_and_record_it_whole(tmp_path: Path) -> None:

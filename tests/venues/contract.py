@@ -16,6 +16,7 @@ from estimator.exchanges.venue import Exchange
 from estimator.exchanges.wire import Patience
 from tests.venues.feed import OI_EVERY_MS, Feed, FeedMarket
 from tests.venues.server import VenueServer, running
+from tests.waiting import until
 
 NOW = 1_780_272_000_000 + 9 * HOUR_MS + 30_000  # 2026-06-01 09:00:30 UTC
 HOUR = (NOW - 30_000 - HOUR_MS, NOW - 30_000)  # the last one that is over
@@ -25,13 +26,6 @@ IMPATIENT = Patience(attempts=3, first_s=0.01, longest_s=0.02, obeyed_s=2.0)
 def times(table: pl.DataFrame) -> list[int]:
     """Return the times of a frame. [ms]"""
     return table["time"].dt.epoch("ms").to_list()
-
-
-async def until(true: Callable[[], bool], timeout_s: float = 8.0) -> None:
-    """Wait until something holds."""
-    async with asyncio.timeout(timeout_s):
-        while not true():  # noqa: ASYNC110 - what is waited for happens on the other side of a socket
-            await asyncio.sleep(0.005)
 
 
 class VenueContract:

@@ -16,7 +16,8 @@ from estimator.alerts.delivery import ATTEMPTS, MAX_WAITING, Note, Post, gather,
 from estimator.alerts.targets import make_targets
 from estimator.cache import Cache
 from estimator.errors import SettingsError
-from tests.estimator.alerts.conftest import Sink, within
+from tests.estimator.alerts.conftest import Sink
+from tests.waiting import within
 
 HIDDEN = "s3cr3t"
 AT_ONCE = Digest(over=3, within_seconds=0)

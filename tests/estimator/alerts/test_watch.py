@@ -33,7 +33,8 @@ from estimator.model.signals import read_signals
 from estimator.settings import Settings
 from estimator.worker import alerting
 from tests.dashboard.sample import AS_OF_MS, sample_server
-from tests.estimator.alerts.conftest import Sink, within
+from tests.estimator.alerts.conftest import Sink
+from tests.waiting import within
 
 NEAR: dict[str, Any] = {"kind": "cluster", "distance_percent": 15.0, "min_share_percent": 0.0}
 BIG: dict[str, Any] = {"kind": "print", "min_usd": 1e9}

@@ -55,11 +55,12 @@ from estimator.exchanges.binance_payloads import (
 from estimator.exchanges.edge import Health
 from estimator.exchanges.venue import Exchange, MarketListing
 from estimator.exchanges.wire import Patience
-from tests.venues.contract import IMPATIENT, VenueContract, until
+from tests.venues.contract import IMPATIENT, VenueContract
 from tests.venues.feed import Feed, FeedMarket
 from tests.venues.loop import run
 from tests.venues.server import VenueServer, running
 from tests.venues.wire_binance import WIRE
+from tests.waiting import until
 
 GOLDEN = Path(__file__).parents[2] / "venues" / "golden" / "binance"
 MARKET_DATA = Path(os.environ.get("LIQHEAT_MARKET_DATA", Path(__file__).parents[4] / "shared" / "market"))

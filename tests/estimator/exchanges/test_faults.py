@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
@@ -14,6 +13,7 @@ from estimator.errors import BadPayload, Banned, RateLimited, RegionBlocked, Sou
 from estimator.exchanges.venue import Exchange
 from tests.venues.every import EACH, at
 from tests.venues.harness import IMPATIENT, LAST_HOUR, MINUTE_START, NOW, Work
+from tests.waiting import until
 
 CANDLES: Final = {
     "binance": "/fapi/v1/klines",
@@ -38,12 +38,6 @@ Tick = tuple[Market, Candle, bool]
 def dollar(work: Work[Exchange]) -> Market:
     """Return the venue's BTC market that is settled in dollars."""
     return next(m for m in work.markets.values() if m.base == "BTC" and m.contract == "linear")
-
-
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not true():  # noqa: ASYNC110 - what is waited for happens on the other side of a socket
-            await asyncio.sleep(0.005)
 
 
 @EACH

@@ -12,9 +12,10 @@ import pytest
 
 from estimator.domain import MINUTE_MS
 from tests.estimator.live_worker import make_venue
-from tests.venues.contract import IMPATIENT, NOW, until
+from tests.venues.contract import IMPATIENT, NOW
 from tests.venues.feed import Feed
 from tests.venues.server import running
+from tests.waiting import until
 
 
 @pytest.mark.parametrize("name", ["binance", "bybit", "okx", "gate", "bitget"])

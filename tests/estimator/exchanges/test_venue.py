@@ -54,6 +54,7 @@ from estimator.exchanges.wire import Patience, Wire
 from tests.venues.feed import Event, Feed, Print
 from tests.venues.loop import run
 from tests.venues.server import Call, Json, RefusedError, Session, VenueServer, running
+from tests.waiting import until
 
 NOW = 1_760_000_100_000
 QUICK = Patience(attempts=3, first_s=0.005, longest_s=0.01, obeyed_s=0.5)
@@ -277,12 +278,6 @@ async def numbered(
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 - the condition is any
-            await asyncio.sleep(0.005)
-
-
 def test_every_message_arrives_in_order_however_fast_they_come() -> None:
     async def test(wire: Wire, server: VenueServer, feed: Feed) -> None:
         got: list[int] = []
@@ -305,8 +300,9 @@ def test_a_dropped_stream_connects_again_and_tells_the_gap() -> None:
                 await feed.advance(20 * MINUTE_MS)
                 await until(lambda heard=heard: len(got) > heard)  # type: ignore[misc]
                 await asyncio.sleep(0.05)
+                (dropped,) = server.sessions
                 await server.drop_sockets("plain")
-                await until(lambda: not server.sessions)
+                await until(lambda dropped=dropped: all(s is not dropped for s in server.sessions))  # type: ignore[misc]
                 await server.subscribed("plain", 1)
             await feed.advance(20 * MINUTE_MS)
             wanted = len(feed.market("plain", "BTC").prints(NOW, feed.now_ms))

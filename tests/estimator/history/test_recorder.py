@@ -8,7 +8,6 @@ import random
 import resource
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from estimator.model.book import PositionBook
 from estimator.redis_server import BundledServer
 from tests.estimator.history.writing import BATCH, MARKETS, entries_of, produce_and_record
 from tests.estimator.model.markets import market
+from tests.waiting import within
 
 KILLS = 20
 BTC, ETH = MARKETS
@@ -46,15 +46,6 @@ def interest(first_ms: int, n: int = 1) -> Entry:
 
 def stored(history: History, table: Any = "open_interest", market_id: str = BTC) -> pl.DataFrame:
     return history.read(table, market_id, 0, FOR_EVER)
-
-
-def within(seconds: float, condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.01)
-    return False
 
 
 # --- the journal
