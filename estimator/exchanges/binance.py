@@ -32,7 +32,6 @@ from estimator.domain import (
     Market,
     Observation,
 )
-from estimator.errors import SourceError
 from estimator.exchanges.binance_payloads import (
     FAMILIES,
     INVERSE,
@@ -56,7 +55,7 @@ from estimator.exchanges.binance_payloads import (
     parse_ratio,
     rule_brackets,
 )
-from estimator.exchanges.connected import ConnectedVenue, Connection, each
+from estimator.exchanges.connected import ConnectedVenue, Connection, each, salvaged
 from estimator.exchanges.edge import (
     between,
     frame,
@@ -130,18 +129,8 @@ class Binance(ConnectedVenue):
 
     async def fetch_markets(self) -> list[MarketListing]:
         """List the perpetual futures of both families, largest volume first."""
-        answers = await asyncio.gather(*map(self._relist, FAMILIES), return_exceptions=True)
-        found = [listing for answer in answers if not isinstance(answer, BaseException) for listing in answer]
-        for answer in answers:
-            # One family out of service does not take the other with it.
-            if isinstance(answer, BaseException) and (not found or not isinstance(answer, SourceError)):
-                raise answer
+        found = await salvaged(listings.renew() for listings in self._listings.values())
         return sorted(found, key=lambda listing: -(listing.volume_usd or 0.0))
-
-    async def _relist(self, contract: ContractType) -> list[MarketListing]:
-        found = await self._list(FAMILIES[contract])
-        self._listings[contract].keep(found)
-        return found
 
     async def _list(self, family: Family) -> list[MarketListing]:
         calls = (f"{family.public}Get{what}" for what in ("ExchangeInfo", "Ticker24hr", "FundingInfo"))

@@ -71,9 +71,7 @@ class Bitget(ConnectedVenue):
 
     async def fetch_markets(self) -> list[MarketListing]:
         """List the perpetual futures that trade now, largest first."""
-        found = await self._load()
-        self._listings.keep(found)
-        return found
+        return await self._listings.renew()
 
     async def _load(self) -> list[MarketListing]:
         async def of(settle: str) -> list[MarketListing]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar, Unpack
@@ -40,7 +39,7 @@ from estimator.exchanges.bybit_payloads import (
     parse_prints,
     parse_tickers,
 )
-from estimator.exchanges.connected import ConnectedVenue, Connection, each
+from estimator.exchanges.connected import ConnectedVenue, Connection, each, salvaged
 from estimator.exchanges.edge import (
     between,
     get,
@@ -109,13 +108,7 @@ class Bybit(ConnectedVenue):
 
     async def fetch_markets(self) -> list[MarketListing]:
         """List the perpetual futures that trade now, largest first."""
-        asked = (self._markets_of("linear"), self._markets_of("inverse"))
-        answers = await asyncio.gather(*asked, return_exceptions=True)
-        found = [one for answer in answers if not isinstance(answer, BaseException) for one in answer]
-        for answer in answers:
-            # One contract type out of service does not take the other with it.
-            if isinstance(answer, BaseException) and (not found or not isinstance(answer, SourceError)):
-                raise answer
+        found = await salvaged([self._markets_of("linear"), self._markets_of("inverse")])
         return sorted(found, key=lambda one: -(one.open_interest_usd or 0.0))
 
     async def _markets_of(self, category: ContractType) -> list[MarketListing]:

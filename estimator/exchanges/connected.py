@@ -106,6 +106,22 @@ async def answered(markets: Iterable[Market], ask: Callable[[Market], Awaitable[
     return _found(zip(asked, answers, strict=True))
 
 
+async def salvaged(parts: Iterable[Awaitable[list[_Value]]]) -> list[_Value]:
+    """Put together lists that are asked for at once; one family of contracts out of service leaves the others.
+
+    Raises
+    ------
+    SourceError
+        Where nothing is found: the first failure.
+    """
+    answers = await asyncio.gather(*parts, return_exceptions=True)
+    found = [one for answer in answers if not isinstance(answer, BaseException) for one in answer]
+    for answer in answers:
+        if isinstance(answer, BaseException) and (not found or not isinstance(answer, SourceError)):
+            raise answer
+    return found
+
+
 def each(markets: Iterable[Market], read: Callable[[Market], _Value]) -> dict[str, _Value]:
     """Read about every market out of one answer; those of which nothing can be read are absent.
 

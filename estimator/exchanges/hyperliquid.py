@@ -75,9 +75,7 @@ class Hyperliquid(ConnectedVenue):
 
     async def fetch_markets(self) -> list[MarketListing]:
         """List the perpetual futures that trade now, largest first."""
-        found = await self._load()
-        self._listings.keep(found)
-        return found
+        return await self._listings.renew()
 
     async def _load(self) -> list[MarketListing]:
         return largest_first(parse_markets((await self._contexts())[1], self.health))

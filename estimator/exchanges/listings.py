@@ -34,10 +34,18 @@ class Listings:
         self._last_known: dict[str, MarketListing] = {}  # of every market that was ever listed
         self._loading = asyncio.Lock()
 
-    def keep(self, listings: Sequence[MarketListing]) -> None:
-        """Replace what is known."""
+    async def renew(self) -> list[MarketListing]:
+        """Ask the venue, and replace what is known.
+
+        Raises
+        ------
+        SourceError
+            Where the venue cannot be asked.
+        """
+        listings = list(await self._load())
         self._by_symbol = {listing.market.symbol: listing for listing in listings}
         self._last_known |= self._by_symbol
+        return listings
 
     async def of(self, market: Market) -> MarketListing:
         """Return the listing of a market.
@@ -62,7 +70,7 @@ class Listings:
         """
         async with self._loading:
             if not self._by_symbol:
-                self.keep(await self._load())
+                await self.renew()
 
     def known(self, market: Market) -> MarketListing:
         """Return the listing of a market, as loaded.

@@ -8,11 +8,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
 from urllib.error import URLError
@@ -84,6 +86,27 @@ class Visit:
         return {p.netloc for p in parts if p.scheme in ("http", "https", "ws", "wss")} - {
             urlsplit(self.site.url).netloc
         }
+
+
+@contextmanager
+def another_site(write: Callable[[str], str]) -> Iterator[str]:
+    """Serve pages of somebody else, each written from its query: another name and another port."""
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(write(self.path.partition("?")[2]).encode())
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://localhost:{server.server_port}"
+    server.shutdown()
+    server.server_close()
 
 
 def free_port() -> int:

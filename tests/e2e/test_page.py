@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import io
 import re
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import quote
 
@@ -21,7 +19,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, exp
 from estimator.cache import Cache
 from estimator.redis_server import BundledServer
 from tests.dashboard.sample import fill_cache, sample_status
-from tests.e2e.conftest import DESKTOP, PHONE, PICTURES, Site, Visit, serving
+from tests.e2e.conftest import DESKTOP, PHONE, PICTURES, Site, Visit, another_site, serving
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
 
@@ -264,29 +262,12 @@ def test_the_page_is_usable_on_a_phone(browser: Browser, site: Site) -> None:
 # ---- embedding ----
 
 
-class _Outer(BaseHTTPRequestHandler):
-    """A page of somebody else that frames whatever its query says."""
-
-    def do_GET(self) -> None:
-        source = self.path.partition("?")[2]
-        body = f'<!doctype html><title>other site</title><iframe width="800" height="560" src="{source}"></iframe>'
-        self.send_response(200)
-        self.send_header("Content-Type", "text/html")
-        self.end_headers()
-        self.wfile.write(body.encode())
-
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
-
-
 @pytest.fixture(scope="module")
 def elsewhere() -> Iterator[str]:
-    """Another origin: another name and another port."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Outer)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://localhost:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    """A page of somebody else that frames whatever its query says."""
+    frame = '<!doctype html><title>other site</title><iframe width="800" height="560" src="{}"></iframe>'
+    with another_site(frame.format) as address:
+        yield address
 
 
 def test_the_chart_alone_can_be_framed_by_another_site(context: BrowserContext, site: Site, elsewhere: str) -> None:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from estimator.cache import Cache
 from tests.dashboard.sample import sample_server
-from tests.e2e.conftest import DESKTOP, PHONE, PICTURES, Site, Visit, serving
+from tests.e2e.conftest import DESKTOP, PHONE, PICTURES, Site, Visit, another_site, serving
 
 pytestmark = pytest.mark.browser
 
@@ -120,37 +117,23 @@ def test_the_embed_dialog_writes_code_and_shows_what_it_gives(visit: Visit, cont
     expect(dialog).to_have_count(0)
 
 
-class _Article(BaseHTTPRequestHandler):
-    """A page of another site with the code of the documentation in it."""
-
-    server: Any
-
-    def do_GET(self) -> None:
-        source, _, width = self.path.partition("?")[2].rpartition("|")
-        script = (
-            'addEventListener("message", (e) => { if (e.data && e.data.type === "liqheat:height") {'
-            'heights.push(e.data.height); document.querySelector("iframe").style.height = e.data.height + "px"; }});'
-        )
-        body = (
-            f"<!doctype html><title>article</title><body style='margin:0'><script>const heights = [];{script}</script>"
-            f'<iframe src="{source}" width="{width}" height="300" style="border:0"></iframe>'
-        )
-        self.send_response(200)
-        self.send_header("Content-Type", "text/html")
-        self.end_headers()
-        self.wfile.write(body.encode())
-
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+def write_article(query: str) -> str:
+    """Return a page of another site with the code of the documentation in it."""
+    source, _, width = query.rpartition("|")
+    script = (
+        'addEventListener("message", (e) => { if (e.data && e.data.type === "liqheat:height") {'
+        'heights.push(e.data.height); document.querySelector("iframe").style.height = e.data.height + "px"; }});'
+    )
+    return (
+        f"<!doctype html><title>article</title><body style='margin:0'><script>const heights = [];{script}</script>"
+        f'<iframe src="{source}" width="{width}" height="300" style="border:0"></iframe>'
+    )
 
 
 @pytest.fixture(scope="module")
 def article() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Article)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://localhost:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with another_site(write_article) as address:
+        yield address
 
 
 @pytest.mark.parametrize("width", [320, 900])
