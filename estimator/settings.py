@@ -10,7 +10,7 @@ import ipaddress
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -41,12 +41,11 @@ class Settings(BaseSettings):
         default="auto",
         description="Where market data comes from; auto is live where a venue answers, else simulated.",
     )
-    probe_s: float = Field(
-        default=4.0, gt=0, description="How long --source auto waits for an answer of the venues, in seconds."
+    probe_s: PositiveFloat = Field(
+        default=4.0, description="How long --source auto waits for an answer of the venues, in seconds."
     )
-    probe_every_s: float = Field(
+    probe_every_s: PositiveFloat = Field(
         default=30.0,
-        gt=0,
         description="How often auto asks the venues again while it shows the simulated market, in seconds.",
     )
     allow_switch: bool = Field(
@@ -69,37 +68,34 @@ class Settings(BaseSettings):
     history: str | None = Field(
         default=None, description="Folder or object-store URL of the history; empty is the folder history in the data."
     )
-    retention_days: int | None = Field(
-        default=None, ge=1, description="History older than this is dropped; empty keeps everything."
+    retention_days: PositiveInt | None = Field(
+        default=None, description="History older than this is dropped; empty keeps everything."
     )
-    columns_5m_days: int = Field(
-        default=30, ge=1, description="Columns on 5 minutes but not on 15 are dropped from history after so many days."
+    columns_5m_days: PositiveInt = Field(
+        default=30, description="Columns on 5 minutes but not on 15 are dropped from history after so many days."
     )
-    columns_15m_days: int = Field(
-        default=60, ge=1, description="Columns on 15 minutes but not on 30 are dropped from history after so many days."
+    columns_15m_days: PositiveInt = Field(
+        default=60, description="Columns on 15 minutes but not on 30 are dropped from history after so many days."
     )
-    columns_30m_days: int = Field(
+    columns_30m_days: PositiveInt = Field(
         default=90,
-        ge=1,
         description="Columns on half hours are dropped from history after so many days; hourly ones stay.",
     )
-    compact_hours: float = Field(default=1.0, gt=0, description="Small files of the history are merged this often.")
+    compact_hours: PositiveFloat = Field(default=1.0, description="Small files of the history are merged this often.")
     recording: Path | None = Field(default=None, description="Folder or file that --source recorded reads.")
-    replay: float | None = Field(
+    replay: PositiveFloat | None = Field(
         default=None,
-        gt=0,
         description="Play a recording as if live, this many times faster than time; empty shows it at rest.",
     )
-    seed: int = Field(default=7, ge=0, description="Seed of the simulated market.")
+    seed: NonNegativeInt = Field(default=7, description="Seed of the simulated market.")
     days: float = Field(
         default=30.0, gt=0, le=400, description="Length of the past, simulated or fetched from the venues, in days."
     )
     preset: Literal["balanced", "positions", "high-leverage"] = Field(
         default="balanced", description="Mix of effective leverages the position book assumes."
     )
-    refit_hours: float | None = Field(
+    refit_hours: PositiveFloat | None = Field(
         default=None,
-        gt=0,
         description="Assumptions of live markets are fitted to their own liquidations this often; empty never.",
     )
     alerts_file: Path | None = Field(
@@ -110,7 +106,9 @@ class Settings(BaseSettings):
         repr=False,
         description="Apprise URLs that alerts go to, separated by blanks; by the default rules where there is no file.",
     )
-    cache_ttl_hours: float = Field(default=72.0, gt=0, description="Unread cache entries are dropped after this long.")
+    cache_ttl_hours: PositiveFloat = Field(
+        default=72.0, description="Unread cache entries are dropped after this long."
+    )
     frame_ancestors: str = Field(
         default="*", description="Sites that may frame /embed, as in the CSP directive (space separated; * for any)."
     )
@@ -123,32 +121,27 @@ class Settings(BaseSettings):
         default="127.0.0.1,::1",
         description="Addresses and networks of proxies whose X-Forwarded-For and -Proto are believed, comma separated.",
     )
-    limit_reads: int = Field(
+    limit_reads: NonNegativeInt = Field(
         default=3000,
-        ge=0,
         description="Requests a minute of one client for pages and whatever is mostly kept ready; 0 for any number.",
     )
-    limit_computed: int = Field(
+    limit_computed: NonNegativeInt = Field(
         default=600,
-        ge=0,
         description="Requests a minute of one client to work something out, new views too; 0 for any number.",
     )
-    limit_writes: int = Field(
+    limit_writes: NonNegativeInt = Field(
         default=20,
-        ge=0,
         description="Requests a minute of one client that leave something behind, such as snapshots; 0 for any number.",
     )
-    limit_streams: int = Field(
+    limit_streams: NonNegativeInt = Field(
         default=32,
-        ge=0,
         description="Streams that one client may hold open on one web process; 0 for any number.",
     )
-    limit_snapshots: int = Field(
-        default=50, ge=0, description="Snapshots that one client may make in a UTC day; 0 for any number."
+    limit_snapshots: NonNegativeInt = Field(
+        default=50, description="Snapshots that one client may make in a UTC day; 0 for any number."
     )
-    snapshots_mb: int = Field(
+    snapshots_mb: NonNegativeInt = Field(
         default=1024,
-        ge=0,
         description="All snapshots together take at most this much of the data folder, in MB; 0 takes none.",
     )
     metrics_token: str | None = Field(
