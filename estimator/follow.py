@@ -217,6 +217,7 @@ class _Desk:
         self._look_beside()
         if not self._waiting and time.monotonic() - self._given_back >= _GIVE_BACK_S:
             self._given_back = time.monotonic()
+            self._renew_threads()
             await asyncio.to_thread(_give_back)
         if time.monotonic() - self._renewed >= self._cache.ttl_s / _RENEWALS:
             self._renewed = time.monotonic()
@@ -399,10 +400,13 @@ class _Desk:
             return self._miss(error)
         self._untold = False
         self._report(1.0, f"{len(self._followers)} markets ready")
-        # Threads that have read history keep it open, each for itself.
+        self._renew_threads()
+        return None
+
+    def _renew_threads(self) -> None:
+        """Let go of the threads of pasts: those that have read history keep it open, each for itself."""
         self._threads.shutdown(wait=False)
         self._threads = _past_threads()
-        return None
 
     def _start(self, task: Coroutine[None, None, None]) -> None:
         self._tasks.add(asyncio.ensure_future(task))
