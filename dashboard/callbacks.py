@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from dash import ClientsideFunction, Input, Output, State
 
-from dashboard.layout import Id
+from dashboard.ids import Id
 
 # The controls that make the view, in the order of the arguments of ``route`` in static/view.js.
 CONTROLS: Final = (

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from urllib.parse import urlencode
 
 from dashboard.colours import style_rules
-from dashboard.layout import KEYS_HELP, PALETTE_NAMES
+from dashboard.controls import KEYS_HELP, PALETTE_NAMES
 from dashboard.navigation import NAVIGATION, Look
 from dashboard.view import Theme, ViewError
 from estimator.domain import Origin
