@@ -27,11 +27,7 @@ _MEASURED: Final = (
     ("Candles, volume, mark price, open interest, funding, account ratio", "measured", "as the venue publishes them"),
     ("Liquidation prints: tape, bubbles, bars, 24 h totals", "measured", "as far as a venue prints them: see below"),
     ("Entries, leverages and holding times of positions", "assumed", "nobody publishes them"),
-    (
-        "Levels, map, clusters, max pain, predicted liquidations",
-        "estimated",
-        "by the position book, from the rows above",
-    ),
+    ("Levels, map, clusters, max pain, predicted liquidations", "estimated", "by the position book, from the above"),
 )
 _LIMITS: Final = (
     "No venue publishes who holds what at which leverage: levels are estimates, and a wrong mix moves them.",
@@ -255,42 +251,32 @@ def _venues(statuses: Sequence[MarketStatus], capabilities: Mapping[str, Mapping
         _venue(name, [s for s in statuses if s.exchange == name])
         for name in dict.fromkeys(s.exchange for s in statuses)
     ]
-    head = (
-        "Venue",
-        "Markets",
-        "Maximum leverage",
-        "Maintenance, first tier [%]",
-        "Fee in maintenance [%]",
-        "Funding every",
-        "Prints",
-    )
-    table = _table("Rules in force, from the markets followed", head, rows)
+    table = _table("Rules in force, from the markets followed", _VENUE_HEAD, rows)
     if not capabilities:
         return table + "<p>These markets are not live: no venue stands behind them.</p>"
     told = [(escape(name), *_capability(said)) for name, said in capabilities.items()]
-    head = (
-        "Venue",
-        "Liquidations",
-        "Price of a print",
-        "Open interest",
-        "Account ratio",
-        "Maintenance tiers",
-        "Known oddities",
-    )
-    return table + _table("What the venues give without a key", head, told)
+    return table + _table("What the venues give without a key", _CAPABILITY_HEAD, told)
+
+
+_VENUE_HEAD: Final = (
+    "Venue", "Markets", "Maximum leverage", "Maintenance, first tier [%]", "Fee in maintenance [%]", "Funding every",
+    "Prints",
+)  # fmt: skip
+_CAPABILITY_HEAD: Final = (
+    "Venue", "Liquidations", "Price of a print", "Open interest", "Account ratio", "Maintenance tiers",
+    "Known oddities",
+)  # fmt: skip
 
 
 def _venue(name: str, statuses: Sequence[MarketStatus]) -> tuple[str, ...]:
-    rates = [100 * s.maintenance_margin_rate for s in statuses if s.maintenance_margin_rate is not None]
-    fees = [100 * s.maintenance_fee_rate for s in statuses if s.maintenance_fee_rate is not None]
     hours = sorted({s.funding_interval_ms / HOUR_MS for s in statuses if s.funding_interval_ms})
     prints = sum(s.has_prints for s in statuses)
     return (
         escape(name),
         str(len(statuses)),
-        _span([s.max_leverage for s in statuses], "x"),
-        _span(rates),
-        _span(fees) if name in FEE_IN_MAINTENANCE else "not counted",
+        _span((s.max_leverage for s in statuses), unit="x"),
+        _span((s.maintenance_margin_rate for s in statuses), scale=100),
+        _span((s.maintenance_fee_rate for s in statuses), scale=100) if name in FEE_IN_MAINTENANCE else "not counted",
         ", ".join(f"{h:g} h" for h in hours) or "not said",
         f"{prints} of {len(statuses)} markets" if prints else "none seen",
     )
@@ -336,10 +322,11 @@ def _hours(interval_ms: int) -> str:
     return f"{interval_ms / MINUTE_MS:g} min" if interval_ms < HOUR_MS else f"{interval_ms / HOUR_MS:g} h"
 
 
-def _span(values: Sequence[float], unit: str = "") -> str:
-    if not values:
+def _span(values: Iterable[float | None], *, scale: float = 1.0, unit: str = "") -> str:
+    known = [scale * value for value in values if value is not None]
+    if not known:
         return "–"
-    low, high = min(values), max(values)
+    low, high = min(known), max(known)
     return f"{low:.4g}{unit}" if low == high else f"{low:.4g}\N{EN DASH}{high:.4g}{unit}"
 
 
