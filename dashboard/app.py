@@ -31,9 +31,11 @@ from dashboard.insight_routes import build_insight_router
 from dashboard.limits import Budgets, Kind, Limits
 from dashboard.live_routes import build_live_router
 from dashboard.metrics import State, Traffic, build_metrics_router
+from dashboard.navigation import Look
 from dashboard.pages import alerts
 from dashboard.pages import routes as pages
 from dashboard.pages.embed import build_embed_router
+from dashboard.pages.shell import Address, Part, document, refusal
 from dashboard.share import (
     SNAPSHOT_PAGE,
     HeadAsGet,
@@ -46,6 +48,7 @@ from dashboard.share import (
 from dashboard.share_routes import build_share_router
 from dashboard.snapshots import Snapshots
 from dashboard.sources import Conditions, build_source_router
+from dashboard.view import ViewError
 from estimator.cache import Cache
 from estimator.settings import Settings
 
@@ -140,7 +143,7 @@ def create_app(settings: Settings, cache: Cache) -> FastAPI:
     answers, registry = Answers(cache), CollectorRegistry()
     registry.register(State(cache, answers))
     app.include_router(build_router(cache, answers))
-    address = _versioned(STATIC)
+    address = app.state.address = _versioned(STATIC)
     app.include_router(pages.build_router(cache, answers, address))
     app.include_router(build_insight_router(cache, answers))
     app.include_router(build_live_router(cache, answers))
@@ -206,8 +209,21 @@ async def _http_error(request: Request, error: Exception) -> Response:
         headers["Allow"] = ", ".join(sorted(_methods(request)))
     if _FOR_PROGRAMS.match(request.url.path):
         return JSONResponse({"error": error.detail, "path": request.url.path}, error.status_code, headers=headers)
-    text = f"{error.status_code}: {escape(str(error.detail))}"
-    return HTMLResponse(_plain(text, '<p><a href="/">To the heatmap</a></p>'), error.status_code, headers=headers)
+    page = document(refusal(request.url.path, error.status_code, str(error.detail)), _look(request), _address(request))
+    return HTMLResponse(page, error.status_code, headers=headers)
+
+
+def _address(request: Request) -> Address:
+    found: Address = request.app.state.address
+    return found
+
+
+def _look(request: Request) -> Look:
+    """Return the look an address asks for; what it cannot be matters no more where nothing is found."""
+    try:
+        return Look.parse(request.query_params)
+    except ViewError:
+        return Look()
 
 
 def _methods(request: Request) -> set[str]:
@@ -220,36 +236,31 @@ def _methods(request: Request) -> set[str]:
 async def _docs(request: Request) -> Response:
     """Routes and their parameters, from the same description machines get at ``/openapi.json``."""
     described = request.app.openapi()
-    parts = ['<p>For machines: <a href="/openapi.json">openapi.json</a></p>']
+    parts = ['<h1>liqheat API</h1><p>For machines: <a href="/openapi.json">openapi.json</a></p>']
     for path, methods in described["paths"].items():
         for method, operation in methods.items():
             parts.append(_operation(method, path, operation))
-    return HTMLResponse(_plain("liqheat API", "\n".join(parts)))
+    body = f'<article class="text">{"".join(parts)}</article>'
+    part = Part("/docs", "API", "Every address of the API, with its parameters and answers.", body)
+    return HTMLResponse(document(part, _look(request), _address(request)))
 
 
 def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
     rows = "".join(
-        f"<tr><td><code>{escape(p['name'])}</code></td><td>{escape(p.get('description', ''))}</td>"
+        f"<tr><td><code>{escape(p['name'])}</code></td><td>{_marked(p.get('description', ''))}</td>"
         f"<td>{escape(', '.join(p['schema'].get('enum', [p['schema'].get('type', '')])))}</td></tr>"
         for p in operation.get("parameters", ())
     )
     answers = "".join(
-        f"<li>{escape(code)}: {escape(r.get('description', ''))} {escape(', '.join(r.get('content', {})))}</li>"
+        f"<li>{escape(code)}: {_marked(r.get('description', ''))} {escape(', '.join(r.get('content', {})))}</li>"
         for code, r in operation.get("responses", {}).items()
     )
-    table = f"<table><tr><th>parameter</th><th></th><th>values</th></tr>{rows}</table>" if rows else ""
+    heads = "<thead><tr><th>Parameter</th><th>What it is</th><th>Values</th></tr></thead>"
+    table = f'<div class="scroll"><table>{heads}<tbody>{rows}</tbody></table></div>' if rows else ""
     title = f"<h2><code>{escape(method.upper())} {escape(path)}</code></h2>"
-    return f"{title}<p>{escape(operation.get('summary', ''))}</p>{table}<ul>{answers}</ul>"
+    return f"{title}<p>{_marked(operation.get('summary', ''))}</p>{table}<ul>{answers}</ul>"
 
 
-def _plain(title: str, body: str) -> str:
-    style = (
-        "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
-        ":root{color-scheme:light dark}"
-        "td,th{padding:.15rem .8rem .15rem 0;text-align:left;vertical-align:top}"
-    )
-    return (
-        f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f"<title>{title}</title><link rel=icon href='data:,'><style>{style}</style>"
-        f"<main><h1>{title}</h1>{body}</main></html>"
-    )
+def _marked(words: str) -> str:
+    """Return words of the description as markup: what stands between backticks is code."""
+    return re.sub(r"`+([^`]+)`+", r"<code>\1</code>", escape(words))

@@ -67,7 +67,7 @@ def shade(frame: ChartFrame) -> Shading:
     shading = shade_grid(frame.grid, close, frame.window, frame.view, settled)
     if frame.band is None:
         return shading
-    sure = frame.band.fading[:, on_screen(frame.grid, frame.window)]
+    sure = frame.band.fading[:, on_screen(frame.grid, frame.window)] ** np.float32(GAMMA)  # of density, told in colour
     return replace(shading, codes=np.rint(shading.codes * sure).astype(np.int8))
 
 

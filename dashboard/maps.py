@@ -169,7 +169,7 @@ def _layout(frame: ChartFrame, now: MapNow) -> dict[str, Any]:
     ink = INK[frame.view.theme]
     axis = {"zeroline": False, "gridcolor": ink.line, "tickfont": {"size": 9, "color": ink.muted}, "fixedrange": True}
     # Left to itself the upper axis puts its ticks over those of the lower one, at whatever they come to.
-    money = {**axis, "tickformat": "$.3~s", "nticks": 4, "rangemode": "tozero", "tickmode": "auto"}
+    money = {**axis, "tickformat": "$.3~s", "nticks": 5, "rangemode": "tozero", "tickmode": "auto"}
     labels = [
         _pain_label(frame, side, price)
         for side, price in zip(Side, (now.long_pain, now.short_pain), strict=True)

@@ -4,6 +4,7 @@
   const { el, byId, remember, format: f } = window.liqheat;
   const liqheat = window.liqheat;
   const REFRESH_MS = 5000;
+  const STALE_MS = 120000; // as on the server
   const table = byId("table");
   const heads = [...table.querySelectorAll("th[data-key]")];
   const now = {
@@ -192,11 +193,19 @@
     now.answer = answer;
     liqheat.state("shown");
     liqheat.banner(answer.banner, answer.origin);
-    byId("as-of").textContent = `as of ${f.clock(answer.as_of_ms, true)} UTC`;
-    byId("as-of").title = f.local(answer.as_of_ms);
+    tellAge(answer);
     sums(answer);
     draw();
     now.timer = setTimeout(again, REFRESH_MS);
+  }
+  /* A recording is as old as it is; anything else that no longer moves is told, for the rows are old together. */
+  function tellAge({ as_of_ms: at, origin }) {
+    const age = Date.now() - at;
+    const stale = origin !== "recorded" && age > STALE_MS;
+    const box = byId("as-of");
+    box.textContent = `as of ${f.clock(at, true)} UTC${stale ? `, STALE: ${f.age(age)} old` : ""}`;
+    box.title = f.local(at);
+    box.classList.toggle("stale", stale);
   }
   function again() {
     if (!document.hidden) return load();

@@ -87,14 +87,14 @@
       density: "Density. ",
       certain: "Certain: contrast times the lowest over the highest estimate by other assumptions. ",
     };
-    const missing = readings.band && readings.band.missing ? ` · without a band: ${readings.band.missing}` : "";
+    const missing = readings.band && readings.band.missing;
     const how = words[scale.lens] +
       `Full colour is percentile ${scale.percentile} of what is on screen, per side; gamma ${scale.gamma}.`;
     return [
       (embedded() || liqheat.frozen) && h("B", {}, `${view.symbol} · ${view.range}`),
       one("longs", "--long-ramp", scale.long_usd, "below"),
       one("shorts", "--short-ramp", scale.short_usd, "above"),
-      h("Span", { className: "how", title: how }, `${scale.lens} · p${scale.percentile} · γ ${scale.gamma}${missing}`),
+      h("Span", { className: "how", title: how }, `${scale.lens} · ${missing ? `no band: ${missing}` : `p${scale.percentile} · γ ${scale.gamma}`}`),
     ].filter(Boolean);
   }
 
@@ -177,7 +177,8 @@
     const way = before && before.symbol === readings.symbol && price !== before.price ? (price > before.price ? "up" : "down") : before && before.way;
     before = { symbol: readings.symbol, price, way };
     document.title = `${f.price(price)} ${readings.symbol} · liqheat`;
-    return h("Span", { title: `mark price, ${liqheat.venueName(lead.exchange)}` }, h("Span", { className: way || "" }, f.price(price)), h("Span", { className: "unit" }, readings.quote || ""));
+    return h("Span", { title: `mark price, ${liqheat.venueName(lead.exchange)}` },
+      liqheat.frozen && h("Span", { className: "coin" }, readings.symbol), h("Span", { className: way || "" }, f.price(price)), h("Span", { className: "unit" }, readings.quote || ""));
   };
 
   /* ---- what is on offer ---- */

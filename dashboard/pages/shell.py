@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from html import escape
+from http import HTTPStatus
 from typing import Final, NamedTuple
 from urllib.parse import urlencode
 
@@ -89,10 +90,29 @@ def problem(path: str, error: ViewError, given: Mapping[str, str]) -> Part:
     rest = urlencode(kept)
     body = f"""<section class="notice-page" role="alert">
 <h1>This link asks for something that cannot be shown</h1>
-<p><code>{escape(error.name)}={escape(str(error.value))}</code> is not possible. Accepted: {escape(error.expected)}.</p>
+<p><code>{escape(error.name)}={escape(str(error.value))}</code> is not possible. {escape(_accepted(error))}.</p>
 <p><a class="button" href="{escape(path)}{"?" if rest else ""}{escape(rest)}">Show the page without it</a></p>
 </section>"""
     return Part(path, "Not possible", "This address cannot be shown.", body)
+
+
+def _accepted(error: ViewError) -> str:
+    return ("There is " if error.expected.startswith("no such") else "Accepted: ") + error.expected
+
+
+def refusal(path: str, status: int, words: str) -> Part:
+    """Return what is shown in place of a page: where there is none, and where it cannot be asked like this."""
+    title, told = f"{status}: {words}", "is not asked for like this."
+    if status == HTTPStatus.NOT_FOUND:
+        is_snapshot = path.startswith("/s/")
+        title = "There is no such snapshot" if is_snapshot else "There is no such page"
+        told = "is no address of this site." + (" A snapshot stays with its server." if is_snapshot else "")
+    body = f"""<section class="notice-page">
+<h1>{escape(title)}</h1>
+<p><code>{escape(path[:200])}</code> {told}</p>
+<p><a class="button" href="/">To the heatmap</a></p>
+</section>"""
+    return Part(path, title, "Nothing is shown at this address.", body)
 
 
 def _banner(part: Part) -> str:

@@ -17,6 +17,7 @@ from dashboard import layout
 from dashboard.app import create_app
 from dashboard.files import FOR_GOOD
 from dashboard.layout import Id
+from dashboard.navigation import NAVIGATION
 from dashboard.pages.embed import markup
 from dashboard.view import RANGES
 from estimator.cache import Cache
@@ -35,6 +36,24 @@ def test_every_callback_runs_in_the_browser() -> None:
     page = create_app(Settings(), Cache("redis://127.0.0.1:1")).state.page
     assert page.callback_map
     assert not [c for c in page.callback_map.values() if "callback" in c]
+
+
+def test_where_nothing_is_shown_the_way_on_is(client: httpx.Client) -> None:
+    page = client.get("/nowhere<b>?theme=light")
+    assert page.status_code == 404
+    assert "There is no such page" in page.text
+    assert "/nowhere&lt;b&gt;" in page.text
+    assert 'data-theme="light"' in page.text
+    assert all(f'href="{e.path}' in page.text for e in NAVIGATION)
+    assert "There is no such snapshot" in client.get("/s/gone").text
+    assert client.get("/api/v1/nowhere").json()["path"] == "/api/v1/nowhere"
+
+
+def test_the_description_of_the_api_is_a_page_of_the_site(client: httpx.Client) -> None:
+    page = client.get("/docs").text
+    assert "<code>GET /api/v1/heatmap</code>" in page
+    assert "such as <code>BTC</code>" in page
+    assert all(f'href="{e.path}' in page for e in NAVIGATION)
 
 
 _queries = st.lists(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dashboard.frame import read_frame
-from dashboard.lens import shade
+from dashboard.lens import GAMMA, shade
 from dashboard.maps import build_map, read_band_beyond, read_map
 from dashboard.view import Lens, ViewState
 from estimator.cache import Cache
@@ -103,7 +103,7 @@ def test_colour_fades_where_books_differ_and_other_lenses_ask_for_none(cache: Ca
     low = np.where(above, frame.band.low * np.float32(0.5), frame.band.low)
     codes = shade(replace(frame, band=replace(frame.band, low=low))).codes.astype(int)
     assert (np.abs(codes) <= np.abs(alike) + 1).all()
-    assert np.abs(codes[codes > 0]).sum() < 0.6 * np.abs(alike[alike > 0]).sum()
+    assert np.abs(codes[codes > 0]).sum() == pytest.approx(0.5**GAMMA * np.abs(alike[alike > 0]).sum(), rel=0.02)
     assert np.abs(codes[codes < 0]).sum() > 0.9 * np.abs(alike[alike < 0]).sum()
 
 

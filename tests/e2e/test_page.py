@@ -254,7 +254,16 @@ def test_the_page_is_usable_on_a_phone(browser: Browser, site: Site) -> None:
     _pick(page, "range", "7d")
     visit.painted("symbol=BTC&range=7d")
     page.touchscreen.tap(box["x"] + box["width"] / 2, box["y"] + box["height"] * 0.8)
-    expect(page.locator(".cross .card")).to_contain_text("at risk")
+    card = page.locator(".cross .card")
+    expect(card).to_contain_text("at risk")
+    page.touchscreen.tap(box["x"] + box["width"] * 0.9, box["y"] + box["height"] * 0.8)
+    expect(card).to_contain_text("at risk")
+    reading, buttons = card.bounding_box(), page.locator(".zoom").bounding_box()
+    assert reading is not None
+    assert buttons is not None
+    assert reading["x"] >= buttons["x"] + buttons["width"], "what is read does not lie under the buttons"
+    page.locator("[data-zoom=in]").tap()
+    expect(card).to_be_hidden()
     assert visit.errors == []
     context.close()
 
