@@ -43,7 +43,6 @@ from tests.venues.server import VENUES
 
 COINS: Final = ("BTC", "ETH")
 _SILENCE_S: Final = 3.0  # after which a worker here takes a socket for dead
-_NO_PAST: Final = ("bitget", "hyperliquid")  # venues that keep no open interest: their markets begin when asked
 _WARM_S: Final = 120.0  # before, memory still fills
 _GIVEN_BACK_S: Final = 45.0  # a worker gives memory back every 20 s
 _SPREAD: Final = 0.2  # so much more an allocator may keep of what was once in use
@@ -246,19 +245,14 @@ async def trouble(
 
 
 async def _begin(made: World) -> None:
-    """Start the workers, and play until all markets are there: some venues tell nothing of the past."""
+    """Start the workers and wait until all markets are there; the clock stands still, so that all have one past."""
     for side in made.sides:
+        side.remember_interest(made.start_ms - MINUTE_MS)
         side.start()
-        side.patience_s = 0.5
     for side in made.sides:
-        await until(
-            lambda side=side: not [m for m in side.behind() if not m.startswith(_NO_PAST)],  # type: ignore[misc]
-            f"{side.name}: the past",
-            side.behind,
-        )
+        await until(side.listening, f"{side.name}: listening", side.deaf)
+        await until(side.caught_up, f"{side.name}: the past", side.behind)
     await _come_together(made)
-    for side in made.sides:
-        side.patience_s = 120.0
 
 
 async def _come_together(made: World) -> None:

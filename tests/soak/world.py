@@ -20,9 +20,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import polars as pl
+
 from estimator.cache import Cache
-from estimator.domain import DAY_MS
-from estimator.history import History
+from estimator.domain import DAY_MS, TIME
+from estimator.history import History, with_market
 from estimator.model.steps import STEP_MS as CLOSE_MS
 from estimator.redis_server import BundledServer
 from tests.estimator.live_worker import work
@@ -31,6 +33,7 @@ from tests.venues.server import VenueServer, running
 
 START: Final = 20_605 * DAY_MS - 25 * 60_000 + 30_000  # 23:35:30 UTC: a book is saved at midnight
 PATIENT_S: Final = 10.0  # a side that is given less than this may go without
+NO_PAST: Final = ("bitget", "hyperliquid")  # venues that keep no open interest: their markets begin when asked
 NO_PRINTS: Final = ("hyperliquid",)  # venues that tell of none
 _FORK: Final = mp.get_context("forkserver")
 _FORK.set_forkserver_preload(["tests.estimator.live_worker"])
@@ -118,6 +121,16 @@ class Side:
         arguments = (*told, ",".join(self.venues), ",".join(self.coins), self.compact_s, self.silence_s)
         self.process = _FORK.Process(target=work, args=(str(self.log), arguments), daemon=True)
         self.process.start()
+
+    def remember_interest(self, time_ms: int) -> None:
+        """Have history know an open interest of the markets whose venues tell none of the past.
+
+        As if from an earlier run: else they were tried again, with growing pauses, until a step has closed.
+        """
+        for market_id in (m for m in self.market_ids() if m.startswith(NO_PAST)):
+            value = self.server.feed.market(*coin_of(market_id)).open_interest(time_ms)
+            row = pl.DataFrame({"time": [time_ms], "open_interest": [value]}).with_columns(pl.col("time").cast(TIME))
+            self.history.append("open_interest", with_market(market_id, row))
 
     async def kill(self) -> None:
         """Kill the worker and wait until its sockets are gone."""
@@ -248,7 +261,7 @@ async def world(
     **options: Any,
 ) -> AsyncIterator[World]:
     """Make a world whose sides have their servers; workers are started by whoever asks for it."""
-    feed = Feed(START, days=2.0, days_ahead=2.0, coins=coins, prints_per_minute=prints_per_minute, held=True)
+    feed = Feed(START, days=1.25, days_ahead=2.0, coins=coins, prints_per_minute=prints_per_minute, held=True)
     async with contextlib.AsyncExitStack() as stack:
         sides = []
         for name in names:
