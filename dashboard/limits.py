@@ -219,7 +219,7 @@ _ASKING: Final[ContextVar[tuple[Budgets, str] | None]] = ContextVar("asking", de
 
 
 def charge_drawing() -> None:
-    """Count the drawing of a view nobody has drawn yet among what the client that asks has worked out.
+    """Count the drawing of a view nobody has drawn yet, or what takes as long, among what a client has worked out.
 
     Raises
     ------

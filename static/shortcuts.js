@@ -30,6 +30,7 @@
   }
 
   const chosen = (keys, words, does, shown) => ({ keys: [].concat(keys), words, shown, does: (key) => liqheat.view && liqheat.schema && does(key) });
+  const each = (does, entries) => entries.map(([key, words, name]) => chosen(key, words, () => does(name)));
   if (!liqheat.frozen) {
     liqheat.shortcuts("View", [
       chosen("12345678".split(""), "Range, from 12 hours to a year", (key) => choose("range", liqheat.schema.choices.range[Number(key) - 1]), ["1", "…", "8"]),
@@ -41,19 +42,12 @@
       chosen("k", "Next colours", () => next("palette")),
       chosen("t", "Dark or light", () => next("theme")),
     ]);
-    liqheat.shortcuts("Rows under the chart", [
-      chosen("l", "Liquidations", () => toggleRow("liq")),
-      chosen("f", "Funding", () => toggleRow("funding")),
-      chosen("r", "RSI", () => toggleRow("rsi")),
-      chosen("a", "Long/short accounts", () => toggleRow("lsr")),
-      chosen("o", "Open interest", () => toggleRow("oi")),
-    ]);
-    liqheat.shortcuts("Panels", [
-      chosen("m", "Magnets and stop", () => togglePanel("magnets")),
-      chosen("g", "Signals and phase", () => togglePanel("signals")),
-      chosen("w", "Cascade what-if", () => togglePanel("cascade")),
-      chosen("p", "Position calculator", () => togglePanel("position")),
-    ]);
+    liqheat.shortcuts("Rows under the chart", each(toggleRow, [
+      ["l", "Liquidations", "liq"], ["f", "Funding", "funding"], ["r", "RSI", "rsi"], ["a", "Long/short accounts", "lsr"], ["o", "Open interest", "oi"],
+    ]));
+    liqheat.shortcuts("Panels", each(togglePanel, [
+      ["m", "Magnets and stop", "magnets"], ["g", "Signals and phase", "signals"], ["w", "Cascade what-if", "cascade"], ["p", "Position calculator", "position"],
+    ]));
   }
   liqheat.shortcuts("Chart", [
     { keys: ["x"], words: "To the chart: the reading at the price of now", does: () => document.querySelector(".plot").focus({ preventScroll: true }) },

@@ -170,6 +170,15 @@ def test_what_is_worked_out_tells_how_much_is_left(counters: str, tmp_path: Path
         assert "ratelimit" not in site.get("/api/v1/chart?symbol=BTC").headers
 
 
+def test_sorted_prints_count_as_worked_out_and_the_newest_do_not(counters: str, tmp_path: Path) -> None:
+    with serve(counters, Settings(data=tmp_path, limit_computed=4)) as site:
+        address = "/api/v1/liquidations?symbol=BTC&range=12h"
+        assert "ratelimit" not in site.get(address).headers
+        codes = [site.get(f"{address}&sort=usd").status_code for _ in range(12)]
+        assert codes.count(429) >= 2, codes
+        assert site.get(address).status_code == 200
+
+
 def test_new_views_count_as_worked_out_and_the_same_view_does_not(counters: str, tmp_path: Path) -> None:
     with serve(counters, Settings(data=tmp_path, limit_computed=4)) as site:
         same = [site.get("/api/v1/heatmap?symbol=BTC&range=12h").status_code for _ in range(12)]
