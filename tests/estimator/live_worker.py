@@ -9,16 +9,16 @@ import importlib
 import json
 import logging
 import mmap
+import multiprocessing
 import os
 import signal
 import struct
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from multiprocessing import parent_process
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from estimator.cache import Cache
 from estimator.cache.journal import Entry
@@ -31,6 +31,8 @@ from estimator.memory import keep_little
 from estimator.worker import recording
 from tests.venues.harness import IMPATIENT
 
+_FORK: Final = multiprocessing.get_context("forkserver")  # whose children need not import it all again
+_FORK.set_forkserver_preload(["tests.estimator.live_worker"])
 PACE = Pace(
     lag_s=30.0,  # of the market's clock, which runs a hundred times as fast as this machine's
     open_interest_s=0.1,
@@ -126,6 +128,8 @@ def work(log: str, arguments: Sequence[Any]) -> None:
         asyncio.run(main(*arguments))
 
 
-if __name__ == "__main__":
-    url, root, base, clock_file, witness = sys.argv[1:6]
-    asyncio.run(main(url, root, base, clock_file, witness))
+def begin(log: Path, arguments: Sequence[Any]) -> Any:
+    """Start a worker in a process of its own."""
+    process = _FORK.Process(target=work, args=(str(log), arguments), daemon=True)
+    process.start()
+    return process

@@ -7,7 +7,6 @@ import contextlib
 import json
 import random
 import struct
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
@@ -35,6 +34,7 @@ from estimator.model.steps import STEP_MS
 from estimator.pipeline import MarketFollower
 from estimator.redis_server import BundledServer
 from estimator.worker import recording
+from tests.estimator.live_worker import begin
 from tests.estimator.test_pipeline import Stored, assert_same_bits, candle_gaps, read
 from tests.venues.feed import Feed
 from tests.venues.harness import IMPATIENT, NOW
@@ -57,7 +57,7 @@ PACE = Pace(
 DAYS = 1.0
 BTC = "BTC/USDT:USDT"
 FOR_EVER = 2**42
-KILLS = 4
+KILLS = 3
 
 
 @dataclass
@@ -228,12 +228,12 @@ def test_a_restart_gives_the_grids_of_an_uninterrupted_run(servers: tuple[str, s
             async with broken.worker(Binance):
                 await broken.ready()
                 await whole.ready()
-                await whole.play(7, step_s=0.06)
+                await whole.play(6, step_s=0.06)
                 before = read(broken.cache, market)
-            await whole.play(9, step_s=0.06)  # nobody listens for this long
+            await whole.play(6, step_s=0.06)  # nobody listens for this long
             async with broken.worker(Binance):
                 await broken.ready()
-                await whole.play(12, step_s=0.06)
+                await whole.play(6, step_s=0.06)
                 await broken.caught_up()
                 await whole.caught_up()
                 after, never = read(broken.cache, market), read(whole.cache, market)
@@ -382,10 +382,10 @@ async def killed(
             set_clock(arguments[3], world.feed.now_ms)
             await asyncio.sleep(0.05)
 
-    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "tests.estimator.live_worker", *arguments)
+    process = begin(Path(f"{world.history.root}.log"), arguments)
     try:
         while len(world.server.sessions) < len(markets):
-            assert process.returncode is None
+            assert process.is_alive()
             await play(1 / 6)
         if at_rest:
             await world.ready(len(markets))
@@ -398,12 +398,12 @@ async def killed(
         }
     finally:
         process.kill()
-        await process.wait()
+        await asyncio.to_thread(process.join)
         await world.until(lambda: not world.server.sessions)
 
 
 def assert_prints_are_kept(world: World, market: Market, witness: Path) -> None:
-    """Everything acknowledged is in history once, and nothing that the venue did not print."""
+    """Everything acknowledged is in history, and nothing that the venue did not print, or twice."""
     rows = world.history.read("liquidations", market.id, 0, FOR_EVER)
     kept = Counter(rows.select(pl.col("time").dt.epoch("ms"), "side", "price", "quantity_base").iter_rows())
     acknowledged: Counter[Any] = Counter()
@@ -414,7 +414,7 @@ def assert_prints_are_kept(world: World, market: Market, witness: Path) -> None:
     feed = world.feed.market(market.exchange, "BTC").prints(NOW, world.feed.now_ms)
     printed = Counter((p.time_ms, p.side.value, p.price, p.quantity_base) for p in feed)
     assert acknowledged
-    assert kept == acknowledged
+    assert not acknowledged - kept  # a kill may come before the witness of what the journal had taken
     assert not kept - printed
 
 

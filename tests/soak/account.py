@@ -155,8 +155,8 @@ def owed_prints(side: Side) -> Iterator[Check]:
             lacking(_printed(side, market_id), [*is_kept, *missing]), _of_coin(side.server.halted, market_id)
         )
         for check, some in ((marked, missing), (unsent, never)):
-            for one in some:
-                check.expect(within(gaps, one.time_ms, one.time_ms + 1), f"{market_id} {one}")
+            check.compared += len(some)
+            check.wrong += [f"{market_id} {one}" for one in some if not within(gaps, one.time_ms, one.time_ms + 1)]
     lost.note = f"{marked.compared} lost on the way"
     yield from (lost, given, foreign, marked, unsent)
 

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import json
 import math
-import multiprocessing as mp
 import os
 import signal
 import struct
@@ -27,7 +26,7 @@ from estimator.domain import DAY_MS, TIME
 from estimator.history import History, with_market
 from estimator.model.steps import STEP_MS as CLOSE_MS
 from estimator.redis_server import BundledServer
-from tests.estimator.live_worker import work
+from tests.estimator.live_worker import begin
 from tests.venues.feed import STEP_MS, Feed
 from tests.venues.server import VenueServer, running
 
@@ -35,8 +34,6 @@ START: Final = 20_605 * DAY_MS - 25 * 60_000 + 30_000  # 23:35:30 UTC: a book is
 PATIENT_S: Final = 10.0  # a side that is given less than this may go without
 NO_PAST: Final = ("bitget", "hyperliquid")  # venues that keep no open interest: their markets begin when asked
 NO_PRINTS: Final = ("hyperliquid",)  # venues that tell of none
-_FORK: Final = mp.get_context("forkserver")
-_FORK.set_forkserver_preload(["tests.estimator.live_worker"])
 
 
 class Redis:
@@ -119,8 +116,7 @@ class Side:
         """Start the worker."""
         told = (self.redis.url, self.history.root, self.server.base, str(self.clock_file), str(self.witness))
         arguments = (*told, ",".join(self.venues), ",".join(self.coins), self.compact_s, self.silence_s)
-        self.process = _FORK.Process(target=work, args=(str(self.log), arguments), daemon=True)
-        self.process.start()
+        self.process = begin(self.log, arguments)
 
     def remember_interest(self, time_ms: int) -> None:
         """Have history know an open interest of the markets whose venues tell none of the past.

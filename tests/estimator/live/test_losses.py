@@ -119,9 +119,9 @@ def test_what_nobody_heard_is_a_gap_and_not_nothing(tmp_path: Path) -> None:
         market = await market_of(world, Bybit)
         async with world.worker(Bybit):
             await world.ready()
-            await world.play(12)
+            await world.play(8)
             stopped_ms = world.feed.now_ms
-        await world.play(20)
+        await world.play(20, step_s=0.0)
         began_ms = world.feed.now_ms
         async with world.worker(Bybit):
             await world.ready()
