@@ -14,6 +14,9 @@ from estimator.model.clusters import max_pain
 from estimator.units import price_text, short_usd
 
 MAX_BARS: Final = 150
+_MONEY: Final = {"tickprefix": "$", "exponentformat": "B"}  # a format of numbers would write G for billions, m for cents
+MEASURED_REACH: Final = 2.0  # longest estimated bars that a measured one is drawn long: one account may hold many
+MEASURED_LABELS: Final = 4  # those that are longer are written out
 
 
 class MapNow(NamedTuple):
@@ -79,10 +82,10 @@ def _bars(frame: ChartFrame, now: MapNow) -> list[Trace]:
     colours = tier_colours(frame.view.palette, frame.view.theme)
     return [
         {
-            "type": "bar", "orientation": "h", "name": name, "meta": "usd", "x": typed(usd.sum(axis=0)),
+            "type": "bar", "orientation": "h", "name": name, "meta": "usd", "x": typed(np.rint(usd.sum(axis=0))),
             "y": typed(middle.astype(np.float32)), "width": typed(height),
             "marker": {"color": colours[name], "line": {"width": 0}},
-            "hovertemplate": f"{name} ≈ $%{{x:.3s}}<extra></extra>",
+            "hovertemplate": f"{name} ≈ %{{x}}<extra></extra>",
         }
         for name, usd in zip(names, now.tier_usd, strict=True)
     ]  # fmt: skip
@@ -141,7 +144,7 @@ def _curves(frame: ChartFrame, now: MapNow) -> list[Trace]:
         {
             "type": "scatter", "mode": "lines", "name": f"{name} up to here", "meta": "usd", "xaxis": "x2",
             "x": typed(usd[on_side].astype(np.float32)), "y": typed(middle[on_side].astype(np.float32)),
-            "line": {"color": colour, "width": 1.6}, "hovertemplate": f"{name} to here ≈ $%{{x:.3s}}<extra></extra>",
+            "line": {"color": colour, "width": 1.6}, "hovertemplate": f"{name} to here ≈ %{{x}}<extra></extra>",
         }
         for (name, on_side, usd), colour in zip(parts, colours, strict=True)
         if on_side.any() and usd[on_side].any()
@@ -157,7 +160,7 @@ def _measured(frame: ChartFrame, now: MapNow) -> list[Trace]:
     line = {
         "type": "scatter", "mode": "lines", "name": name, "meta": "measured", "x": typed(now.measured_usd.sum(axis=0)),
         "y": typed(middle.astype(np.float32)), "line": {"color": ink.text, "width": 1.4, "shape": "vhv"},
-        "hovertemplate": f"{name} $%{{x:.3s}}<extra></extra>",
+        "hovertemplate": f"{name} %{{x}}<extra></extra>",
     }  # fmt: skip
     # On bars of any colour it stands out by what is behind it.
     halo = {**line, "line": {"color": ink.background, "width": 3.4, "shape": "vhv"}, "hoverinfo": "skip"}
@@ -165,13 +168,37 @@ def _measured(frame: ChartFrame, now: MapNow) -> list[Trace]:
     return [halo, line]
 
 
+def _axis_top(now: MapNow) -> float | None:
+    """Return where the axis of the bars ends, lest a measured one makes the estimate unreadable; None for anywhere."""
+    estimated = float(now.tier_usd.sum(axis=(0, 1)).max(initial=0.0))
+    if now.measured_usd is None or estimated <= 0:
+        return None
+    measured = float(now.measured_usd.sum(axis=0).max(initial=0.0))
+    return 1.05 * max(estimated, min(measured, MEASURED_REACH * estimated))
+
+
+def _measured_labels(frame: ChartFrame, now: MapNow) -> list[dict[str, Any]]:
+    """Write out the largest of the measured bars that are longer than the axis."""
+    top = _axis_top(now)
+    if top is None or now.measured_usd is None:
+        return []
+    usd, middle = now.measured_usd.sum(axis=0), np.sqrt(now.price_edges[1:] * now.price_edges[:-1])
+    longest = [at for at in np.argsort(usd)[::-1][:MEASURED_LABELS] if usd[at] > top]
+    return [
+        {**_label(frame, f"{frame.observed_basis} {short_usd(float(usd[at]))}", float(middle[at])), "name": "measured"}
+        for at in longest
+    ]
+
+
 def _layout(frame: ChartFrame, now: MapNow) -> dict[str, Any]:
     ink = INK[frame.view.theme]
     axis = {"zeroline": False, "gridcolor": ink.line, "tickfont": {"size": 9, "color": ink.muted}, "fixedrange": True}
     # Left to itself the upper axis puts its ticks over those of the lower one, at whatever they come to.
-    money = {**axis, "tickformat": "$.3~s", "nticks": 5, "rangemode": "tozero", "tickmode": "auto"}
+    money = {**axis, **_MONEY, "nticks": 5, "rangemode": "tozero", "tickmode": "auto"}
+    top = _axis_top(now)
+    ends = {} if top is None else {"range": [0, top]}
     labels = [
-        _pain_label(frame, side, price)
+        _label(frame, f"max pain, {side}s {price_text(price)}", price)
         for side, price in zip(Side, (now.long_pain, now.short_pain), strict=True)
         if price and frame.window[0] < price < frame.window[1]
     ]
@@ -182,11 +209,11 @@ def _layout(frame: ChartFrame, now: MapNow) -> dict[str, Any]:
         "margin": {"l": 4, "r": 4, "t": 24, "b": 40}, "uirevision": frame.view.query(), "dragmode": False,
         "hoverlabel": {"bgcolor": ink.background, "bordercolor": ink.line, "font": {"color": ink.text}},
         "legend": {"orientation": "h", "y": -0.06, "yanchor": "top", "x": 0, "font": {"size": 9}, "itemwidth": 30},
-        "xaxis": {**money, "title": {"text": "≈ USD per bar", "font": {"size": 9}}},
+        "xaxis": {**money, **ends, "title": {"text": "≈ USD per bar", "font": {"size": 9}}},
         "xaxis2": {**money, "overlaying": "x", "side": "top", "showgrid": False},
         "yaxis": {**axis, "range": list(frame.window), "showticklabels": False, "hoverformat": ",.5~r"},
         "shapes": [_mark_line(frame.mark_price, ink.accent)],
-        "annotations": labels,
+        "annotations": [*labels, *_measured_labels(frame, now)],
     }  # fmt: skip
 
 
@@ -195,10 +222,11 @@ def _mark_line(mark: float, colour: str) -> dict[str, Any]:
     return {"name": "mark", "type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": mark, "y1": mark, "line": line}
 
 
-def _pain_label(frame: ChartFrame, side: Side, price: float) -> dict[str, Any]:
+def _label(frame: ChartFrame, text: str, price: float) -> dict[str, Any]:
+    """Words at the right edge, at a price."""
     ink = INK[frame.view.theme]
     return {
-        "text": f"max pain, {side}s {price_text(price)}", "x": 1, "xref": "paper", "xanchor": "right", "y": price,
+        "text": text, "x": 1, "xref": "paper", "xanchor": "right", "y": price,
         "yref": "y",
         "yanchor": "middle", "showarrow": False, "font": {"size": 9, "color": ink.text}, "bgcolor": ink.background,
         "opacity": 0.85,

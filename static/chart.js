@@ -205,7 +205,8 @@
       const height = sizes[i];
       const domain = [Math.max(0, (top - height) / total), top / total];
       moved.set((layout[key].domain || [0, 1])[1], domain[1]);
-      layout[key] = { ...layout[key], domain, automargin: false, showspikes: false, gridcolor: GRID };
+      const line = i && isEmpty(key) ? { showline: false } : {}; // Plotly draws none so short
+      layout[key] = { ...layout[key], domain, automargin: false, showspikes: false, gridcolor: GRID, ...line };
       top -= height + ROW.gap;
     });
     layout.annotations = (layout.annotations || []).map((a) => {
@@ -251,8 +252,10 @@
     const range = keptRange("y") || layout.yaxis.range;
     const yaxis = { ...layout.yaxis, range, uirevision: String(range), showticklabels: !beside, side: "right", ticklabelposition: "inside" };
     const size = { width: box ? box.clientWidth : 280, height, autosize: false, showlegend: false };
-    const data = figure.data.filter((t) => t.meta !== "measured" || liqheat.measuredShown());
-    return { ...figure, data, layout: { ...layout, xaxis2, yaxis, margin, ...size } };
+    const shown = liqheat.measuredShown();
+    const data = figure.data.filter((t) => t.meta !== "measured" || shown);
+    const annotations = layout.annotations.filter((a) => a.name !== "measured" || shown);
+    return { ...figure, data, layout: { ...layout, xaxis2, yaxis, margin, annotations, ...size } };
   }
 
   /* The outline of measured positions, which can be switched off; that is kept in the browser. */

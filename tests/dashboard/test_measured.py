@@ -11,11 +11,12 @@ import pytest
 import redis
 
 from dashboard.frame import read_frame
-from dashboard.maps import build_map, read_map
+from dashboard.maps import MEASURED_REACH, build_map, read_map
 from dashboard.view import SideFilter, ViewState
 from estimator.cache import Cache
 from estimator.domain import Side
 from estimator.model.holdings import Account, Holding, observe
+from estimator.units import short_usd
 from tests.dashboard.sample import AS_OF_MS, SHARES, sample_status
 
 MARKET = "bybit:BTC/USDT:USDT"
@@ -66,6 +67,21 @@ def test_what_the_price_has_crossed_since_is_left_out(cache: Cache) -> None:
     cache.positions.put(MARKET, None)
     assert now.measured_usd is not None
     assert float(now.measured_usd.sum()) == pytest.approx(3.0 * 0.99 * MARK, rel=1e-6)
+
+
+def test_the_largest_account_does_not_make_the_estimate_unreadable(cache: Cache) -> None:
+    whale = ((Side.LONG, 60_000.0, 0.98), (Side.SHORT, 1.0, 1.01))
+    cache.positions.put(MARKET, observe(accounts(whale), MARKET))
+    frame = read_frame(cache, ViewState("BTC"))
+    cache.positions.put(MARKET, None)
+    now = read_map(frame)
+    layout = build_map(frame, now)["layout"]
+    low, top = layout["xaxis"]["range"]
+    assert low == 0
+    assert top == pytest.approx(1.05 * MEASURED_REACH * float(now.tier_usd.sum(axis=(0, 1)).max()))
+    (label,) = (a for a in layout["annotations"] if a.get("name") == "measured")
+    assert label["text"] == f"simulated {short_usd(60_000 * 0.98 * MARK)}"
+    assert label["y"] == pytest.approx(0.98 * MARK, rel=2e-3)
 
 
 def test_one_side_has_its_own_and_leverages_and_other_venues_have_none(observed: Cache) -> None:
