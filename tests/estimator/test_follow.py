@@ -33,12 +33,13 @@ class Street:
         self, whole: MarketHistory, redis: Redis, loaded: Callable[[], bool], noticed: Callable[[], bool]
     ) -> None:
         self._whole, self._redis, self._loaded, self._noticed = whole, redis, loaded, noticed
-        self.told_ms = CLOSE_MS - STEP_MS
+        self.told_ms, self._asked_again = CLOSE_MS - STEP_MS, False
 
     def markets(self) -> Sequence[Market]:
         return [self._whole.market]
 
     def history(self, _market: Market, _progress: object) -> MarketHistory:
+        self._asked_again = self.told_ms == CLOSE_MS
         return until(self._whole, self.told_ms)
 
     def recall(self, market: Market) -> MarketHistory:
@@ -65,9 +66,10 @@ class Street:
             yield update
         self.told_ms = CLOSE_MS
         self._redis.start()
-        while True:  # at every moment one has come that closes the step
+        while not self._asked_again:  # at every moment one has come that closes the step
             yield last
             await asyncio.sleep(0)
+        await asyncio.Event().wait()
 
 
 def test_a_step_is_not_closed_by_a_follower_that_missed_candles_of_it(
