@@ -215,7 +215,7 @@ class VenueServer:
         for session in over:
             session.over = True
         for session in over:
-            with contextlib.suppress(KeyError, RuntimeError):  # the client was faster
+            with contextlib.suppress(KeyError, RuntimeError, WebSocketDisconnect):  # the client was faster
                 await self._sockets[session].close(1012)
 
     async def subscribed(self, venue: str, count: int, timeout_s: float = 5.0) -> None:
