@@ -13,7 +13,7 @@ from estimator.model.holdings import Account
 WATCHED: Final = 240  # accounts asked in turn, with one a second every four minutes
 STALE_MS: Final = 15 * MINUTE_MS  # an answer older than this counts no more
 _LATE_MS: Final = STALE_MS // 2  # who has answered comes before newcomers once the answer is so old
-_KNOWN: Final = 5_000  # accounts of which it is remembered what they traded
+_KNOWN: Final = 2_000  # accounts of which it is remembered what they traded
 _HALF_LIFE_MS: Final = HOUR_MS  # of what was traded: it may have closed as well as opened
 
 
@@ -57,7 +57,9 @@ class Watchlist:
 
     def trade(self, address: str, notional_usd: float, time_ms: int) -> None:
         """Take a trade in. [USD, ms]"""
-        known = self._known.setdefault(address, _Known())
+        known = self._known.get(address)
+        if known is None:
+            known = self._known[address] = _Known()
         known.traded_usd = known.traded_by(time_ms) + notional_usd
         known.traded_ms = max(time_ms, known.traded_ms)
         if len(self._known) > 2 * _KNOWN:

@@ -88,7 +88,7 @@ def test_however_many_trade_only_the_largest_are_remembered() -> None:
     accounts = Watchlist((ONE,))
     for number in range(30_000):
         accounts.trade(str(number), float(number), NOW)
-    assert len(accounts) <= 10_001
+    assert len(accounts) <= 4_001
     asked = {accounts.next(NOW + i) for i in range(1 + WATCHED)}
     assert asked == {ONE, *map(str, range(30_000 - WATCHED, 30_000))}
 
