@@ -98,7 +98,23 @@ def test_a_value_that_cannot_be_shown_is_named_and_escaped(
 
 
 _values = st.one_of(
-    st.sampled_from(["all", "BTC", "okx,binance", "oi", "desc", "1e9", "light", "csv", "1768487101035.1", "offer", ""]),
+    st.sampled_from(
+        [
+            "all",
+            "BTC",
+            "okx,binance",
+            "oi",
+            "usd",
+            "gain",
+            "desc",
+            "1e9",
+            "light",
+            "csv",
+            "1768487101035.1",
+            "offer",
+            "",
+        ]
+    ),
     st.text(max_size=12),
     st.integers(-(10**20), 10**20).map(str),
 )
