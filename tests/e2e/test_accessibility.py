@@ -17,6 +17,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
 from estimator.cache import Cache
 from tests.dashboard.sample import sample_server
+from tests.dashboard.test_measured import put_positions
 from tests.dashboard.test_track import META, horizon
 from tests.e2e.conftest import DESKTOP, PHONE, Site, Visit, serving
 
@@ -33,12 +34,13 @@ BESIDE: Final = ("/markets", "/tape", "/track-record", "/method", "/docs")
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """The sample market with a made-up track record."""
+    """The sample market with a made-up track record and observed positions."""
     with ExitStack() as stack:
         url = stack.enter_context(sample_server(tmp_path_factory.mktemp("redis"), levels=(0, 1, 2)))
         cache = Cache(url)
         told = {"horizons": {"1": horizon(), "4": horizon()}}
         cache.track.put(META, {(venue, coin): told for venue in ("all", "okx") for coin in ("all", "BTC")})
+        put_positions(cache)
         cache.close()
         data = str(tmp_path_factory.mktemp("data"))
         yield stack.enter_context(serving(["web"], {"REDIS_URL": url, "LIQHEAT_DATA": data}, "/readyz"))
@@ -83,6 +85,7 @@ def open_everything(page: Page) -> None:
 
 def test_the_chart_and_its_panels_have_no_fault(screen: Visit) -> None:
     page = screen.open("symbol=BTC")
+    expect(page.get_by_role("button", name="outline")).to_be_attached()
     open_everything(page)
     assert faults(page) == []
     page.locator("#content").focus()

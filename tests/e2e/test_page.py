@@ -177,6 +177,17 @@ def test_the_pointer_reads_price_density_and_distance(visit: Visit) -> None:
     expect(card).to_contain_text("UTC")
 
 
+def test_the_map_reads_money_in_short_form_by_leverage_and_summed(visit: Visit) -> None:
+    page = visit.open()
+    page.wait_for_function("document.querySelector('#map .js-plotly-plot .bglayer')")
+    box = page.locator("#map .nsewdrag").first.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 40, box["y"] + box["height"] * 0.2)
+    words = page.locator("#map .hoverlayer .legendtext")
+    expect(words.filter(has_text="shorts to here")).to_have_text(re.compile(r"≈ \$\d+(\.\d+)?[kMB]?$"))
+    expect(words.filter(has_text="10-24x")).to_have_text(re.compile(r"≈ \$\d+(\.\d+)?[kMB]?$"))
+
+
 @pytest.mark.parametrize(
     ("row", "words"),
     [
@@ -359,6 +370,7 @@ def test_the_open_column_of_a_moving_market_arrives_without_a_reload(
 ) -> None:
     visit = Visit(context.new_page(), moving_site)
     page = visit.open()
+    expect(page.locator("#measured-note")).to_contain_text("SIMULATED:", timeout=20_000)  # told every few seconds
     seen: set[str | None] = set()
     end = time.monotonic() + 40
     while time.monotonic() < end and len(seen) < 3:
