@@ -237,7 +237,9 @@ def _panel_axis(panel: Panel, frame: ChartFrame, ink: Ink, domain: tuple[float, 
         return {**axis, "range": [0, 100], "tickvals": [30, 70]}
     if panel is Panel.LIQ:
         axis |= {"zeroline": True, "zerolinecolor": ink.muted, "zerolinewidth": 0.6}
-    return {**axis, "tickformat": {Panel.LIQ: "$.2~s", Panel.OI: "~s", Panel.FUNDING: ".3~%"}.get(panel, "")}
+    if panel is Panel.FUNDING:
+        return {**axis, "tickformat": ".3~%"}
+    return {**axis, "exponentformat": "B"}  # a format of numbers would write G for billions
 
 
 def _panel_title(panel: Panel, frame: ChartFrame, ink: Ink, domain: tuple[float, float]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from estimator.model.clusters import max_pain
 from estimator.units import price_text, short_usd
 
 MAX_BARS: Final = 150
-_MONEY: Final = {"tickprefix": "$", "exponentformat": "B"}  # a format of numbers would write G for billions, m for cents
+_MONEY: Final = {"tickprefix": "$", "exponentformat": "B"}  # a format of numbers would write G for billions
 MEASURED_REACH: Final = 2.0  # longest estimated bars that a measured one is drawn long: one account may hold many
 MEASURED_LABELS: Final = 4  # those that are longer are written out
 
@@ -82,10 +82,10 @@ def _bars(frame: ChartFrame, now: MapNow) -> list[Trace]:
     colours = tier_colours(frame.view.palette, frame.view.theme)
     return [
         {
-            "type": "bar", "orientation": "h", "name": name, "meta": "usd", "x": typed(np.rint(usd.sum(axis=0))),
+            "type": "bar", "orientation": "h", "name": name, "meta": "usd", "x": typed(usd.sum(axis=0)),
             "y": typed(middle.astype(np.float32)), "width": typed(height),
             "marker": {"color": colours[name], "line": {"width": 0}},
-            "hovertemplate": f"{name} ≈ %{{x}}<extra></extra>",
+            "hovertemplate": f"{name} ≈ %{{customdata}}<extra></extra>",
         }
         for name, usd in zip(names, now.tier_usd, strict=True)
     ]  # fmt: skip
@@ -144,7 +144,8 @@ def _curves(frame: ChartFrame, now: MapNow) -> list[Trace]:
         {
             "type": "scatter", "mode": "lines", "name": f"{name} up to here", "meta": "usd", "xaxis": "x2",
             "x": typed(usd[on_side].astype(np.float32)), "y": typed(middle[on_side].astype(np.float32)),
-            "line": {"color": colour, "width": 1.6}, "hovertemplate": f"{name} to here ≈ %{{x}}<extra></extra>",
+            "line": {"color": colour, "width": 1.6},
+            "hovertemplate": f"{name} to here ≈ %{{customdata}}<extra></extra>",
         }
         for (name, on_side, usd), colour in zip(parts, colours, strict=True)
         if on_side.any() and usd[on_side].any()
@@ -160,7 +161,7 @@ def _measured(frame: ChartFrame, now: MapNow) -> list[Trace]:
     line = {
         "type": "scatter", "mode": "lines", "name": name, "meta": "measured", "x": typed(now.measured_usd.sum(axis=0)),
         "y": typed(middle.astype(np.float32)), "line": {"color": ink.text, "width": 1.4, "shape": "vhv"},
-        "hovertemplate": f"{name} %{{x}}<extra></extra>",
+        "hovertemplate": f"{name} %{{customdata}}<extra></extra>",
     }  # fmt: skip
     # On bars of any colour it stands out by what is behind it.
     halo = {**line, "line": {"color": ink.background, "width": 3.4, "shape": "vhv"}, "hoverinfo": "skip"}

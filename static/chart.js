@@ -241,6 +241,10 @@
     return { ...trace, marker: { ...trace.marker, size, line: { ...trace.marker.line, width: 1 } } };
   }
 
+  /* Money of a hover in the page's words; of the formats Plotly has, none says B for billions and three digits. */
+  const worded = (trace) =>
+    trace.hovertemplate ? { ...trace, customdata: Array.from(liqheat.values(trace.x), (usd) => liqheat.format.usd(usd)) } : trace;
+
   /* The map stands beside the heatmap with its prices at the same height. */
   function fitMap(figure) {
     const box = document.querySelector(".map-box");
@@ -253,7 +257,7 @@
     const yaxis = { ...layout.yaxis, range, uirevision: String(range), showticklabels: !beside, side: "right", ticklabelposition: "inside" };
     const size = { width: box ? box.clientWidth : 280, height, autosize: false, showlegend: false };
     const shown = liqheat.measuredShown();
-    const data = figure.data.filter((t) => t.meta !== "measured" || shown);
+    const data = figure.data.filter((t) => t.meta !== "measured" || shown).map(worded);
     const annotations = layout.annotations.filter((a) => a.name !== "measured" || shown);
     return { ...figure, data, layout: { ...layout, xaxis2, yaxis, margin, annotations, ...size } };
   }
