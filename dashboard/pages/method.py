@@ -263,7 +263,7 @@ _VENUE_HEAD: Final = (
     "Prints",
 )  # fmt: skip
 _CAPABILITY_HEAD: Final = (
-    "Venue", "Liquidations", "Price of a print", "Open interest", "Account ratio", "Maintenance tiers",
+    "Venue", "Liquidations", "Price of a print", "Positions", "Open interest", "Account ratio", "Maintenance tiers",
     "Known oddities",
 )  # fmt: skip
 
@@ -295,6 +295,7 @@ def _capability(said: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         escape(_COMPLETENESS.get(said["liquidations"], said["liquidations"])),
         escape((said["liquidation_price_kind"] or "–").replace("_", " ")),
+        "by account" if said.get("positions") else "none",
         f"in {escape(said['open_interest_unit'])}, {depth(said['open_interest_history'])}",
         depth(said["ratio_history"]),
         "as the venue lists them" if said["brackets"] == "public" else "rule: m = 1 / (2 · maximum leverage)",

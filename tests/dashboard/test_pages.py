@@ -522,11 +522,12 @@ def test_what_venues_declare_is_shown_where_they_are_live() -> None:
         "okx": {
             "liquidations": "partial", "liquidation_price_kind": "bankruptcy", "open_interest_unit": "contracts",
             "open_interest_history": {"granularity_ms": 300_000, "depth_ms": 432_000_000, "rows": 100},
-            "ratio_history": None, "brackets": "public", "notes": [f"odd {HOSTILE}"],
+            "ratio_history": None, "brackets": "public", "positions": True, "notes": [f"odd {HOSTILE}"],
         }
     }  # fmt: skip
     text = method.build([status], declared).body
     assert "some of them" in text
+    assert "by account" in text
     assert "every 5 min, 5 days back" in text
     assert "odd &lt;img" in text
     assert "no venue stands behind them" not in text
