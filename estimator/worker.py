@@ -117,7 +117,7 @@ async def _observe(source: SimulatedSource, cache: Cache) -> None:
         for market in source.published_markets():
             seen = await asyncio.to_thread(source.observed, market)
             with contextlib.suppress(CacheError):  # an extra: the market goes on, or ends, by itself
-                await asyncio.to_thread(cache.positions.put, market.id, seen)
+                await asyncio.to_thread(cache.positions.put, {market.id: seen})
         await asyncio.sleep(_OBSERVE_S)
 
 

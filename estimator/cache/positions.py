@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
@@ -27,13 +27,16 @@ class ObservedPositions:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def put(self, market_id: str, observed: Observed | None) -> None:
-        """Replace what was measured of a market, for the next `KEPT_S` seconds; None where there is nothing."""
+    def put(self, observed: Mapping[str, Observed | None]) -> None:
+        """Replace what was measured of markets, by id, for the next `KEPT_S` seconds; None where there is nothing."""
         with self._connection.translated():
-            if observed is None:
-                self._connection.sync.unlink(_key(market_id))
-            else:
-                self._connection.sync.set(_key(market_id), _CODEC.dump_json(observed), ex=KEPT_S)
+            pipe = self._connection.sync.pipeline(transaction=False)
+            for market_id, seen in observed.items():
+                if seen is None:
+                    pipe.unlink(_key(market_id))
+                else:
+                    pipe.set(_key(market_id), _CODEC.dump_json(seen), ex=KEPT_S)
+            pipe.execute()
 
     def get(self, market_ids: Sequence[str]) -> dict[str, Observed]:
         """Return what was measured of markets, by id; those without are absent.

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -30,14 +30,14 @@ class Watching:
     Parameters
     ----------
     put : callable
-        Takes a market id and what was measured there, or None for nothing; called in a thread, may raise `CacheError`.
+        Takes what was measured by market id, None for nothing; called in a thread, may raise `CacheError`.
     listed : tuple of str
         Accounts that are watched in any case.
     shards : int
         How many workers ask the same venue, which counts the requests of all of them.
     """
 
-    put: Callable[[str, Observed | None], None]
+    put: Callable[[Mapping[str, Observed | None]], None]
     listed: tuple[str, ...] = ()
     shards: int = 1
 
@@ -97,8 +97,7 @@ class Holders:
         while True:
             answers = self._accounts.answers(self._clock())
             try:
-                for market in self._markets:
-                    await asyncio.to_thread(self._watching.put, market.id, observe(answers, market.id))
+                await asyncio.to_thread(self._watching.put, {m.id: observe(answers, m.id) for m in self._markets})
             except CacheError as error:
                 _LOG.debug("observed positions are not published: %s", error)
             await asyncio.sleep(self._pace.positions_s)

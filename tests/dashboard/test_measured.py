@@ -36,14 +36,14 @@ def accounts(held: tuple[tuple[Side, float, float | None], ...] = HELD) -> list[
 
 
 def put_positions(cache: Cache) -> None:
-    cache.positions.put(MARKET, observe(accounts(), MARKET))
+    cache.positions.put({MARKET: observe(accounts(), MARKET)})
 
 
 @pytest.fixture
 def observed(cache: Cache) -> Iterator[Cache]:
     put_positions(cache)
     yield cache
-    cache.positions.put(MARKET, None)
+    cache.positions.put({MARKET: None})
 
 
 def test_what_is_observed_stands_in_the_bars_of_the_map_at_its_own_price(observed: Cache) -> None:
@@ -62,18 +62,18 @@ def test_what_is_observed_stands_in_the_bars_of_the_map_at_its_own_price(observe
 
 def test_what_the_price_has_crossed_since_is_left_out(cache: Cache) -> None:
     crossed = ((Side.LONG, 5.0, 1.02), (Side.SHORT, 7.0, 0.97), (Side.LONG, 3.0, 0.99))
-    cache.positions.put(MARKET, observe(accounts(crossed), MARKET))
+    cache.positions.put({MARKET: observe(accounts(crossed), MARKET)})
     now = read_map(read_frame(cache, ViewState("BTC")))
-    cache.positions.put(MARKET, None)
+    cache.positions.put({MARKET: None})
     assert now.measured_usd is not None
     assert float(now.measured_usd.sum()) == pytest.approx(3.0 * 0.99 * MARK, rel=1e-6)
 
 
 def test_the_largest_account_does_not_make_the_estimate_unreadable(cache: Cache) -> None:
     whale = ((Side.LONG, 60_000.0, 0.98), (Side.SHORT, 1.0, 1.01))
-    cache.positions.put(MARKET, observe(accounts(whale), MARKET))
+    cache.positions.put({MARKET: observe(accounts(whale), MARKET)})
     frame = read_frame(cache, ViewState("BTC"))
-    cache.positions.put(MARKET, None)
+    cache.positions.put({MARKET: None})
     now = read_map(frame)
     layout = build_map(frame, now)["layout"]
     low, top = layout["xaxis"]["range"]

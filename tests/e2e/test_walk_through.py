@@ -429,5 +429,5 @@ def test_24_what_a_venue_publishes_of_positions_outlines_the_estimate(walk: Visi
     page.wait_for_function(f"before => ({outline})() === before", arg=lines)
     walk.open("symbol=BTC&range=12h&venues=okx")
     expect(note).to_have_count(0)
-    cache.positions.put(MARKET, None)
+    cache.positions.put({MARKET: None})
     cache.close()

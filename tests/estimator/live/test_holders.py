@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -29,8 +29,8 @@ class Told:
     def __init__(self) -> None:
         self.last: dict[str, Observed | None] = {}
 
-    def put(self, market_id: str, observed: Observed | None) -> None:
-        self.last[market_id] = observed
+    def put(self, observed: Mapping[str, Observed | None]) -> None:
+        self.last |= observed
 
     @property
     def bitcoin(self) -> Observed | None:
