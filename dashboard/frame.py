@@ -77,6 +77,8 @@ class ChartFrame:
         How far other assumptions lead; only where the view asks for it and it has been computed.
     measured : Measured, optional
         Levels that venues of the view publish by account, as wide as `now`; only where any does.
+    price_before : float, optional
+        Price of the first venue a day ago. [quote currency]
     """
 
     view: ViewState
@@ -94,6 +96,7 @@ class ChartFrame:
     loading: tuple[str, ...] = ()
     band: Band | None = None
     measured: Measured | None = None
+    price_before: float | None = None
 
     @property
     def interval_ms(self) -> int:
@@ -220,6 +223,7 @@ def read_frame(cache: Cache, view: ViewState, statuses: Sequence[MarketStatus] |
         prints=largest(prints.filter(pl.col("time_ms") >= start_ms)),
         day=day_totals(prints, as_of_ms, reporting_venues(rows, prints, chosen)),
         largest_print=largest_of_day(prints, as_of_ms),
+        price_before=latest.read_day_before(cache, chosen[0])[0],
     )
 
 

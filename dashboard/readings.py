@@ -33,7 +33,8 @@ def build_readings(frame: ChartFrame, shading: Shading, now: MapNow) -> dict[str
     return {
         "symbol": frame.view.symbol, "quote": lead.symbol.partition("/")[2].partition(":")[0],
         "range": frame.view.range,
-        "as_of_ms": frame.as_of_ms, "mark_price": frame.mark_price, "origin": lead.origin.value, "source": lead.source,
+        "as_of_ms": frame.as_of_ms, "mark_price": frame.mark_price,
+        "price_day_before": frame.price_before, "origin": lead.origin.value, "source": lead.source,
         "banner": banner(frame), "loading": list(frame.loading), "preset": lead.preset,
         "basis": {"levels": "estimated", "prints": frame.prints_basis},
         "progress": min(s.progress for s in frame.statuses),

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from estimator.cache import Cache, MarketStatus
+from estimator.domain import DAY_MS, HOUR_MS
 from estimator.model.grid import LEVELS, LiquidationGrid, add_grids
 
 NOW_COLUMNS: Final = 6  # how far back a venue's latest column is looked for
@@ -26,6 +27,17 @@ def open_interest_usd(statuses: Sequence[MarketStatus]) -> float | None:
     """Open interest of all venues at the price of the first; None where one of them has none. [USD]"""
     known = [s.open_interest_base for s in statuses if s.open_interest_base is not None]
     return sum(known) * statuses[0].mark_price if len(known) == len(statuses) and sum(known) > 0 else None
+
+
+def read_day_before(cache: Cache, status: MarketStatus) -> tuple[float | None, float | None]:
+    """Return close and open interest of the candle that closed a day before the last column, or up to 2 h earlier."""
+    end_ms = status.last_ms - DAY_MS
+    rows = cache.get_series(status.id, 0, end_ms - 2 * HOUR_MS, end_ms)
+    if rows is None:
+        return None, None
+    values = (rows[name].fill_nan(None).drop_nulls() for name in ("close", "open_interest"))
+    close, interest = (float(v[-1]) if len(v) else None for v in values)
+    return close, interest
 
 
 def read_live(cache: Cache, status: MarketStatus, closed_ms: int) -> Live | None:

@@ -178,8 +178,13 @@
     before = { symbol: readings.symbol, price, way };
     document.title = `${f.price(price)} ${readings.symbol} · liqheat`;
     return h("Span", { title: `mark price, ${liqheat.venueName(lead.exchange)}` },
-      liqheat.frozen && h("Span", { className: "coin" }, readings.symbol), h("Span", { className: way || "" }, f.price(price)), h("Span", { className: "unit" }, readings.quote || ""));
+      liqheat.frozen && h("Span", { className: "coin" }, readings.symbol), h("Span", { className: way || "" }, f.price(price)), h("Span", { className: "unit" }, readings.quote || ""), sinceYesterday(price, readings));
   };
+
+  function sinceYesterday(price, { price_day_before: was }) {
+    if (!f.finite(was)) return null;
+    return h("Span", { className: `change ${price < was ? "down" : "up"}`, title: `24 h ago: ${f.price(was)}` }, f.percent(price / was - 1), h("Span", { className: "dim" }, " 24 h"));
+  }
 
   /* ---- what is on offer ---- */
   let markets = null;

@@ -18,10 +18,10 @@ import polars as pl
 from dashboard.api import market_json
 from dashboard.frame import STALE_MS
 from estimator.cache import Cache, MarketStatus
-from estimator.domain import DAY_MS, HOUR_MS, Side
+from estimator.domain import Side
 from estimator.errors import CacheError
 from estimator.hours import funding_8h
-from estimator.latest import open_interest_usd
+from estimator.latest import open_interest_usd, read_day_before
 from estimator.model.clusters import Cluster, find_clusters, max_pain, nearest_cluster
 from estimator.model.grid import LEVELS, LiquidationGrid, add_grids
 
@@ -75,7 +75,7 @@ def read_facts(cache: Cache, statuses: Sequence[MarketStatus]) -> dict[str, Fact
     latest = {s.id: _latest(cache, s) for s in by_interest}
     facts = {}
     for status in by_interest:
-        price, interest = _day_before(cache, status)
+        price, interest = read_day_before(cache, status)
         facts[status.id] = _with_levels(Facts(drawn_from(status), price, interest), [status], latest)
     together = _with_levels(Facts(drawn_from(*by_interest)), by_interest, latest)
     return facts | {coin_id(by_interest[0].base): together}
@@ -105,17 +105,6 @@ def _cluster(found: Cluster | None) -> dict[str, float] | None:
     return {
         "price": found.price, "low": found.low, "high": found.high, "usd": found.mass_usd, "share": found.share,
     }  # fmt: skip
-
-
-def _day_before(cache: Cache, status: MarketStatus) -> tuple[float | None, float | None]:
-    """Return close and open interest of the candle that closed a day before the last column, or up to 2 h earlier."""
-    end_ms = status.last_ms - DAY_MS
-    rows = cache.get_series(status.id, 0, end_ms - 2 * HOUR_MS, end_ms)
-    if rows is None:
-        return None, None
-    values = (rows[name].fill_nan(None).drop_nulls() for name in ("close", "open_interest"))
-    close, interest = (float(v[-1]) if len(v) else None for v in values)
-    return close, interest
 
 
 def _latest(cache: Cache, status: MarketStatus) -> LiquidationGrid | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import httpx
 import pytest
 
 from dashboard.frame import ChartFrame
@@ -25,6 +26,14 @@ def test_the_banner_says_what_nobody_may_miss(frame: ChartFrame, origin: Origin,
     assert said in told
     assert bool(told) == bool(said)
     assert ("Shown because" in told) == (origin is Origin.SIMULATED)
+
+
+def test_the_change_of_a_day_is_the_one_of_the_table_of_markets(client: httpx.Client) -> None:
+    readings = client.get("/api/v1/chart?symbol=BTC&range=12h").json()["readings"]
+    [row] = [m for m in client.get("/api/v1/markets").json()["markets"] if m["id"] == readings["venues"][0]["market"]]
+    changed = readings["mark_price"] / readings["price_day_before"] - 1
+    assert changed == pytest.approx(row["price_change_24h"])
+    assert changed != 0
 
 
 def test_the_banner_names_venues_that_are_not_in_the_sums(frame: ChartFrame) -> None:
