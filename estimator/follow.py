@@ -9,6 +9,7 @@ import os
 import random
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
@@ -109,6 +110,8 @@ class _Desk:
         self._ranks = {m.id: rank for rank, m in enumerate(markets)}
         self._followers: dict[str, MarketFollower] = {}
         self._waiting: dict[str, list[MarketUpdate]] = {}  # of markets that are being loaded
+        self._loading: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._emptied = 0  # how often Redis was
         self._failures: dict[str, tuple[int, float]] = {}  # how often, and when to try again
         self._shares: dict[str, float] = dict.fromkeys(self._ranks, 0.0)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -234,6 +237,7 @@ class _Desk:
         if not self._live:
             raise CacheUnavailable("Redis was emptied: the market is made anew by starting again")
         _LOG.warning("Redis was emptied: every market is published anew")
+        self._emptied += 1
         if isinstance(self._source, GrowingSource):
             self._source.forgotten()
         markets = [f.market for f in self._followers.values()]
@@ -321,7 +325,15 @@ class _Desk:
     async def load(self, market: Market) -> None:
         """Fetch and compute the past of a market, then apply what arrived meanwhile."""
         self._ranks.setdefault(market.id, len(self._ranks))
-        self._set_aside([market])
+        async with self._loading[market.id]:  # of two at once the last to end might know less
+            self._set_aside([market])
+            await self._follow_from_past(market)
+        follower = self._followers.get(market.id)
+        if follower is not None and follower.progress < 1.0 and isinstance(self._source, GrowingSource):
+            self._start(self._deepen(market, self._source))
+
+    async def _follow_from_past(self, market: Market) -> None:
+        emptied = self._emptied
         try:
             async with self._places:
                 follower = await asyncio.get_running_loop().run_in_executor(self._threads, self._load, market)
@@ -335,8 +347,8 @@ class _Desk:
             return
         for update in arrived:
             self.take(update)
-        if self._followers[market.id].progress < 1.0 and isinstance(self._source, GrowingSource):
-            self._start(self._deepen(market, self._source))
+        if self._emptied != emptied:  # of what is published a part is gone
+            self._behind[market.id] = market
 
     def _load(self, market: Market) -> MarketFollower:
         """Fetch and compute a past; fetching counts for nine tenths of the progress."""

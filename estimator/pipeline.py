@@ -41,7 +41,7 @@ from estimator.publishing import Publisher
 PUBLISH_S: Final = 1.0  # a market's open candle is shown at most this often
 TELL_S: Final = 0.25  # and its price, where somebody looks
 STALE_MS: Final = 3 * STEP_MS  # open interest that is older is not known any more
-_MAX_GAPS: Final = 200
+MOST_GAPS: Final = 200  # of a market, the latest
 _CLOSES: Final = 64  # candles whose close may still be the price of an observation
 
 
@@ -119,7 +119,7 @@ class MarketFollower:
         if history.progress < 1.0:
             self._publisher.keep_nothing()
         steps, gaps = self.steps_of(history)
-        self._gaps = tuple(sorted({*gaps, *history.gaps}, key=lambda g: g.start_ms))[-_MAX_GAPS:]
+        self._gaps = tuple(sorted({*gaps, *history.gaps}, key=lambda g: g.start_ms))[-MOST_GAPS:]
         self._step_ms = self._publisher.step_ms = max(STEP_MS, history.interval_ms)
         self._first_ms, self._last_ms = int(steps.close_ms[0]), int(steps.close_ms[-1])
         self._has_prints = not history.liquidations.is_empty()
@@ -270,14 +270,14 @@ class MarketFollower:
             gap, kept = Gap(self._next_ms, time_ms, "candles"), self._gaps
             if kept and kept[-1].what == gap.what and kept[-1].end_ms == gap.start_ms:
                 gap, kept = Gap(kept[-1].start_ms, time_ms, gap.what), kept[:-1]
-            self._gaps = (*kept, gap)[-_MAX_GAPS:]
+            self._gaps = (*kept, gap)[-MOST_GAPS:]
             self._next_ms = time_ms
 
     def _note_stale(self, time_ms: int) -> None:
         """Mark the stretch that open interest was not known for, now that it is again."""
         gap = self._stale(time_ms)
         if gap is not None:
-            self._gaps = (*self._gaps, gap)[-_MAX_GAPS:]
+            self._gaps = (*self._gaps, gap)[-MOST_GAPS:]
 
     def _stale(self, time_ms: int) -> Gap | None:
         """Return the stretch before a time that the last open interest is too old for, if there is one."""
@@ -289,7 +289,7 @@ class MarketFollower:
     def _known_gaps(self) -> tuple[Gap, ...]:
         stale = self._stale(self._as_of_ms)
         gaps = {*self._gaps, *self._heard.gaps(self._as_of_ms), *([] if stale is None else [stale])}
-        return tuple(sorted(gaps, key=lambda g: g.start_ms))[-_MAX_GAPS:]
+        return tuple(sorted(gaps, key=lambda g: g.start_ms))[-MOST_GAPS:]
 
     def _show_open(self) -> None:
         """Show the step that is still open as a provisional column."""

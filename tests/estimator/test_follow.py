@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from estimator.exchanges.simulated import SimulatedSource
 from estimator.follow import follow
 from estimator.history import History, Published
 from estimator.model.steps import STEP_MS
-from tests.estimator.test_pipeline import END_MS, assert_same_bits, at_rest, ignore, read, until, updates
+from tests.estimator.test_pipeline import END_MS, FAR, assert_same_bits, at_rest, ignore, read, until, updates
 from tests.soak.world import Redis
 
 CLOSE_MS = END_MS // STEP_MS * STEP_MS  # of the step during which Redis is gone
@@ -70,6 +71,67 @@ class Street:
             yield last
             await asyncio.sleep(0)
         await asyncio.Event().wait()
+
+
+class Slow(Street):
+    """The same at rest; the older part of its past, and then the whole of it, take until they are let through."""
+
+    def __init__(self, whole: MarketHistory) -> None:
+        self._whole, self._deep = whole, False
+        self.asked = self.reading = self.most_reading = 0
+        self.dug, self.let_through = threading.Event(), threading.Event()
+
+    def history(self, _market: Market, _progress: object) -> MarketHistory:
+        self.asked += 1
+        self.reading += 1
+        self.most_reading = max(self.most_reading, self.reading)
+        if self.asked == 2:
+            self.let_through.wait(20.0)
+        self.reading -= 1
+        return replace(self._whole, progress=1.0 if self._deep else 0.5)
+
+    def deepen(self, _market: Market, _progress: object) -> None:
+        self.dug.wait(20.0)
+        self._deep = True
+
+    async def watch(self) -> AsyncIterator[MarketUpdate]:
+        await asyncio.Event().wait()
+        yield  # type: ignore[misc]
+
+
+def test_a_market_is_loaded_once_at_a_time_though_redis_is_emptied_while_its_past_grows(cache: Cache, raw: Any) -> None:
+    simulated = SimulatedSource(7, end_ms=END_MS, days=0.25)
+    whole = simulated.history(simulated.markets()[0], ignore)
+    source, expected = Slow(whole), at_rest(cache, whole)
+
+    def complete() -> bool:
+        columns = [cache.get_columns(whole.market.id, level, 0, FAR) for level in expected.columns]
+        return [g and len(g.time) for g in columns] == [len(g.time) for g in expected.columns.values()]
+
+    async def story() -> None:
+        task = asyncio.ensure_future(follow(source, cache, "balanced", ignore))
+
+        async def holds(true: Callable[[], object]) -> None:
+            while not true():
+                assert not task.done(), task.exception()
+                await asyncio.sleep(0.02)
+
+        async with asyncio.timeout(30.0):
+            await holds(lambda: [s.progress for s in cache.get_statuses()] == [0.5])
+            raw.flushall()
+            await holds(lambda: source.asked == 2)
+            source.dug.set()
+            await asyncio.sleep(0.2)  # a load at once would begin now
+            source.let_through.set()
+            await holds(lambda: source.asked == 3 and not source.reading and complete())
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(story())
+    assert source.most_reading == 1
+    got = read(cache, whole.market)
+    for level, grid in expected.columns.items():
+        assert_same_bits(got.columns[level], grid)
 
 
 def test_a_step_is_not_closed_by_a_follower_that_missed_candles_of_it(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Json = Any
+Rewrite = Callable[[list[Json]], list[Json]]
 
 
 @dataclass
@@ -56,12 +57,26 @@ class Faults:
         New sockets are refused.
     rewrite : callable, optional
         Turns the messages of one event into others: duplicates, out of order, absurd values, text that is no JSON.
+    muddle : callable, optional
+        Makes such a function for each socket, where it remembers what was sent: no venue sends what it said on another
+        socket, where it would overtake what comes there.
     """
 
     rest: list[Fault] = field(default_factory=list)
     silent: bool = False
     refuse_sockets: bool = False
-    rewrite: Callable[[list[Json]], list[Json]] | None = None
+    rewrite: Rewrite | None = None
+    muddle: Callable[[], Rewrite] | None = None
+    _muddles: dict[int, Rewrite] = field(default_factory=dict)
+
+    def rewritten(self, socket: object, messages: list[Json]) -> list[Json]:
+        """Return what a socket sends in place of messages."""
+        if self.muddle is None:
+            self._muddles.clear()
+            return self.rewrite(messages) if self.rewrite else messages
+        if id(socket) not in self._muddles:
+            self._muddles[id(socket)] = self.muddle()
+        return self._muddles[id(socket)](messages)
 
     def add(self, **what: Any) -> Fault:
         """Add a REST fault."""

@@ -193,7 +193,7 @@ class VenueServer:
             if wire.venue != event.market.venue or faults.silent or where in self.delisted:
                 continue
             messages = wire.push(session, event)
-            sent = faults.rewrite(messages) if faults.rewrite else messages
+            sent = faults.rewritten(session, messages)
             for message in sent:
                 session.outgoing.put_nowait(message)
             if isinstance(event, Print) and messages and all(any(m is one for one in sent) for m in messages):
