@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from estimator.exchanges.hyperliquid import Hyperliquid
-from estimator.live import Pace
+from estimator.exchanges.venue import PublishesPositions
+from estimator.live import Pace, make_venues
+from estimator.live.choice import VENUES
 from estimator.live.holders import Holders, Watching
 from estimator.live.watchlist import STALE_MS
 from estimator.model.holdings import Observed
@@ -61,6 +63,16 @@ async def until(true: Callable[[], bool]) -> None:
 def asked(work: Work[Hyperliquid]) -> list[str]:
     bodies = [call.body for call in work.server.calls]
     return [body["user"] for body in bodies if body["type"] == "clearinghouseState"]
+
+
+def test_venues_that_declare_to_publish_positions_are_those_that_can_be_asked() -> None:
+    async def told() -> dict[str, tuple[bool, bool]]:
+        venues = make_venues(",".join(VENUES), "http://127.0.0.1:9")
+        found = {v.name: (v.capabilities.positions, isinstance(v, PublishesPositions)) for v in venues}
+        await asyncio.gather(*(venue.close() for venue in venues))
+        return found
+
+    assert asyncio.run(told()) == {name: (name == "hyperliquid",) * 2 for name in VENUES}
 
 
 @pytest.mark.parametrize("shards", [1, 3])
