@@ -34,7 +34,7 @@ from estimator.settings import Settings
 _LOG: Final = logging.getLogger(__name__)
 RECORD_S: Final = 10.0  # the journal reaches history this often: each commit is a file; it hurries where a past waits
 _ALERT_MEMORY: Final = 4 << 20  # what alerts read they read once an hour
-_OBSERVE_S: Final = 5.0  # what simulated agents hold is summed up this often
+_OBSERVE_S: Final = 15.0  # a big coin takes a tenth of a second to sum
 _PATIENCE_S: Final = 1.0  # a venue that is there answers sooner
 
 
