@@ -85,10 +85,11 @@ class Answers:
         self._memory: OrderedDict[str, bytes] = OrderedDict()
         self._size = 0
         self._statuses: tuple[float, list[MarketStatus]] | None = None
-        self._reading: asyncio.Task[list[MarketStatus]] | None = None
+        self._reading: asyncio.Future[list[MarketStatus]] | None = None
         self._flights = Flights[bytes]()
         self._drawn_at: OrderedDict[str, float] = OrderedDict()  # when each view was drawn, within `PACE_S`
-        self._drawing = ThreadPoolExecutor(_THREADS, "draw")  # of its own: reading the statuses must not wait for it
+        # Of their own: whatever else threads are busy with, all answers begin with the statuses.
+        self._drawing, self._looking = ThreadPoolExecutor(_THREADS, "draw"), ThreadPoolExecutor(1, "statuses")
         self._shared: deque[tuple[float, int]] = deque()  # when and how much
         self.served: Counter[str] = Counter()  # by where they came from: memory, another's flight, Redis, drawn
 
@@ -109,7 +110,8 @@ class Answers:
         if (known := self.current()) is not None:
             return known
         if self._reading is None or self._reading.done():
-            self._reading = asyncio.create_task(asyncio.to_thread(read_statuses, self._cache))
+            loop = asyncio.get_running_loop()
+            self._reading = loop.run_in_executor(self._looking, read_statuses, self._cache)
             self._reading.add_done_callback(lambda read: read.cancelled() or read.exception())  # seen by nobody else
         try:
             async with asyncio.timeout(STATUS_WAIT_S):

@@ -19,6 +19,7 @@ from dashboard.export import FORMS, Form, unpack_levels
 from dashboard.files import FOR_GOOD
 from dashboard.frame import select_statuses
 from dashboard.limits import Budgets, client_of
+from dashboard.pages.kept import Brief
 from dashboard.share import (
     EMBED,
     NOT_OURS,
@@ -39,6 +40,8 @@ FRAME: Final = (800, 640)  # size of a frame where none is asked for
 LEAST_FRAME: Final = (320, 300)
 _LEVEL_FORMS: Final = (Form.ARROW, Form.CSV)
 _KEPT: Final = FOR_GOOD.decode()
+_TABLE_S: Final = 600.0  # for so long a table that was unpacked is kept
+_TABLES: Final = 8
 
 Name = Annotated[str, Path(description="Id of the snapshot.")]
 
@@ -124,6 +127,8 @@ def _add_reading(router: APIRouter, snapshots: Snapshots, settings: Settings) ->
             responses={200: ok, **gone, **({406: ERRORS[406]} if path.endswith("levels") else {})},
         )  # fmt: skip
 
+    tables = Brief(_TABLE_S, _TABLES)
+
     async def kept(name: str, request: Request, part: str, form: Form, *, gzipped: bool = False) -> Response:
         body = await _found(snapshots.part, name, part)
         return send(Answer(body, f'"{part}-{name}"', FORMS[form].media_type, gzipped), request, _KEPT)
@@ -140,10 +145,13 @@ def _add_reading(router: APIRouter, snapshots: Snapshots, settings: Settings) ->
 
     async def levels(name: Name, request: Request) -> Response:
         form = _level_form(request)
-        origin = (await _found(snapshots.facts, name)).origin
-        packed = await _found(snapshots.part, name, LEVELS_PART)
-        body = await asyncio.to_thread(unpack_levels, packed, form, origin)
-        return send(Answer(body, f'"{form}-{name}"', FORMS[form].media_type, gzipped=False), request, _KEPT)
+
+        async def make() -> bytes:
+            origin = (await _found(snapshots.facts, name)).origin
+            packed = await _found(snapshots.part, name, LEVELS_PART)
+            return await asyncio.to_thread(unpack_levels, packed, form, origin)
+
+        return send(await tables.get(f"{form}-{name}", FORMS[form].media_type, make), request, _KEPT)
 
     add("/api/v1/snapshots/{name}", "What a snapshot shows, and its addresses.", facts)
     add("/api/v1/snapshots/{name}/chart", "Figures and readings of a snapshot.", chart)

@@ -11,6 +11,7 @@ from time import monotonic
 from typing import Final
 
 from dashboard.answers import Answer, Busy
+from dashboard.limits import charge_drawing
 from dashboard.pages.paging import Page
 from estimator.cache.viewers import Flights
 
@@ -27,9 +28,18 @@ def packed(body: bytes, media_type: str, after: str | None = None) -> Answer:
 
 
 class Brief:
-    """Answers by query, at most `KEPT_S` old; for one event loop."""
+    """Answers by query, those that have to be made counted as worked out; for one event loop.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    kept_s : float
+        How old they may be. [s]
+    most : int
+        How many are kept.
+    """
+
+    def __init__(self, kept_s: float = KEPT_S, most: int = _MOST) -> None:
+        self._kept_s, self._most = kept_s, most
         self._answers: OrderedDict[str, tuple[float, Answer]] = OrderedDict()
         self._flights = Flights[Answer]()
 
@@ -39,13 +49,17 @@ class Brief:
         Raises
         ------
         Busy
-            If too many are being made; and whatever `make` raises.
+            If too many are being made.
+        TooMany
+            If the client has made too much; and whatever `make` raises.
         """
         at, answer = self._answers.get(key, (0.0, None))
-        if answer is not None and monotonic() - at < KEPT_S:
+        if answer is not None and monotonic() - at < self._kept_s:
             return answer
-        if key not in self._flights and len(self._flights) >= MAX_WAITING:
-            raise Busy("too much is asked at once")
+        if key not in self._flights:
+            if len(self._flights) >= MAX_WAITING:
+                raise Busy("too much is asked at once")
+            charge_drawing()
 
         async def pack() -> Answer:
             made = await make()
@@ -56,6 +70,6 @@ class Brief:
         answer = await self._flights.join(key, pack)
         self._answers[key] = began, answer
         self._answers.move_to_end(key)
-        while len(self._answers) > _MOST:
+        while len(self._answers) > self._most:
             self._answers.popitem(last=False)
         return answer

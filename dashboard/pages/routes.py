@@ -13,7 +13,6 @@ from dashboard import described
 from dashboard.answers import Answers, Busy
 from dashboard.api import ERRORS, VIEW_PARAMETERS, negotiate, send
 from dashboard.export import FORMS, Form
-from dashboard.limits import charge_drawing
 from dashboard.navigation import Look
 from dashboard.pages import markets, method, paging, sorting, tape, tape_page, track, track_page
 from dashboard.pages.feed import Feed
@@ -144,8 +143,6 @@ def _add_liquidations(router: APIRouter, cache: Cache, answers: Answers, feed: F
             body = tape.page_csv(statuses, rows) if form == _CSV else tape.page_json(statuses, query, rows, after)
             return paging.Page(body, None if after is None else str(after))
 
-        if query.order != tape.NEWEST:
-            charge_drawing()  # it takes all prints of the range, however short the page
         key = repr((form, query))
         return send(await brief.get(key, form, lambda: asyncio.to_thread(read)), request)
 
