@@ -119,6 +119,7 @@ class Live:
         del self._topics[wanted]
         if not self._topics and self._reader is not None:
             self._reader.cancel()
+            self._reader = None  # it takes a while to end: who follows meanwhile needs another one
 
     async def _read(self) -> None:
         async for message in self._cache.updates():
@@ -231,7 +232,7 @@ class Topic:
     async def _run(self) -> None:
         """Tell what moves, and now and then that nothing does."""
         longest = PRINT_S if PRINT in self._wanted.events else KEEP_ALIVE_S
-        while True:
+        while self.holders:  # to be cancelled is not enough: with Python 3.11 the client of Redis may lose that
             try:
                 async with asyncio.timeout(longest):
                     await self._stirred.wait()

@@ -64,7 +64,7 @@ class Updates:
         clock = asyncio.get_running_loop().time
         shortest, longest = _BACKOFF_S
         wait, self._subscribed = shortest, False
-        while True:
+        while not _is_given_up():
             began = clock()
             try:
                 async with self._connection.asynchronous.pubsub() as pubsub:
@@ -77,7 +77,7 @@ class Updates:
             wait = min(2 * wait, longest)
 
     async def _listen(self, pubsub: Any) -> None:
-        while True:
+        while not _is_given_up():
             message = await pubsub.get_message(timeout=_POLL_S)
             if message is None:
                 continue
@@ -99,6 +99,12 @@ class Updates:
             if queue.full():
                 queue.get_nowait()
             queue.put_nowait(message)
+
+
+def _is_given_up() -> bool:
+    """Whether this task was cancelled: with Python 3.11 the client of Redis loses that while it sends a command."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 @dataclass(slots=True, eq=False)

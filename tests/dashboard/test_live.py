@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,8 +22,9 @@ from hypothesis import strategies as st
 from starlette.types import Message
 
 from dashboard import live
-from dashboard.events import RESUME_MS, Mark, Wanted, read_id, write_id
-from dashboard.live import MAX_BEHIND, Follower
+from dashboard.answers import Answers
+from dashboard.events import RESUME_MS, RESUME_PRINTS, Mark, Wanted, read_id, write_id
+from dashboard.live import MAX_BEHIND, Follower, Live
 from dashboard.live_routes import EventStream
 from dashboard.view import ViewError
 from estimator import LiquidationGrid
@@ -142,6 +144,32 @@ def test_many_who_follow_share_one_subscription_which_ends_with_them(redis_of_tw
             time.sleep(0.05)
 
 
+def test_who_comes_as_the_last_one_leaves_is_told_what_is_published(redis_of_two: str) -> None:
+    async def scene() -> None:
+        cache = Cache(redis_of_two)
+        live, wanted = Live(cache, Answers(cache)), Wanted(("BTC",), events=frozenset(("price",)))
+        (await live.follow(wanted)).leave()  # while the subscription is being made
+        follower = await live.follow(wanted)
+
+        async def publish() -> None:
+            while True:  # the statuses know nothing of it: it comes over the subscription, or never
+                cache.publish(BTC, {"version": 1, "as_of_ms": AS_OF_MS, "mark_price": "only published"})
+                await asyncio.sleep(0.05)
+
+        publishing = asyncio.create_task(publish())
+        async with asyncio.timeout(20):
+            async for event in follower.events():
+                if b"only published" in event:
+                    break
+        publishing.cancel()
+        follower.leave()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        assert not (await asyncio.wait(left, timeout=20))[1]
+        await cache.aclose()
+
+    asyncio.run(scene())
+
+
 def test_a_column_that_closes_is_told_once_and_the_open_one_as_it_stands(redis_of_two: str) -> None:
     cache = Cache(redis_of_two)
     with serve(redis_of_two) as client, client.stream("GET", "/api/v1/stream?symbol=BTC&events=column") as answer:
@@ -206,6 +234,19 @@ def test_columns_too_old_to_be_told_again_are_a_gap(redis_of_two: str) -> None:
     assert gap.data == {
         "market": BTC, "what": "column", "after_ms": LAST_MS - 2 * RESUME_MS, "until_ms": LAST_MS - RESUME_MS,
     }  # fmt: skip
+
+
+def test_of_more_prints_than_are_told_again_the_newest_come_and_the_rest_is_a_gap(redis_of_two: str) -> None:
+    cache = Cache(redis_of_two)
+    cache.add_liquidations(BTC, [_print(number) for number in range(RESUME_PRINTS + 5)])
+    cache.close()
+    begun = write_id({BTC: Mark(LAST_MS, "0-0")})
+    with serve(redis_of_two) as client:
+        address = "/api/v1/stream?symbol=BTC&events=print"
+        with client.stream("GET", address, headers={"Last-Event-ID": begun}) as answer:
+            gap, told = islice(_events(answer), 2)
+    assert (gap.kind, gap.data["what"], gap.data["until_ms"]) == ("gap", "print", AS_OF_MS + 5)
+    assert [row[0] - AS_OF_MS for row in told.data["rows"]] == list(range(5, RESUME_PRINTS + 5))
 
 
 def test_a_quiet_market_is_told_from_a_dead_connection(redis_of_two: str, monkeypatch: pytest.MonkeyPatch) -> None:
