@@ -16,7 +16,7 @@ from dashboard.lens import FULL, Shading, shade, shade_grid
 from dashboard.view import ViewState
 from estimator.domain import Origin
 from estimator.model.grid import LiquidationGrid
-from estimator.units import price_text, short_usd, utc_text
+from estimator.units import price_text, short_usd, utc_text, venue_name
 
 WIDTH: Final = 1200
 HEIGHT: Final = 630
@@ -42,7 +42,7 @@ class _Picture(NamedTuple):
 def draw_preview(frame: ChartFrame) -> bytes:
     """Draw a view as PNG: title, origin, heatmap, candles, price scale, what full colour means."""
     view, origin = frame.view, frame.statuses[0].origin
-    venues = ", ".join(s.exchange for s in frame.statuses)
+    venues = ", ".join(venue_name(s.exchange) for s in frame.statuses)
     return _draw(
         _Picture(
             shading=shade(frame),

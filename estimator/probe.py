@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from estimator.errors import SettingsError
+from estimator.units import venue_name
 
 # Where each venue tells its time, as ccxt's `fetch_time` asks for it; a body makes it a POST.
 QUESTIONS: Final[Mapping[str, tuple[str, dict[str, str] | None]]] = {
@@ -68,7 +69,7 @@ def in_words(problems: Mapping[str, str]) -> str:
     """Say why venues are of no use, those with the same trouble together: ``"Binance, OKX: no network; Bybit: …"``."""
     grouped: dict[str, list[str]] = {}
     for name, problem in problems.items():
-        grouped.setdefault(problem, []).append("OKX" if name == "okx" else name.capitalize())
+        grouped.setdefault(problem, []).append(venue_name(name))
     return "; ".join(f"{', '.join(names)}: {problem}" for problem, names in grouped.items())
 
 

@@ -31,6 +31,11 @@ def price_text(price: float) -> str:
     return f"{price:,.{max(0, 4 - math.floor(math.log10(price)))}f}"
 
 
+def venue_name(exchange: str) -> str:
+    """Write a venue as it writes itself: ``OKX``, ``Binance``."""
+    return "OKX" if exchange == "okx" else exchange.capitalize()
+
+
 def utc_text(time_ms: float, *, seconds: bool = False) -> str:
     """Write a time as Plotly and people read it: ``2026-11-21 14:05``."""
     moment = datetime.fromtimestamp(time_ms / 1000, UTC)

@@ -20,7 +20,7 @@ from estimator.model.calibration import Calibration
 from estimator.model.clusters import ClusterRules
 from estimator.model.grid import LEVELS, TIERS
 from estimator.model.parameters import SHARES, Parameters, Preset
-from estimator.units import utc_text
+from estimator.units import utc_text, venue_name
 
 PATH: Final = "/method"
 _MEASURED: Final = (
@@ -157,7 +157,7 @@ def _pictures(example: MarketStatus | None, preset: Preset) -> str:
     if example is not None and example.maintenance_margin_rate is not None:
         maintenance = example.maintenance_margin_rate + (example.maintenance_fee_rate or 0.0)
         leverage, contract = example.max_leverage, example.contract
-        name = f"{example.symbol} on {example.exchange}"
+        name = f"{example.symbol} on {venue_name(example.exchange)}"
     opening = drawings.open_at_one_price(preset, cast("ContractType", contract), maintenance, leverage)
     one = f"""<b>1. One opening.</b> Somebody opens at one price of {escape(name)}; nobody says with which
 leverage. Each row is an effective leverage with its share of openings. Maintenance margin with the fee in it is
@@ -224,7 +224,7 @@ def _fit(status: MarketStatus, found: Calibration) -> tuple[str, ...]:
     buckets = zip(p.leverages, p.shares, strict=True)
     gain = "–" if found.gain_low is None else f"{found.gain_low:+.3f} to {found.gain_high:+.3f}"
     return (
-        f"{escape(status.exchange)} {escape(status.symbol)}", utc_text(status.calibrated_ms or 0),
+        f"{escape(venue_name(status.exchange))} {escape(status.symbol)}", utc_text(status.calibrated_ms or 0),
         f"<code>{p.version}</code>", utc_text(found.first_ms), utc_text(found.last_ms),
         f"{found.fitted:,}, {found.held:,}", f"{found.before:.3f}", f"{found.after:.3f}", gain, f"{p.churn:g}",
         ", ".join(f"{leverage:g}x {100 * share:.3g}" for leverage, share in buckets),
@@ -272,7 +272,7 @@ def _venue(name: str, statuses: Sequence[MarketStatus]) -> tuple[str, ...]:
     hours = sorted({s.funding_interval_ms / HOUR_MS for s in statuses if s.funding_interval_ms})
     prints = sum(s.has_prints for s in statuses)
     return (
-        escape(name),
+        escape(venue_name(name)),
         str(len(statuses)),
         _span((s.max_leverage for s in statuses), unit="x"),
         _span((s.maintenance_margin_rate for s in statuses), scale=100),

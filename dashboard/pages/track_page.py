@@ -29,7 +29,7 @@ from dashboard.readings import source_words
 from estimator.cache import Cache, MarketStatus
 from estimator.domain import BANKRUPTCY_PRINTS, Origin
 from estimator.errors import CacheError
-from estimator.units import short_usd, utc_text
+from estimator.units import short_usd, utc_text, venue_name
 
 
 async def page(statuses: Callable[[], Awaitable[list[MarketStatus]]], cache: Cache, query: TrackQuery) -> Part:
@@ -100,7 +100,9 @@ def _heads(query: TrackQuery, *keys: str, **hints: str) -> str:
 
 def _select(name: str, values: Iterable[str], chosen: str) -> str:
     options = "".join(
-        f'<option value="{escape(v)}"{" selected" if v == chosen else ""}>{escape(v)}</option>' for v in values
+        f'<option value="{escape(v)}"{" selected" if v == chosen else ""}>'
+        f"{escape(venue_name(v) if name == 'venue' and v != ALL else v)}</option>"
+        for v in values
     )
     return f'<select name="{name}" id="{name}">{options}</select>'
 
@@ -126,8 +128,8 @@ def _sections(record: Mapping[str, Any], query: TrackQuery, one: Summary) -> str
 
 def _state(record: Mapping[str, Any], query: TrackQuery, one: Summary) -> str:
     n = one["n"]
-    where = f"{'all coins' if query.symbol == ALL else escape(query.symbol)}, " + (
-        "all venues" if query.venue == ALL else escape(query.venue)
+    where = f"{'All coins' if query.symbol == ALL else escape(query.symbol)}, " + (
+        "all venues" if query.venue == ALL else escape(venue_name(query.venue))
     )
     counts = (
         f"{where}, {query.horizon} ahead: {n['prints']:,} liquidations of {short_usd(n['usd'])} on "
@@ -270,9 +272,9 @@ _ABOUT: Final = (
     "<li>Baselines are computed for the same moment from the candles and the open interest up to it.</li>"
     "<li>Only hours count in which the venue's liquidations were heard all the time, and columns that were shown "
     "within five minutes of their close. A liquidation counts up to 1 M USD.</li>"
-    f"<li>{' and '.join(sorted(BANKRUPTCY_PRINTS))} print the price at which a position is bankrupt; it is brought "
-    "back to the price that triggered it, by the first maintenance tier. Binance prints fills of at most one order a "
-    "second, Gate the limit of the order, Bitget does not say which.</li>"
+    f"<li>{' and '.join(venue_name(name) for name in sorted(BANKRUPTCY_PRINTS))} print the price at which a position "
+    "is bankrupt; it is brought back to the price that triggered it, by the first maintenance tier. Binance prints "
+    "fills of at most one order a second, Gate the limit of the order, Bitget does not say which.</li>"
     "<li>A position opened and liquidated within the horizon counts against every model alike.</li></ul>"
     "<p>Scores on positions, prints and totals that others recorded, with every loss, are in "
     '<code>docs/accuracy.md</code> beside the source; the assumptions are on <a href="/method">Method</a>.</p>'

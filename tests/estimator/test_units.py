@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from estimator.units import price_text, short_number, short_usd, utc_text
+from estimator.units import price_text, short_number, short_usd, utc_text, venue_name
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,10 @@ def test_what_is_not_a_number_is_not_shown_as_one() -> None:
 def test_prices_keep_five_digits() -> None:
     assert price_text(64_231.5) == "64,232"
     assert price_text(0.0812345) == "0.081235"
+
+
+def test_venues_are_written_as_they_write_themselves() -> None:
+    assert [venue_name(v) for v in ("okx", "binance")] == ["OKX", "Binance"]
 
 
 def test_times_are_utc() -> None:
