@@ -27,6 +27,7 @@ PRICE, COLUMN, PRINT = "price", "column", "print"
 EVENTS: Final = (PRICE, COLUMN, PRINT)
 MAX_COINS: Final = 16
 RESUME_MS: Final = HOUR_MS  # closed columns older than this are not told again
+RESUME_PRINTS: Final = 2000  # of a market: no more are told again
 REACH: Final = 0.3  # log price told of a column, to either side of the mark
 PRINT_COLUMNS: Final = ("time_ms", "side", "price", "quantity_base", "notional_usd")
 RETRY: Final = b"retry: 2000\n\n"
@@ -165,8 +166,7 @@ def read_closed(cache: Cache, status: MarketStatus, mark: Mark, until_ms: int) -
     """Yield the columns that closed after a mark, oldest first; what is too old is a gap. Blocks."""
     earliest_ms = until_ms - RESUME_MS
     if mark.closed_ms < earliest_ms:
-        missed = {"market": status.id, "what": COLUMN, "after_ms": mark.closed_ms, "until_ms": earliest_ms}
-        yield Event(_encode("gap", missed), status.id)
+        yield Event(_gap(status, COLUMN, mark.closed_ms, earliest_ms), status.id)
     grid = cache.get_columns(status.id, 0, max(mark.closed_ms, earliest_ms), until_ms)
     if grid is None:
         return
@@ -180,6 +180,17 @@ def read_open(cache: Cache, status: MarketStatus) -> Iterator[Event]:
     found = read_live(cache, status, status.last_ms)
     if found is not None:
         yield Event(_column(status, found[0], -1, is_open=True), status.id)
+
+
+def read_prints(cache: Cache, status: MarketStatus, mark: Mark, now: Mark) -> Iterator[Event]:
+    """Yield the prints that came after a mark, up to another; of too many the newest, and a gap. Blocks."""
+    rows = cache.get_liquidations_between(status, mark.print_id, now.print_id, RESUME_PRINTS + 1)
+    if rows.height > RESUME_PRINTS:
+        rows = rows.tail(RESUME_PRINTS)
+        first_ms = int(rows["time"].dt.epoch("ms")[0])
+        yield Event(_gap(status, PRINT, int(mark.print_id.partition("-")[0]), first_ms), status.id)
+    if rows.height:
+        yield prints_event(status, rows, now)
 
 
 def prints_event(status: MarketStatus, rows: pl.DataFrame, mark: Mark) -> Event:
@@ -216,6 +227,10 @@ def _filled(first_bin: int, usd: Float32Array) -> dict[str, Any]:
         return {"first_bin": first_bin, "usd": []}
     first, last = int(filled[0]), int(filled[-1])
     return {"first_bin": first_bin + first, "usd": three_digits(usd[first : last + 1]).tolist()}
+
+
+def _gap(status: MarketStatus, what: str, after_ms: int, until_ms: int) -> bytes:
+    return _encode("gap", {"market": status.id, "what": what, "after_ms": after_ms, "until_ms": until_ms})
 
 
 def _encode(kind: str, said: Mapping[str, Any]) -> bytes:

@@ -22,6 +22,7 @@ from dashboard.events import (
     prints_event,
     read_closed,
     read_open,
+    read_prints,
     with_id,
 )
 from estimator.cache import Cache, MarketStatus
@@ -225,8 +226,7 @@ class Topic:
         if COLUMN in self._wanted.events and seen.closed_ms < now.closed_ms:
             said += read_closed(self._cache, status, seen, now.closed_ms)
         if PRINT in self._wanted.events and seen.print_id != now.print_id:
-            rows = self._cache.get_liquidations_between(status, seen.print_id, now.print_id)
-            said += [prints_event(status, rows, now)] if rows.height else []
+            said += read_prints(self._cache, status, seen, now)
         return said
 
     async def _run(self) -> None:

@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 from dashboard.answers import Answers
 from dashboard.api import ERRORS
 from dashboard.events import EVENTS, Wanted, read_id
+from dashboard.limits import charge_drawing
 from dashboard.live import Follower, Live
 from estimator.cache import Cache
 
@@ -90,7 +91,10 @@ def build_live_router(cache: Cache, answers: Answers) -> APIRouter:
         statuses = await answers.statuses()
         wanted = Wanted.parse(request.url.query, statuses[0].base)
         last = request.headers.get("last-event-id", "")
-        return EventStream(await live.follow(wanted, read_id(last) if last else None))
+        after = read_id(last) if last else None
+        if after:
+            charge_drawing()  # what was missed is read for nobody else
+        return EventStream(await live.follow(wanted, after))
 
     router.add_api_route(
         "/api/v1/stream", stream, methods=["GET"], tags=["views"], response_class=Response,

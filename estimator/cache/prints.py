@@ -34,6 +34,13 @@ for i = 1, #entries do records[i] = entries[i][2][2] end
 return {#entries, #entries > 0 and entries[#entries][1] or '', table.concat(records)}
 """
 
+_READ_NEWEST: Final = """
+local entries = redis.call('xrevrange', KEYS[1], ARGV[2], ARGV[1], 'count', ARGV[3])
+local records = {}
+for i = 1, #entries do records[#entries + 1 - i] = entries[i][2][2] end
+return table.concat(records)
+"""
+
 
 def append(client: Any, key: str, prints: Sequence[Liquidation]) -> None:
     """Add the prints that the stream does not hold yet.
@@ -97,9 +104,9 @@ def newest_ids(client: Any, keys: Sequence[str]) -> list[bytes]:
     return [entries[0][0] if entries else b"0-0" for entries in pipe.execute()]
 
 
-def read_between(client: Any, key: str, after: str, until: str) -> pl.DataFrame:
-    """Return the prints of the ids ``after < id <= until``, in the order in which they came."""
-    return _frame(_range(client, key, f"({after}", until)[0])
+def read_between(client: Any, key: str, after: str, until: str, most: int) -> pl.DataFrame:
+    """Return the newest prints of the ids ``after < id <= until``, in the order in which they came."""
+    return _frame(_cut(client.eval(_READ_NEWEST, 1, key, f"({after}", until, most)))
 
 
 def _range(client: Any, key: str, first: str, last: str) -> tuple[list[bytes], bytes]:

@@ -314,10 +314,10 @@ class Cache:
             ids = prints.newest_ids(self._redis, [_stream_key(s) for s in statuses])
         return {s.id: newest for s, newest in zip(statuses, ids, strict=True)}
 
-    def get_liquidations_between(self, status: MarketStatus, after: str, until: str) -> pl.DataFrame:
-        """Return what came after one mark of a market, up to another."""
+    def get_liquidations_between(self, status: MarketStatus, after: str, until: str, most: int) -> pl.DataFrame:
+        """Return what came after one mark of a market, up to another; the newest of it where there is more."""
         with self._connection.translated():
-            return prints.read_between(self._redis, _stream_key(status), after, until)
+            return prints.read_between(self._redis, _stream_key(status), after, until, most)
 
     # --- web ------------------------------------------------------------------------------------------------------
 
