@@ -256,8 +256,10 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
         for code, r in operation.get("responses", {}).items()
     )
     heads = "<thead><tr><th>Parameter</th><th>What it is</th><th>Values</th></tr></thead>"
-    table = f'<div class="scroll"><table>{heads}<tbody>{rows}</tbody></table></div>' if rows else ""
-    title = f"<h2><code>{escape(method.upper())} {escape(path)}</code></h2>"
+    asked = escape(f"{method.upper()} {path}")
+    region = f'<div class="scroll" tabindex="0" role="region" aria-label="Parameters of {asked}">'
+    table = f"{region}<table>{heads}<tbody>{rows}</tbody></table></div>" if rows else ""
+    title = f"<h2><code>{asked}</code></h2>"
     return f"{title}<p>{_marked(operation.get('summary', ''))}</p>{table}<ul>{answers}</ul>"
 
 
