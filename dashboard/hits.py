@@ -75,8 +75,10 @@ class Hits:
         async def keep(message: Message) -> None:
             nonlocal start
             if message["type"] == "http.response.start":
-                start = message
-            elif start is not None and start["status"] in (200, 304) and not message.get("more_body", False):
+                start = message if message["status"] in (200, 304) else None
+            elif message.get("more_body", False):
+                start = None  # what comes in parts is not kept
+            elif start is not None:
                 self._keep(key, statuses, (start, message))
             await send(message)
 

@@ -100,7 +100,7 @@ class State(Collector):
     def collect(self) -> Iterator[Metric]:
         """Read everything; without Redis only what this process knows."""
         answers = CounterMetricFamily("liqheat_answers", "Views asked for, by where they came from.", labels=["from"])
-        for origin, count in self._answers.served.items():
+        for origin, count in list(self._answers.served.items()):  # the event loop counts on
             answers.add_metric([origin], count)
         yield answers
         up = GaugeMetricFamily("liqheat_redis_up", "Whether Redis answers.")

@@ -9,7 +9,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -116,12 +116,25 @@ class Reporter:
 @contextlib.asynccontextmanager
 async def reporting(reporter: Reporter) -> AsyncIterator[None]:
     """Report while the block runs."""
-    task = asyncio.ensure_future(reporter.run())
+    task = begin_beside(reporter.run())
     try:
         yield
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+def begin_beside(work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+    """Begin what runs beside the markets: a mistake in it ends it alone, but not in silence."""
+    task = asyncio.ensure_future(work)
+    task.add_done_callback(_tell_end)
+    return task
+
+
+def _tell_end(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        name = getattr(task.get_coro(), "__qualname__", "")
+        _LOG.error("%s: a mistake of this program; the worker goes on without it", name, exc_info=error)
 
 
 def venue_health(venue: Exchange, markets: int, problem: str | None) -> VenueHealth:

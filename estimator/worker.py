@@ -27,7 +27,7 @@ from estimator.live.holders import Watching, read_addresses
 from estimator.model.parameters import Parameters
 from estimator.probe import in_words
 from estimator.refit import refit
-from estimator.reporting import Reporter, reporting
+from estimator.reporting import Reporter, begin_beside, reporting
 from estimator.scoring.tracker import InHistory, InMemory, Tracker
 from estimator.settings import Settings
 
@@ -103,7 +103,7 @@ async def _show(source: Source, settings: Settings, cache: Cache, report: Report
 @contextlib.asynccontextmanager
 async def observing(source: Source, cache: Cache) -> AsyncIterator[None]:
     """Publish what agents of a simulated market hold while the block runs; nothing for any other source."""
-    task = asyncio.ensure_future(_observe(source, cache)) if isinstance(source, SimulatedSource) else None
+    task = begin_beside(_observe(source, cache)) if isinstance(source, SimulatedSource) else None
     try:
         yield
     finally:
@@ -185,11 +185,11 @@ async def _follow_live(
                 await asyncio.to_thread(source.markets)
                 if not source.answers:
                     return source.problems
-            beside.append(asyncio.ensure_future(_keep_house(history, settings.compact_hours, shard)))
+            beside.append(begin_beside(_keep_house(history, settings.compact_hours, shard)))
             if settings.refit_hours is not None:
-                beside.append(asyncio.ensure_future(_refit(history, source, settings)))
+                beside.append(begin_beside(_refit(history, source, settings)))
             if auto is not None:
-                beside.append(asyncio.ensure_future(auto.keep_live()))
+                beside.append(begin_beside(auto.keep_live()))
             try:
                 with tracking(Tracker(cache, InHistory(history, cache), Origin.LIVE, shard)):
                     await follow(source, cache, settings.preset, report, published, shard=shard)

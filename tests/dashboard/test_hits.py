@@ -96,6 +96,28 @@ def test_nothing_else_is_given_again(cache: Cache, request_: dict[str, str], sta
     asyncio.run(scene())
 
 
+def test_an_answer_that_comes_in_parts_is_not_given_again(cache: Cache) -> None:
+    asked = 0
+
+    async def inner(_scope: Scope, _receive: Receive, send: Send) -> None:
+        nonlocal asked
+        asked += 1
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for part, more in ((b"first", True), (b"last", False)):
+            await send({"type": "http.response.body", "body": part, "more_body": more})
+
+    async def scene() -> None:
+        answers = Answers(cache)
+        hits = Hits(inner, answers)
+        await answers.statuses()
+        for _ in range(2):
+            await _ask(hits)
+        assert asked == 2
+        await cache.aclose()
+
+    asyncio.run(scene())
+
+
 def test_made_up_queries_do_not_fill_the_memory(cache: Cache) -> None:
     async def scene() -> None:
         answers = Answers(cache)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pytest
 
 from estimator.cache import Cache, VenueHealth, WorkerHealth
 from estimator.cache.journal import Entry
@@ -18,7 +19,7 @@ from estimator.domain import TIME
 from estimator.exchanges.okx import Okx
 from estimator.history import History, Published, Recorder
 from estimator.redis_server import BundledServer
-from estimator.reporting import Reporter, venue_health
+from estimator.reporting import Reporter, begin_beside, venue_health
 from tests.venues import wire_okx
 from tests.venues.harness import NOW, Work, at_work
 from tests.waiting import until
@@ -51,6 +52,20 @@ def waiting(cache: Cache, n: int) -> None:
     for i in range(n):
         frame = pl.DataFrame({"time": [NOW + i], "open_interest": [1.0 + i]}).with_columns(pl.col("time").cast(TIME))
         cache.journal.add([Entry.of("open_interest", "okx:BTC/USDT:USDT", frame)])
+
+
+def test_a_mistake_in_what_runs_beside_the_markets_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    async def keep_house() -> None:
+        raise ZeroDivisionError
+
+    async def scene() -> None:
+        ended = begin_beside(keep_house())
+        begin_beside(asyncio.sleep(60)).cancel()
+        await until(ended.done)
+
+    asyncio.run(scene())
+    (told,) = caplog.records
+    assert (told.levelname, "keep_house" in told.message, told.exc_info is not None) == ("ERROR", True, True)
 
 
 def test_a_stream_is_connected_once_it_was_heard_and_until_it_is_lost() -> None:
