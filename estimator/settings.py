@@ -107,7 +107,7 @@ class Settings(BaseSettings):
         description="Apprise URLs that alerts go to, separated by blanks; by the default rules where there is no file.",
     )
     cache_ttl_hours: PositiveFloat = Field(
-        default=72.0, description="Unread cache entries are dropped after this long."
+        default=72.0, description="Cache entries that nobody renews are dropped after this long."
     )
     frame_ancestors: str = Field(
         default="*", description="Sites that may frame /embed, as in the CSP directive (space separated; * for any)."
