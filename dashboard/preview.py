@@ -168,12 +168,13 @@ def _draw_prices(draw: ImageDraw.ImageDraw, picture: _Picture) -> None:
     ink = INK[picture.view.theme]
     low, high = picture.window
     step = _round_step((high - low) / 6)
+    decimals = len(f"{step:.12f}".rstrip("0").partition(".")[2])
     for price in np.arange(np.ceil(low / step) * step, high, step).tolist():
         y = _y(picture, price)
         if abs(y - _y(picture, picture.mark_price)) < 22:
             continue  # the mark's own label stands here
         draw.line((_RIGHT, y, _RIGHT + 6, y), fill=ink.muted)
-        draw.text((_RIGHT + 12, y), price_text(price), fill=ink.muted, font=_TEXT[16], anchor="lm")
+        draw.text((_RIGHT + 12, y), f"{price:,.{decimals}f}", fill=ink.muted, font=_TEXT[16], anchor="lm")
     y = _y(picture, picture.mark_price)
     draw.rectangle((_RIGHT + 6, y - 13, WIDTH - 6, y + 13), fill=ink.accent)
     draw.text((_RIGHT + 12, y), price_text(picture.mark_price), fill=ink.background, font=_TEXT[18], anchor="lm")

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 
 def short_number(value: float) -> str:
-    """Three significant digits and a magnitude: ``12.3M``, ``950``, ``-4.10K``."""
+    """Three significant digits and a magnitude: ``12.3M``, ``950``, ``-4.10k``."""
     if value == 0 or not math.isfinite(value):
         return "0" if value == 0 else "n/a"
     power = min(4, max(0, math.floor(math.log10(abs(value)) / 3 + 1e-9)))
@@ -15,11 +15,11 @@ def short_number(value: float) -> str:
     if abs(float(f"{scaled:.3g}")) >= 1000 and power < 4:
         power, scaled = power + 1, scaled / 1000
     digits = max(0, 2 - math.floor(math.log10(abs(scaled)) + 1e-9)) if abs(scaled) >= 0.01 else 2
-    return f"{scaled:.{min(digits, 2)}f}{('', 'K', 'M', 'B', 'T')[power]}"
+    return f"{scaled:.{min(digits, 2)}f}{('', 'k', 'M', 'B', 'T')[power]}"
 
 
 def short_usd(value: float) -> str:
-    """`short_number` with the dollar sign: ``$12.3M``, ``-$4.10K``."""
+    """`short_number` with the dollar sign: ``$12.3M``, ``-$4.10k``."""
     text = short_number(abs(value))
     return f"-${text}" if value < 0 else f"${text}"
 

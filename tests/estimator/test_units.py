@@ -14,7 +14,7 @@ from estimator.units import price_text, short_number, short_usd, utc_text, venue
         (950, "$950"),
         (999_999, "$1.00M"),
         (0, "$0"),
-        (-4_100, "-$4.10K"),
+        (-4_100, "-$4.10k"),
         (1.5e9, "$1.50B"),
         (0.5, "$0.50"),
     ],
