@@ -165,6 +165,16 @@ def test_a_venue_that_never_answered_and_a_silent_worker_are_named(visit: Visit,
     expect(status).to_contain_text("worker SILENT since")
 
 
+def test_a_simulated_market_that_stands_still_is_told_on_every_page(visit: Visit, cache: Cache) -> None:
+    tell(cache, venue("binance"))
+    cache.put_health(replace(cache.get_health()[0], time_ms=now_ms() - 120_000))
+    page = visit.open("symbol=BTC")
+    expect(page.locator(".venue[data-market]").first).to_have_attribute("data-state", "stale", timeout=15_000)
+    expect(page.locator(".venue[data-market]").first).to_contain_text("STALE")
+    page.goto(f"{visit.site.url}/markets")
+    expect(page.locator("#as-of")).to_contain_text("STALE")
+
+
 def test_a_small_embed_tells_what_is_wrong_in_few_words(visit: Visit, cache: Cache) -> None:
     make_live(cache, {"binance": 2_000, "bybit": 400_000, "okx": 3_000})
     visit.page.set_viewport_size({"width": 360, "height": 320})
