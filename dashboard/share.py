@@ -60,7 +60,7 @@ class SecurityHeaders:
     ----------
     app : ASGIApp
     script_hashes : sequence of str
-        CSP sources of the page's inline scripts. Filled after the last callback is registered; read at each response.
+        CSP sources of the page's inline scripts, known once the last callback is registered.
     frame_ancestors : str
         Sites that may frame `EMBED` and its like of a snapshot; no other page may be framed by another site.
     """

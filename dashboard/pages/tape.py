@@ -241,7 +241,9 @@ async def stream(feed: Feed, wanted: PrintFilter, order: Order, encoding: Flight
         while True:
             make = partial(asyncio.to_thread, _event, recent, wanted, order, before)
             yield await encoding.join(repr((wanted, order, _state(recent), before and _state(before))), make)
-            before = recent
+            before, now = recent, await feed.recent()
+            if now.serial != before.serial or now.generation != before.generation:
+                recent = now  # what has come while that was on its way: nobody tells of it again
             while recent is before:
                 try:
                     recent = await asyncio.wait_for(feed.change(), KEEP_ALIVE_S)

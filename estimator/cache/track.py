@@ -53,13 +53,6 @@ class TrackRecords:
         with self._connection.translated():
             return bool(self._connection.sync.expire(_TRACK, self._ttl_s))
 
-    def scopes(self) -> list[Scope]:
-        """Return the venues and coins there are summaries of, sorted."""
-        with self._connection.translated():
-            names = self._connection.sync.hkeys(_TRACK)
-        pairs = [n.decode().partition("|") for n in names if n != _META]
-        return sorted((venue, coin) for venue, _, coin in pairs)
-
     def get(self, venue: str, coin: str) -> tuple[dict[str, Any], dict[str, Any] | None] | None:
         """Return what holds for the whole record, and the summary of a venue and coin.
 

@@ -89,14 +89,6 @@ class Column:
         return np.asarray(np.abs(np.diff(at)))
 
 
-def columns_of(grid: LiquidationGrid, row: int) -> tuple[Column, Column]:
-    """Return the long and the short side of a column."""
-    return (
-        Column(grid.long_usd[row], grid.first_bin, grid.bin_width),
-        Column(grid.short_usd[row], grid.first_bin, grid.bin_width),
-    )
-
-
 def close_bins(past: MarketPast, emit: BoolArray) -> Int64Array:
     """Lattice bins of the closes of the columns, shape (n_column,)."""
     return np.floor(np.log(past.close[emit]) / BIN_WIDTH).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Indicators as Polars expressions: RSI, ATR, realised volatility, and where a value stands among its last ones.
+"""Indicators as Polars expressions: RSI, ATR, and where a value stands among its last ones.
 
 Wilder's smoothing is an exponential mean with ``alpha = 1 / period`` that starts from the plain mean of its first
 `period` values. Rows of the warm-up are null. Input columns must be without nulls, sorted by time.
@@ -10,7 +10,6 @@ References
 
 from __future__ import annotations
 
-import math
 from typing import Final
 
 import polars as pl
@@ -18,7 +17,6 @@ import polars as pl
 from estimator.errors import ParameterError
 
 _SAME: Final = 1e-9  # relative deviation below which values count as equal
-YEAR_MS: Final = 365 * 86_400_000  # perpetuals trade every day
 
 
 def rsi(close: pl.Expr, period: int = 14) -> pl.Expr:
@@ -69,33 +67,6 @@ def atr(high: pl.Expr, low: pl.Expr, close: pl.Expr, period: int = 14) -> pl.Exp
     before = close.shift(1)
     true_range = pl.max_horizontal(high, before) - pl.min_horizontal(low, before)
     return _wilder(pl.when(before.is_not_null()).then(true_range), period)
-
-
-def realised_volatility(close: pl.Expr, period: int, interval_ms: int) -> pl.Expr:
-    """Annualised standard deviation of log returns over the last `period` returns.
-
-    Parameters
-    ----------
-    close : pl.Expr
-    period : int
-        At least 2.
-    interval_ms : int
-        Time between closes. [ms]
-
-    Returns
-    -------
-    pl.Expr
-        Fraction per square root of a year of 365 days; sample standard deviation. Null in the first `period` rows.
-
-    Raises
-    ------
-    ParameterError
-        If the period is too short or the interval not positive.
-    """
-    if interval_ms <= 0:
-        raise ParameterError("interval_ms", interval_ms, "a time > 0")
-    returns = close.log().diff()
-    return returns.rolling_std(_checked(period)) * math.sqrt(YEAR_MS / interval_ms)
 
 
 def z_score(values: pl.Expr, period: int, least: int) -> pl.Expr:

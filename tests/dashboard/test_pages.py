@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import re
@@ -18,11 +19,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dashboard.answers import Answers
 from dashboard.navigation import NAVIGATION
-from dashboard.pages import method
+from dashboard.pages import method, tape
 from dashboard.pages.drawings import open_at_one_price
+from dashboard.pages.feed import Feed, PrintFilter
 from dashboard.pages.markets import COLUMNS, MarketsQuery
 from estimator.cache import Cache, MarketStatus
+from estimator.cache.viewers import Flights
 from estimator.domain import DAY_MS, HOUR_MS, Liquidation, Origin, Side
 from estimator.hours import funding_8h
 from estimator.model.clusters import ClusterRules
@@ -451,6 +455,26 @@ def test_a_sorted_stream_begins_with_the_first_page_of_that_order_and_tells_all_
         with client.stream("GET", "/api/v1/liquidations/stream?sort=usd&min_usd=2000") as answer:
             assert next(_events(answer))["next"] is None
         cache.close()
+
+
+def test_what_comes_while_an_event_is_on_its_way_is_told_next(tmp_path: Path) -> None:
+    with BundledServer(tmp_path) as server:
+        cache = _fill(server.url, [AS_OF_MS - 1000])
+
+        async def scene() -> None:
+            feed = Feed(cache, Answers(cache).statuses)
+            events = tape.stream(feed, PrintFilter(), tape.NEWEST, Flights())
+            await anext(events)
+            told = (await feed.recent()).serial
+            cache.add_liquidations(_status().id, _prints([AS_OF_MS - 400]))
+            async with asyncio.timeout(tape.KEEP_ALIVE_S - 1):
+                while (await feed.recent()).serial == told:  # noqa: ASYNC110 - read by a task of its own
+                    await asyncio.sleep(0.01)
+                assert f"[{AS_OF_MS - 400},".encode() in await anext(events)
+            await events.aclose()  # type: ignore[attr-defined]  # a generator, whatever it is said to be
+            await cache.aclose()
+
+        asyncio.run(scene())
 
 
 def test_nothing_of_another_source_stays_on_the_tape(tmp_path: Path) -> None:

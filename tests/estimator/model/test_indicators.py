@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import polars as pl
 import pytest
@@ -13,7 +11,7 @@ from hypothesis import strategies as st
 
 from estimator.domain import Float64Array
 from estimator.errors import ParameterError
-from estimator.model.indicators import atr, percentile_rank, realised_volatility, rsi, z_score
+from estimator.model.indicators import atr, percentile_rank, rsi, z_score
 
 TOLERANCE = 1e-9
 
@@ -49,17 +47,6 @@ def test_atr_is_that_of_talib(period: int, length: int) -> None:
     np.testing.assert_allclose(found, talib.ATR(high, low, close, period), rtol=TOLERANCE, atol=0)
 
 
-def test_realised_volatility_is_the_annualised_deviation_of_log_returns() -> None:
-    frame = _candles(400, seed=1)
-    returns = np.r_[0.0, np.diff(np.log(frame["close"].to_numpy()))]
-    period = 24
-    # TA-Lib divides by n; a sample deviation divides by n - 1. Its first window still holds the missing first return.
-    expected = talib.STDDEV(returns, period) * math.sqrt(period / (period - 1)) * math.sqrt(365 * 24)
-    found = _evaluated(frame, realised_volatility(pl.col("close"), period, 3_600_000))
-    assert np.isnan(found[:period]).all()
-    np.testing.assert_allclose(found[period:], expected[period:], rtol=1e-7)
-
-
 @pytest.mark.parametrize(("path", "expected"), [("rising", 100.0), ("falling", 0.0), ("flat", 0.0)])
 def test_rsi_of_a_one_way_market_is_at_its_end(path: str, expected: float) -> None:
     close = {"rising": np.arange(1.0, 31.0), "falling": np.arange(31.0, 1.0, -1.0), "flat": np.full(30, 5.0)}[path]
@@ -75,14 +62,6 @@ def test_rsi_does_not_depend_on_the_unit_of_price(prices: list[float], unit: flo
     there = _evaluated(frame, rsi(pl.col("close")))
     np.testing.assert_allclose(_evaluated(frame, rsi(pl.col("close") * unit)), there, atol=1e-6)
     assert ((there[14:] >= 0) & (there[14:] <= 100)).all()
-
-
-def test_volatility_scales_with_the_root_of_time() -> None:
-    frame = _candles(50, seed=2)
-    hourly, four_hourly = (
-        _evaluated(frame, realised_volatility(pl.col("close"), 20, hours * 3_600_000)) for hours in (1, 4)
-    )
-    np.testing.assert_allclose(hourly[20:], 2 * four_hourly[20:])
 
 
 def test_a_rank_counts_equal_values_half_and_a_z_score_of_equal_values_is_not_known() -> None:
@@ -106,10 +85,6 @@ def test_a_z_score_is_that_of_the_last_values(values: list[float]) -> None:
         assert z == pytest.approx((tail[-1] - tail.mean()) / deviation, rel=1e-3, abs=1e-3)
 
 
-def test_periods_and_intervals_that_mean_nothing_are_refused() -> None:
+def test_a_period_that_means_nothing_is_refused() -> None:
     with pytest.raises(ParameterError, match="period"):
         rsi(pl.col("close"), 1)
-    with pytest.raises(ParameterError, match="period"):
-        realised_volatility(pl.col("close"), 1, 60_000)
-    with pytest.raises(ParameterError, match="interval_ms"):
-        realised_volatility(pl.col("close"), 14, 0)
