@@ -90,10 +90,10 @@ class Snapshots:
         size = sum(map(len, parts.values()))
         if size > MAX_BYTES:
             raise SnapshotsFull(f"a snapshot of {size >> 20} MB is too large, at most {MAX_BYTES >> 20} MB are kept")
-        if self._used() + size > self._most_bytes:
-            raise SnapshotsFull("the room for snapshots here is full: those there are stay, no more are taken")
         name = secrets.token_hex(_ID_BYTES)
         try:
+            if self._used() + size > self._most_bytes:
+                raise SnapshotsFull("the room for snapshots here is full: those there are stay, no more are taken")
             self._folder.mkdir(parents=True, exist_ok=True)
             self._write(name, facts, parts)
         except OSError as error:
@@ -141,7 +141,7 @@ class Snapshots:
         if not self._folder.is_dir():
             return 0
         with os.scandir(self._folder) as entries:
-            return sum(entry.stat().st_size for entry in entries if entry.is_file())
+            return sum(map(_size, entries))
 
     def _write(self, name: str, facts: Facts, parts: Mapping[str, bytes]) -> None:
         """Whole or not at all: under its name stands only what is on disk for good."""
@@ -162,3 +162,11 @@ class Snapshots:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    """Size of a file; of one that another process has just finished, and so renamed, it is seen under its new name."""
+    try:
+        return entry.stat().st_size if entry.is_file() else 0
+    except FileNotFoundError:
+        return 0

@@ -7,6 +7,7 @@ import io
 import re
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -107,6 +108,12 @@ def test_the_folder_has_its_limit_and_so_has_a_snapshot(tmp_path: Path) -> None:
     with pytest.raises(SnapshotsFull):
         Snapshots(tmp_path / "none", 0).save(FACTS, {"a": b"x"})
     assert not (tmp_path / "none").exists()
+
+
+def test_snapshots_made_at_once_are_all_kept(snapshots: Snapshots) -> None:
+    with ThreadPoolExecutor(8) as makers:
+        names = list(makers.map(lambda n: snapshots.save(FACTS, {"a": b"%d" % n}), range(200)))
+    assert [snapshots.part(name, "a") for name in names] == [b"%d" % n for n in range(200)]
 
 
 # ---- over HTTP ----
