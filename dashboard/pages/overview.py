@@ -21,7 +21,7 @@ from estimator.cache import Cache, MarketStatus
 from estimator.domain import Side
 from estimator.errors import CacheError
 from estimator.hours import funding_8h
-from estimator.latest import open_interest_usd, read_day_before
+from estimator.latest import NOW_COLUMNS, by_open_interest, open_interest_usd, read_day_before, read_live
 from estimator.model.clusters import Cluster, find_clusters, max_pain, nearest_cluster
 from estimator.model.grid import LEVELS, LiquidationGrid, add_grids
 
@@ -29,7 +29,6 @@ FACTS_S: Final = 15.0  # how old clusters and the changes of a day may be
 LEAST_S: Final = 2.0  # between two readings, however many markets come meanwhile
 REST: Final = 5.0  # times as long as a reading took until the next one: at most a sixth of one core
 REACH: Final = 0.22  # log price around the mark that clusters are found in, background included
-_NOW_COLUMNS: Final = 6
 
 _log = logging.getLogger(__name__)
 
@@ -71,7 +70,7 @@ def coin_id(base: str) -> str:
 
 def read_facts(cache: Cache, statuses: Sequence[MarketStatus]) -> dict[str, Facts]:
     """Read the facts of one coin's markets, by id, and of all of them together under `coin_id`. Blocks."""
-    by_interest = sorted(statuses, key=lambda s: (-(s.open_interest_base or 0.0) * s.mark_price, s.rank))
+    by_interest = by_open_interest(statuses)
     latest = {s.id: _latest(cache, s) for s in by_interest}
     facts = {}
     for status in by_interest:
@@ -108,10 +107,10 @@ def _cluster(found: Cluster | None) -> dict[str, float] | None:
 
 
 def _latest(cache: Cache, status: MarketStatus) -> LiquidationGrid | None:
-    live = cache.get_live(status.id)
+    live = read_live(cache, status, status.last_ms)
     if live is not None:
         return live[0]
-    start_ms = status.last_ms - _NOW_COLUMNS * LEVELS[0].interval_ms
+    start_ms = status.last_ms - NOW_COLUMNS * LEVELS[0].interval_ms
     grid = cache.get_columns(status.id, 0, start_ms, status.last_ms)
     return None if grid is None else grid.pick(slice(-1, None))
 
