@@ -80,15 +80,16 @@ async def main(
     wanted: str = "BTC",
     compact_s: float = 0.0,
     silence_s: float = 60.0,
+    days: float = 1.0,
 ) -> None:
-    """Follow venues until killed; compact history every so many seconds."""
+    """Follow venues with a past of so many days until killed; compact history every so many seconds."""
     clock, patience = shared_clock(clock_file), replace(IMPATIENT, silence_s=silence_s)
     cache, history = Cache(url), History(root)
     options: dict[str, Any] = {"exchange_base": base, "patience": patience, "throttle": False, "clock": clock}
     journal: Any = Witness(cache.journal, witness)
     with recording(cache, history, interval_s=0.2) as published:
         venues = [make_venue(name, options) for name in names.split(",")]
-        source = LiveSource(venues, history, journal, wanted=wanted, days=1.0, pace=PACE, clock=clock)
+        source = LiveSource(venues, history, journal, wanted=wanted, days=days, pace=PACE, clock=clock)
         keeping = asyncio.ensure_future(keep_house(history, compact_s))
         try:
             await follow(source, cache, "balanced", lambda _done, _text: None, published)

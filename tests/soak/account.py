@@ -145,15 +145,14 @@ def owed_prints(side: Side) -> Iterator[Check]:
     witnessed = acknowledged(side)
     for market_id in side.market_ids():
         was_sent, is_kept, gaps = sent(side, market_id), kept(side, market_id), unheard(side, market_id)
+        printed = _printed(side, market_id)
         missing = lacking(was_sent, is_kept)
         lost.compared += len(was_sent)
         given.compared += len(witnessed[market_id])
         foreign.compared += len(is_kept)
         given.wrong += [f"{market_id} {one}" for one in lacking(witnessed[market_id], is_kept)]
-        foreign.wrong += [f"{market_id} {one}" for one in lacking(is_kept, _printed(side, market_id))]
-        never = lacking(
-            lacking(_printed(side, market_id), [*is_kept, *missing]), _of_coin(side.server.halted, market_id)
-        )
+        foreign.wrong += [f"{market_id} {one}" for one in lacking(is_kept, printed)]
+        never = lacking(lacking(printed, [*is_kept, *missing]), _of_coin(side.server.halted, market_id))
         for check, some in ((marked, missing), (unsent, never)):
             check.compared += len(some)
             check.wrong += [f"{market_id} {one}" for one in some if not within(gaps, one.time_ms, one.time_ms + 1)]

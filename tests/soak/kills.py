@@ -153,6 +153,7 @@ async def kill_again_and_again(
     ),  # the others keep no open interest of each moment to catch up with
     coins: tuple[str, ...] = ("BTC", "ETH"),
     prints_per_minute: float = 40.0,
+    days: float = 1.0,
     kinds: tuple[str, ...] = KINDS,
     tell: _Tell = lambda _done, _what: None,
 ) -> Outcome:
@@ -167,6 +168,8 @@ async def kill_again_and_again(
         Venues that keep the open interest of each moment, for a worker that was down to catch up with.
     prints_per_minute : float
         Of each market.
+    days : float
+        Of past.
     kinds : tuple of str
         Kinds of moments to choose from, see `KINDS`; each comes at least once if there are as many.
     tell : callable
@@ -174,7 +177,7 @@ async def kill_again_and_again(
     """
     luck, outcome = random.Random(seed), Outcome()  # noqa: S311 - no secret
     async with world(folder, ("whole", "broken"), venues, coins, prints_per_minute=prints_per_minute,
-                     compact_s=1.0) as made:  # fmt: skip
+                     days=days, compact_s=1.0) as made:  # fmt: skip
         whole, broken = made.sides
         whole.start()
         await until(whole.listening, "whole: listening")

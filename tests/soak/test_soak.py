@@ -21,7 +21,7 @@ def test_a_worker_that_is_killed_ends_where_one_ends_that_never_was(tmp_path: Pa
     kinds = ("starting", "committing", "both")
     outcome = asyncio.run(
         kill_again_and_again(
-            tmp_path, 3, 1, venues=("binance", "bybit"), coins=("BTC",), prints_per_minute=10.0, kinds=kinds
+            tmp_path, 3, 1, venues=("binance", "bybit"), coins=("BTC",), prints_per_minute=10.0, days=0.5, kinds=kinds
         )
     )
     assert outcome.kinds.total() == 3
@@ -31,7 +31,7 @@ def test_a_worker_that_is_killed_ends_where_one_ends_that_never_was(tmp_path: Pa
 
 @pytest.mark.timeout(300)
 def test_venues_at_fault_lose_double_and_make_up_nothing(tmp_path: Path) -> None:
-    outcome = asyncio.run(trouble(tmp_path, 6.0, 1, coins=("BTC",), prints_per_minute=8.0, rest_s=0.15))
+    outcome = asyncio.run(trouble(tmp_path, 6.0, 1, coins=("BTC",), prints_per_minute=8.0, rest_s=0.15, days=0.5))
     assert outcome.faults.total() > 30
     assert outcome.prints > 100
     assert not wrong(outcome.checks)

@@ -203,6 +203,7 @@ async def trouble(
     coins: tuple[str, ...] = COINS,
     prints_per_minute: float = 20.0,
     rest_s: float = 0.4,
+    days: float = 1.0,
     tell: _Tell = lambda _seconds, _what: None,
 ) -> Outcome:
     """Follow six venues with a calm worker and a troubled one, and compare them.
@@ -219,11 +220,13 @@ async def trouble(
         Of each market.
     rest_s : float
         Between two troubles, on average. [s]
+    days : float
+        Of past.
     tell : callable
         Called with the seconds gone and what was done so far.
     """
     luck, outcome = random.Random(seed), Outcome()  # noqa: S311 - no secret
-    options = {"silence_s": _SILENCE_S, "compact_s": 2.0}
+    options = {"silence_s": _SILENCE_S, "compact_s": 2.0, "days": days}
     async with world(folder, ("calm", "troubled"), venues, coins, prints_per_minute=prints_per_minute,
                      **options) as made:  # fmt: skip
         calm, troubled = made.sides

@@ -78,6 +78,7 @@ class Side:
     venues: tuple[str, ...]
     compact_s: float = 0.0
     silence_s: float = 60.0
+    days: float = 1.0  # of past; the first half is shown before the rest
     patience_s: float = 120.0  # how long the clock waits for what it must know at a close
     process: Any = None
     crashes: list[int | None] = field(default_factory=list)
@@ -115,7 +116,7 @@ class Side:
     def start(self) -> None:
         """Start the worker."""
         told = (self.redis.url, self.history.root, self.server.base, str(self.clock_file), str(self.witness))
-        arguments = (*told, ",".join(self.venues), ",".join(self.coins), self.compact_s, self.silence_s)
+        arguments = (*told, ",".join(self.venues), ",".join(self.coins), self.compact_s, self.silence_s, self.days)
         self.process = begin(self.log, arguments)
 
     def remember_interest(self, time_ms: int) -> None:
@@ -254,10 +255,11 @@ async def world(
     coins: tuple[str, ...],
     *,
     prints_per_minute: float,
+    days: float = 1.0,
     **options: Any,
 ) -> AsyncIterator[World]:
     """Make a world whose sides have their servers; workers are started by whoever asks for it."""
-    feed = Feed(START, days=1.25, days_ahead=2.0, coins=coins, prints_per_minute=prints_per_minute, held=True)
+    feed = Feed(START, days=days + 0.25, days_ahead=2.0, coins=coins, prints_per_minute=prints_per_minute, held=True)
     async with contextlib.AsyncExitStack() as stack:
         sides = []
         for name in names:
@@ -265,7 +267,7 @@ async def world(
             redis = Redis(folder / name / "data")
             redis.start()
             stack.callback(redis.stop)
-            sides.append(Side(name, folder / name, server, redis, venues, **options))
+            sides.append(Side(name, folder / name, server, redis, venues, days=days, **options))
             set_clock(sides[-1].clock_file, feed.now_ms)
         made = World(feed, sides)
         try:
