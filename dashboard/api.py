@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
@@ -23,6 +22,7 @@ from dashboard.frame import ChartFrame, NotReady, select_statuses
 from dashboard.limits import TooMany
 from dashboard.maps import read_band_beyond, read_map, summary
 from dashboard.measured import venues_json
+from dashboard.unpacked import unpacked
 from dashboard.view import ALL_TIERS, RANGES, Lens, Palette, Panel, SideFilter, Theme, ViewError, ViewState
 from estimator.cache import Cache, MarketStatus
 from estimator.cache.attention import Attention
@@ -162,12 +162,11 @@ def send(answer: Answer, request: Request, caching: str = "no-cache") -> Respons
         headers["Link"] = f'<{_with_cursor(request.url.path, request.url.query, answer.after)}>; rel="next"'
     if _has(request, answer.etag):
         return Response(status_code=304, headers=headers)
-    body = answer.body
     if answer.gzipped and takes_gzip(request.headers.get("accept-encoding", "")):
         headers["Content-Encoding"] = "gzip"
     elif answer.gzipped:
-        body = gzip.decompress(body)
-    return Response(body, media_type=answer.media_type, headers=headers)
+        return unpacked(answer.body, answer.media_type, headers)
+    return Response(answer.body, media_type=answer.media_type, headers=headers)
 
 
 def _with_cursor(path: str, query: str, cursor: str) -> str:

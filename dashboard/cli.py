@@ -100,6 +100,7 @@ def web() -> None:
     import uvicorn
 
     from dashboard.app import create_app
+    from dashboard.connections import Connection
     from estimator.cache import Cache
 
     settings = read_settings()
@@ -111,6 +112,7 @@ def web() -> None:
         create_app(settings, cache),
         host=settings.host,
         port=settings.port,
+        http=Connection,
         log_level="warning",
         server_header=False,
         forwarded_allow_ips=settings.trusted_proxies,

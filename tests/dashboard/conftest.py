@@ -12,6 +12,7 @@ import pytest
 import uvicorn
 
 from dashboard.app import create_app
+from dashboard.connections import Connection
 from dashboard.frame import ChartFrame, read_frame
 from dashboard.view import ViewState
 from estimator.cache import Cache
@@ -43,9 +44,16 @@ def serve(redis_url: str, settings: Settings | None = None) -> Iterator[httpx.Cl
     """The whole application on a free loopback port, and a client for it."""
     settings = settings or Settings()
     config = uvicorn.Config(
-        create_app(settings, Cache(redis_url)), log_level="warning", timeout_graceful_shutdown=1,
-        forwarded_allow_ips=settings.trusted_proxies,
+        create_app(settings, Cache(redis_url)), http=Connection, log_level="warning",
+        timeout_graceful_shutdown=1, forwarded_allow_ips=settings.trusted_proxies,
     )  # fmt: skip
+    with listen(config) as client:
+        yield client
+
+
+@contextmanager
+def listen(config: uvicorn.Config) -> Iterator[httpx.Client]:
+    """A server of HTTP on a free loopback port, and a client for it."""
     server = uvicorn.Server(config)
     listener = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
