@@ -182,7 +182,7 @@ def test_every_route_of_ours_is_documented(client: httpx.Client) -> None:
     described = (client.get("/openapi.json")).json()["paths"]
     docs = (client.get("/docs")).text
     expected = {"chart", "heatmap", "map", "liquidations", "liquidations/stream", "markets", "source"}
-    expected |= {"clusters", "signals", "cascade", "position", "band", "track-record", "stream", "alerts"}
+    expected |= {"clusters", "signals", "cascade", "position", "band", "positions", "track-record", "stream", "alerts"}
     expected |= {"snapshots", *(f"snapshots/{{name}}{part}" for part in ("", "/chart", "/levels"))}
     assert {p.removeprefix("/api/v1/") for p in described if p.startswith("/api/v1/")} == expected
     assert all(path in docs for path in described)
