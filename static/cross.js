@@ -98,8 +98,9 @@
     return best;
   }
 
+  const plain = (words) => String(words).replace(/[&<]/g, (c) => (c === "&" ? "&amp;" : "&lt;")); // a coin's name is the address's
   const line = (name, value, cls, title) =>
-    `<div><span>${name}</span><span class="number ${cls || ""}">${title ? `<b>${value}</b>` : value}</span></div>`;
+    `<div><span>${plain(name)}</span><span class="number ${cls || ""}">${title ? `<b>${plain(value)}</b>` : plain(value)}</span></div>`;
 
   function reading(gd, x, y) {
     const answer = liqheat.answer();
