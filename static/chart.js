@@ -119,6 +119,7 @@
     now.query = null;
     mark("failed");
     if (status === 422) {
+      liqheat.follow(null); // a stream that is asked for what is not on offer is refused, with all other coins of it
       const rest = new URLSearchParams(view.query);
       rest.delete(answer.parameter);
       return h("Div", { className: "notice-body" },

@@ -176,15 +176,18 @@
   }
   async function older() {
     const button = byId("older");
+    const { source } = now;
     button.disabled = true;
     const asked = filters({ range: isNewestFirst() ? "1y" : "24h", ...sorting(), limit: 100, cursor: cursor() });
     try {
       const page = await liqheat.ask(`/api/v1/liquidations?${asked}`);
-      byId("rows").append(...page.rows.map((values) => row(named(page.columns, values), false)));
-      now.more += page.rows.length;
-      now.whole = now.whole || !page.next;
-      offerMore();
-      button.hidden = !page.next;
+      if (source === now.source) { // else something else was asked for meanwhile
+        byId("rows").append(...page.rows.map((values) => row(named(page.columns, values), false)));
+        now.more += page.rows.length;
+        now.whole = now.whole || !page.next;
+        offerMore();
+        button.hidden = !page.next;
+      }
     } catch (error) {
       button.textContent = `${button.textContent.split(":")[0]}: the server does not answer, try again`;
     }

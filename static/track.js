@@ -12,6 +12,7 @@
     const { key } = link.parentNode.dataset;
     const part = link.closest("section").id;
     const answer = await fetch(link.href);
+    if (!answer.ok) throw new Error(answer.statusText); // the address itself says what is wrong
     const made = new DOMParser().parseFromString(await answer.text(), "text/html");
     for (const id of SORTED) byId(id).replaceWith(made.getElementById(id));
     history.replaceState(null, "", link.href);

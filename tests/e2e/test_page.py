@@ -20,6 +20,7 @@ from estimator.cache import Cache
 from estimator.redis_server import BundledServer
 from tests.dashboard.sample import fill_cache, sample_status
 from tests.e2e.conftest import DESKTOP, PHONE, PICTURES, Site, Visit, another_site, serving
+from tests.waiting import within
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
 
@@ -434,6 +435,25 @@ def test_all_pages_of_a_browser_share_one_stream(context: BrowserContext, moving
         _follows(visit.page)
         assert visit.errors == []
     assert "liqheat_viewers 1.0" in httpx.get(moving_site.url + "/metrics").text.splitlines()
+
+
+def test_a_page_of_what_is_not_on_offer_any_more_does_not_keep_the_stream_from_others(
+    context: BrowserContext, site: Site
+) -> None:
+    def streams() -> str:
+        told = httpx.get(site.url + "/metrics").text.splitlines()
+        return next(line for line in told if line.startswith("liqheat_viewers ")).split()[1]
+
+    visit = Visit(context.new_page(), site)
+    visit.open("symbol=BTC")
+    assert within(10, lambda: streams() == "1.0")
+    gone = {"error": "symbol", "parameter": "symbol", "value": "BTC", "accepted": "no such coin"}
+    visit.page.route("**/api/v1/chart?*", lambda route: route.fulfill(status=422, json=gone))
+    visit.page.keyboard.press("1")
+    expect(visit.page.get_by_role("alert")).to_contain_text("symbol=BTC")
+    assert within(10, lambda: streams() == "0.0")
+    # Chromium itself reports the 422 as an error; there must be no other.
+    assert [e for e in visit.errors if "422" not in e] == []
 
 
 # ---- when things are not as they should be ----

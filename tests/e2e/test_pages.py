@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
 from estimator.cache import Cache
 from estimator.domain import Liquidation, Side
@@ -203,6 +203,20 @@ def test_older_prints_follow_without_a_gap_or_a_double(visit: Visit) -> None:
     assert page.locator("#rows tr").evaluate_all("rows => rows.map(r => Number(r.dataset.at))") == [
         r[0] for r in wanted
     ]
+
+
+def test_older_prints_of_a_choice_given_up_meanwhile_stay_away(visit: Visit) -> None:
+    page, held = _go(visit, "/tape?symbol=BTC"), list[Route]()
+    page.route("**/api/v1/liquidations?*cursor=*", lambda route: held.append(route))  # noqa: PLW0108 - takes no built-in
+    with page.expect_request("**/api/v1/liquidations?*cursor=*"):
+        page.get_by_role("button", name="Older").click()
+    page.locator("#side").select_option("long")
+    expect(page.locator("#rows tr:not(.long-row)")).to_have_count(0)
+    expect(page.locator("#rows tr")).to_have_count(100)
+    with page.expect_response("**/api/v1/liquidations?*cursor=*"):
+        held[0].continue_()
+    expect(page.get_by_role("button", name="Older")).to_be_enabled()
+    expect(page.locator("#rows tr:not(.long-row)")).to_have_count(0)
 
 
 # --- all of them ------------------------------------------------------------------------------------------------------
