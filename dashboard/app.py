@@ -31,7 +31,6 @@ from dashboard.insight_routes import build_insight_router
 from dashboard.limits import Budgets, Kind, Limits
 from dashboard.live_routes import build_live_router
 from dashboard.metrics import State, Traffic, build_metrics_router
-from dashboard.navigation import Look
 from dashboard.pages import alerts
 from dashboard.pages import routes as pages
 from dashboard.pages.embed import build_embed_router
@@ -48,7 +47,6 @@ from dashboard.share import (
 from dashboard.share_routes import build_share_router
 from dashboard.snapshots import Snapshots
 from dashboard.sources import Conditions, build_source_router
-from dashboard.view import ViewError
 from estimator.cache import Cache
 from estimator.settings import Settings
 
@@ -209,21 +207,15 @@ async def _http_error(request: Request, error: Exception) -> Response:
         headers["Allow"] = ", ".join(sorted(_methods(request)))
     if _FOR_PROGRAMS.match(request.url.path):
         return JSONResponse({"error": error.detail, "path": request.url.path}, error.status_code, headers=headers)
-    page = document(refusal(request.url.path, error.status_code, str(error.detail)), _look(request), _address(request))
+    page = document(
+        refusal(request.url.path, error.status_code, str(error.detail)), pages.look_of(request), _address(request)
+    )
     return HTMLResponse(page, error.status_code, headers=headers)
 
 
 def _address(request: Request) -> Address:
     found: Address = request.app.state.address
     return found
-
-
-def _look(request: Request) -> Look:
-    """Return the look an address asks for; what it cannot be matters no more where nothing is found."""
-    try:
-        return Look.parse(request.query_params)
-    except ViewError:
-        return Look()
 
 
 def _methods(request: Request) -> set[str]:
@@ -242,7 +234,7 @@ async def _docs(request: Request) -> Response:
             parts.append(_operation(method, path, operation))
     body = f'<article class="text">{"".join(parts)}</article>'
     part = Part("/docs", "API", "Every address of the API, with its parameters and answers.", body)
-    return HTMLResponse(document(part, _look(request), _address(request)))
+    return HTMLResponse(document(part, pages.look_of(request), _address(request)))
 
 
 def _operation(method: str, path: str, operation: dict[str, Any]) -> str:

@@ -258,7 +258,7 @@ def _add_pages(router: APIRouter, cache: Cache, answers: Answers, address: Addre
                 part, look = await make(request.url.query)
             except ViewError as error:
                 wrong = problem(path, error, request.query_params)
-                text = document(wrong, _look(request), address)
+                text = document(wrong, look_of(request), address)
                 return HTMLResponse(text, 422, headers={"Cache-Control": "no-store"})
             body = document(part, look, address).encode()
             return send(await asyncio.to_thread(packed, body, "text/html; charset=utf-8"), request)
@@ -271,8 +271,8 @@ def _add_pages(router: APIRouter, cache: Cache, answers: Answers, address: Addre
     add(method.PATH, method_page)
 
 
-def _look(request: Request) -> Look:
-    """Return the look of an address that is wrong elsewhere."""
+def look_of(request: Request) -> Look:
+    """Return the look an address asks for; what it cannot be matters no more where nothing can be shown."""
     try:
         return Look.parse(request.query_params)
     except ViewError:
