@@ -45,14 +45,13 @@ class Connection(HttpToolsProtocol):
         """Take in what the client sends."""
         self._beside += len(data)
         super().data_received(data)
+        if self._late is None and self._beside:
+            self._await_request()
+        elif self._late is not None and not self._beside:
+            self._late.cancel()
+            self._late = None
         if self._beside > MAX_HEAD and not self.transport.is_closing():
             self.send_400_response("The head of the request is too long.")
-
-    def on_message_begin(self) -> None:
-        """Note that a request begins."""
-        super().on_message_begin()
-        if self._late is None:
-            self._await_request()
 
     def on_body(self, body: bytes) -> None:
         """Leave bodies to whoever reads them."""
@@ -62,9 +61,6 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Note that a request is whole."""
         self._beside = 0
-        if self._late is not None:
-            self._late.cancel()
-            self._late = None
         super().on_message_complete()
 
     def _await_request(self) -> None:
