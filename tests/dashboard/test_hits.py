@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from dashboard.answers import STATUS_AGE_S, Answers
-from dashboard.hits import _MOST, Hits
+from dashboard.hits import _MOST, MOST_BYTES, Hits
 from estimator.cache import Cache
 from estimator.redis_server import BundledServer
 from tests.dashboard.conftest import serve
@@ -126,6 +126,10 @@ def test_made_up_queries_do_not_fill_the_memory(cache: Cache) -> None:
             await answers.statuses()
             await _ask(hits, f"symbol=BTC&n={number}")
         assert len(hits._kept) <= _MOST
+        await answers.statuses()
+        for number in range(24):
+            await _ask(hits, "symbol=BTC", accept=f"a/{number}".ljust(1 << 20))
+        assert sum(len(repr(key)) for key in hits._kept) <= MOST_BYTES
         await cache.aclose()
 
     asyncio.run(scene())
