@@ -1,4 +1,4 @@
-"""Commands on data: the worker, and compiling the kernels ahead of time.
+"""Commands on data: the worker and its alerts, the archive, scores, calibration, and kernels compiled ahead.
 
 Heavy imports stand inside the commands: the supervisor and ``--help`` need none of them.
 """
@@ -29,6 +29,7 @@ from estimator.units import span_text
 if TYPE_CHECKING:
     from estimator.alerts.config import AlertConfig
     from estimator.alerts.targets import Target
+    from estimator.cache import MarketStatus
     from estimator.domain import ContractType, Market
     from estimator.history import History
     from estimator.model.calibration import Calibration
@@ -298,7 +299,10 @@ def _known_market(settings: Settings, market_id: str) -> Market:
     from estimator.exchanges.binance_payloads import rule_brackets
 
     exchange, _, symbol = market_id.partition(":")
-    statuses = [] if settings.redis_url is None else Cache(settings.redis_url).get_statuses()
+    statuses: list[MarketStatus] = []
+    if settings.redis_url is not None:
+        with closing(Cache(settings.redis_url)) as cache:
+            statuses = cache.get_statuses()
     for status in statuses:
         if status.id == market_id and status.maintenance_margin_rate is not None:
             tier = LeverageBracket(0.0, status.max_leverage, status.maintenance_margin_rate)
