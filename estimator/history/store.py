@@ -151,6 +151,19 @@ class History:
             rows = pl.scan_delta(store).select(_stored(store, table, list(spec.schema))).collect()
         return rows.select(pl.col(n).cast(t) for n, t in spec.schema.items()).sort("time", maintain_order=True)
 
+    def read_months(self, table: TableName) -> Iterator[pl.DataFrame]:
+        """Yield the rows that `read_all` returns, a month of UTC days at a time: for tables that outgrow the memory."""
+        spec = TABLES[_known(table)]
+        with self._translated(table):
+            store = self._open(table)
+        if store is None:
+            return
+        for first in sorted({day.replace(day=1) for day in _days(store)}):
+            with self._translated(table):
+                month = pl.scan_delta(store).filter(pl.col("date").is_between(first, _month_end(first)))
+                rows = month.select(_stored(store, table, list(spec.schema))).collect()
+            yield rows.select(pl.col(n).cast(t) for n, t in spec.schema.items()).sort("time", maintain_order=True)
+
     def times(self, table: TableName, start_ms: int, end_ms: int) -> pl.DataFrame:
         """Return `exchange`, `symbol` and `time` of every row of all markets with ``start_ms <= time < end_ms``."""
         names = ["exchange", "symbol", "time"]
@@ -360,6 +373,10 @@ def _drop(store: DeltaTable, first: date, every: int | None) -> int:
 def _days(store: DeltaTable) -> list[date]:
     """Days that have rows, the newest first."""
     return sorted({date.fromisoformat(str(p["date"])) for p in store.partitions()}, reverse=True)
+
+
+def _month_end(first: date) -> date:
+    return (first + timedelta(days=31)).replace(day=1) - timedelta(days=1)
 
 
 def _without_stored(store: DeltaTable, table: TableName, rows: pl.DataFrame) -> pl.DataFrame:

@@ -6,8 +6,8 @@ such sums, so that a record of years takes no longer than one of weeks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 import polars as pl
@@ -26,9 +26,20 @@ _LEAST_GROUP: Final = 0.01  # share of the cells a group must have to count for 
 _BY_DENSITY: Final = ("uniform", "predicted", "observed")
 _MARKET: Final = ("exchange", "base", "horizon_h", "day")
 
+_VERSION: Final = ("exchange", "base", "horizon_h", "parameters_version", "code_version")
+
 Scope = tuple[str, str]  # venue and coin, each possibly `ALL`
 Summary = dict[str, Any]
 _Name = TypeVar("_Name", str, tuple[str, str])
+
+
+class Sums(NamedTuple):
+    """Rows of a stretch of whole days, summed: by day and model, by side, clusters reached, and versions in force."""
+
+    days: pl.DataFrame
+    sides: pl.DataFrame
+    reached: pl.DataFrame
+    versions: pl.DataFrame
 
 
 def summarise(rows: pl.DataFrame, touches: pl.DataFrame) -> dict[Scope, Summary]:
@@ -45,22 +56,34 @@ def summarise(rows: pl.DataFrame, touches: pl.DataFrame) -> dict[Scope, Summary]
         By venue and coin, and by ``"all"`` for either: ``{"horizons": {"1": ..., "4": ...}}``, JSON-ready; every
         interval is ``[value, low, high]``, null where there is none.
     """
-    days, sides, reached = _days(rows), _sides(rows), _reached(touches)
-    versions = _versions(rows)
+    return summarise_sums([add_up(rows, touches)])
+
+
+def add_up(rows: pl.DataFrame, touches: pl.DataFrame) -> Sums:
+    """Sum rows of whole UTC days, as `summarise` takes them, by market and day."""
+    return Sums(_days(rows), _sides(rows), _reached(touches), _versions(rows))
+
+
+def summarise_sums(parts: Iterable[Sums]) -> dict[Scope, Summary]:
+    """Put sums together as `summarise` does rows; no day may be in two of them."""
+    days, sides, reached, versions = (pl.concat(frames) for frames in zip(*parts, strict=True))
+    sums = Sums(
+        days.sort(*_MARKET, "model"), sides.sort(*_MARKET, "model"), reached.sort(_MARKET), _merged(versions)
+    )  # fmt: skip
     found = {}
-    for venue, coin in _scopes(rows, touches):
+    for venue, coin in _scopes(sums):
         here = _within(venue, coin)
-        parts = [frame.filter(here) for frame in (days, sides, reached, versions)]
+        inside = [frame.filter(here) for frame in sums]
         found[venue, coin] = {
             "horizons": {
-                str(h): _horizon(*(part.filter(pl.col("horizon_h") == h) for part in parts)) for h in HORIZONS_H
+                str(h): _horizon(*(part.filter(pl.col("horizon_h") == h) for part in inside)) for h in HORIZONS_H
             }
         }
     return found
 
 
-def _scopes(rows: pl.DataFrame, touches: pl.DataFrame) -> list[Scope]:
-    names = pl.concat([f.select("exchange", _base()) for f in (rows, touches)]).unique().sort("exchange", "base")
+def _scopes(sums: Sums) -> list[Scope]:
+    names = pl.concat([f.select("exchange", "base") for f in (sums.days, sums.reached)]).unique()
     pairs = list(names.iter_rows())
     return sorted({(v, c) for venue, coin in pairs for v in (venue, ALL) for c in (coin, ALL)} | {(ALL, ALL)})
 
@@ -138,10 +161,13 @@ def _reached(touches: pl.DataFrame) -> pl.DataFrame:
 
 def _versions(rows: pl.DataFrame) -> pl.DataFrame:
     published = _keyed(rows).filter(pl.col("model") == PUBLISHED)
-    keys = ("exchange", "base", "horizon_h", "parameters_version", "code_version")
-    return published.group_by(keys).agg(
+    return published.group_by(_VERSION).agg(
         pl.len().alias("units"), pl.min("time").alias("first"), pl.max("time").alias("last")
     )
+
+
+def _merged(versions: pl.DataFrame) -> pl.DataFrame:
+    return versions.group_by(_VERSION).agg(pl.sum("units"), pl.min("first"), pl.max("last"))
 
 
 def _horizon(days: pl.DataFrame, sides: pl.DataFrame, reached: pl.DataFrame, versions: pl.DataFrame) -> Summary:

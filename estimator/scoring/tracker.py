@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from typing import Final, Protocol
 from zlib import crc32
 
-import numpy as np
 import polars as pl
 
 from estimator.cache import Cache, MarketStatus
@@ -21,7 +20,7 @@ from estimator.history.tables import MARKET, TRACK_OPTIONAL, TRACK_RECORD, TRACK
 from estimator.memory import give_back_heap
 from estimator.model.grid import LEVELS
 from estimator.scoring.evidence import LEVEL, Evidence, from_cache, from_history
-from estimator.scoring.record import summarise
+from estimator.scoring.record import add_up, summarise_sums
 from estimator.scoring.track import Due, judge
 
 _LOG: Final = logging.getLogger(__name__)
@@ -51,8 +50,8 @@ class Ledger(Protocol):
         """Keep scores; those of a key that is there already change nothing."""
         ...
 
-    def all(self) -> Tables:
-        """Return everything kept."""
+    def parts(self) -> Iterator[Tables]:
+        """Yield everything kept, whole UTC days at a time."""
         ...
 
 
@@ -99,9 +98,11 @@ class InHistory:
             self._history.append("track_touches", touches.join(known, on=["time", "horizon_h"], how="anti"))
         self._history.append("track_record", record)
 
-    def all(self) -> Tables:
+    def parts(self) -> Iterator[Tables]:
         """See `Ledger`."""
-        return self._history.read_all("track_record"), self._history.read_all("track_touches")
+        no_record, no_touches = _nothing()
+        yield from ((record, no_touches) for record in self._history.read_months("track_record"))
+        yield from ((no_record, touches) for touches in self._history.read_months("track_touches"))
 
 
 class InMemory:
@@ -138,11 +139,11 @@ class InMemory:
         record, touches = (with_market(market_id, frame) for frame in scored)
         self._kept.append((record.select(_nothing()[0].columns), touches.select(_nothing()[1].columns)))
 
-    def all(self) -> Tables:
+    def parts(self) -> Iterator[Tables]:
         """See `Ledger`."""
         record, touches = (pl.concat(frames) for frames in zip(*self._kept, strict=True))
         self._kept = [(record, touches)]
-        return record, touches
+        yield record, touches
 
 
 class Tracker:
@@ -219,16 +220,18 @@ class Tracker:
         return len(due)
 
     def _sum_up(self, statuses: Iterable[MarketStatus]) -> None:
-        record, touches = self._ledger.all()
+        # Piece by piece: the sums of a year take less memory than the rows of a month.
+        sums = [add_up(*_nothing()), *(add_up(*part) for part in self._ledger.parts())]
+        versions = pl.concat(one.versions for one in sums)
         first = next(iter(statuses))
         meta = {
             "origin": self._origin.value,
             "source": first.source,
             "made_ms": time.time_ns() // 1_000_000,
-            "first_ms": _edge(record, "min"),
-            "last_ms": _edge(record, "max"),
+            "first_ms": _edge(versions["first"].dt.epoch("ms").min()),
+            "last_ms": _edge(versions["last"].dt.epoch("ms").max()),
         }
-        self._cache.track.put(meta, summarise(record, touches))
+        self._cache.track.put(meta, summarise_sums(sums))
         self._summed = True
 
     def _note(self, error: LiqheatError) -> None:
@@ -248,11 +251,8 @@ def _keys(record: pl.DataFrame) -> set[Due]:
     return set(record.select(pl.col("time").dt.epoch("ms"), pl.col("horizon_h").cast(pl.Int64)).unique().iter_rows())
 
 
-def _edge(record: pl.DataFrame, which: str) -> int | None:
-    if record.is_empty():
-        return None
-    times = record["time"].dt.epoch("ms").to_numpy()
-    return int(np.min(times) if which == "min" else np.max(times))
+def _edge(time_ms: object) -> int | None:
+    return time_ms if isinstance(time_ms, int) else None
 
 
 def _nothing() -> Tables:

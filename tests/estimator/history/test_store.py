@@ -92,6 +92,17 @@ def test_nothing_stored_reads_as_no_rows(history: History) -> None:
     assert history.retain(T0) == 0
 
 
+def test_months_joined_are_the_table(history: History) -> None:
+    assert list(history.read_months("candles")) == []
+    rows = candles(BTC)
+    times = pl.concat([rows.with_columns(pl.col("time").dt.offset_by(f"{days}d")) for days in (0, 5, 40, 75)])
+    history.append("candles", times)
+    months = list(history.read_months("candles"))
+    assert [m["time"].dt.strftime("%Y-%m").n_unique() for m in months] == [1] * len(months)
+    assert len(months) >= 3
+    assert pl.concat(months).equals(history.read_all("candles"))
+
+
 def test_rows_of_many_markets_are_one_commit_and_come_back_by_market(history: History) -> None:
     frame = pl.concat([candles(BTC), candles(ETH, price=7.0), candles(BYBIT, price=101.0)])
     assert history.append("candles", frame.sample(fraction=1, shuffle=True, seed=1)) == 30

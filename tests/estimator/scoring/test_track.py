@@ -36,7 +36,7 @@ from estimator.live.choice import VENUES
 from estimator.model.grid import BIN_WIDTH, LiquidationGrid
 from estimator.observed import Heard
 from estimator.scoring.evidence import Evidence, triggers
-from estimator.scoring.record import ALL, ENOUGH_DAYS, summarise
+from estimator.scoring.record import ALL, ENOUGH_DAYS, add_up, summarise, summarise_sums
 from estimator.scoring.track import BASELINES, LATE_MS, PUBLISHED, hours_of, judge
 from tests.estimator.scoring.seen import DAYS, END_MS, T0, closes, evidence, prints
 
@@ -258,6 +258,14 @@ def test_a_record_of_two_markets_is_told_for_each_and_for_both(scored: tuple[pl.
     assert both[ALL, ALL]["horizons"]["1"]["models"][PUBLISHED]["bits"] == pytest.approx(
         alone["horizons"]["1"]["models"][PUBLISHED]["bits"], abs=2e-5
     )
+
+
+def test_days_summed_apart_make_the_same_record(scored: tuple[pl.DataFrame, pl.DataFrame]) -> None:
+    record, touches = scored
+    days = record["time"].dt.date().unique().to_list()
+    assert len(days) > 1
+    of_days = [add_up(record.filter(pl.col("time").dt.date() == day), touches.clear()) for day in days]
+    assert summarise_sums([add_up(record.clear(), touches), *of_days]) == summarise(record, touches)
 
 
 def test_a_record_of_nothing_is_a_record(scored: tuple[pl.DataFrame, pl.DataFrame]) -> None:

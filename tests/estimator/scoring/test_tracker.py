@@ -178,7 +178,7 @@ def test_a_market_without_history_is_scored_from_what_the_cache_shows_and_kept_a
     scorer = Tracker(cache, ledger, origin)
     assert scorer.step() > 0
     assert scorer.step() == 0
-    record, _ = ledger.all()
+    ((record, _),) = ledger.parts()
     assert set(record["time"].dt.hour() % 2) == {0}
     found = cache.track.get("all", "all")
     assert found is not None
