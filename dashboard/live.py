@@ -31,7 +31,7 @@ from estimator.errors import LiqheatError
 _log = logging.getLogger(__name__)
 
 MAX_FOLLOWERS: Final = 2000  # per process
-MAX_TOPICS: Final = 64
+MAX_TOPICS: Final = 256  # a coin each, of more coins than a worker is made for
 MAX_BEHIND: Final = 64  # events; a follower that is further behind is let go
 TELL_S: Final = 0.5  # between two prices of a topic
 COLUMN_S: Final = 2.0  # between two states of open columns
