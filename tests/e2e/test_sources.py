@@ -15,6 +15,7 @@ from estimator.cache import Cache, Choice, Rejected, StreamHealth, VenueHealth, 
 from estimator.domain import Gap, Origin
 from tests.dashboard.sample import sample_server
 from tests.e2e.conftest import DESKTOP, PHONE, PICTURES, Site, Visit, serving
+from tests.waiting import within
 
 pytestmark = pytest.mark.browser
 DEAD = {"binance": "no answer within 4 s", "bybit": "does not serve this region (451)"}
@@ -87,7 +88,7 @@ def test_venues_that_answer_again_are_offered_and_one_click_asks_for_them(visit:
     page.keyboard.press("Enter")
     expect(page.locator("#offer-text")).to_contain_text("Switching to live data")
     expect(button).to_be_hidden()
-    assert cache.choices.is_live_asked()
+    assert within(10, cache.choices.is_live_asked)
     make_live(cache, dict.fromkeys(("binance", "bybit", "okx"), 1_000))  # what the worker does next
     cache.choices.answer()
     cache.choices.put(Choice("live", now_ms(), {}))
@@ -101,6 +102,7 @@ def test_a_switch_that_fails_says_why(visit: Visit, cache: Cache) -> None:
     page = visit.open("symbol=BTC")
     page.get_by_role("button", name="Switch to live data").click()
     expect(page.locator("#offer-text")).to_contain_text("Switching")
+    assert within(10, cache.choices.is_live_asked)  # the page says so before the server has heard it
     cache.choices.answer()
     cache.choices.put(Choice("simulated", now_ms(), {"okx": "does not serve this region"}))
     expect(page.locator("#offer-text")).to_have_text("Not switched: OKX does not serve this region.", timeout=10_000)
