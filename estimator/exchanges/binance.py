@@ -55,7 +55,7 @@ from estimator.exchanges.binance_payloads import (
     parse_ratio,
     rule_brackets,
 )
-from estimator.exchanges.connected import ConnectedVenue, Connection, each, salvaged
+from estimator.exchanges.connected import ConnectedVenue, Connection, each, listed_by_family
 from estimator.exchanges.edge import (
     between,
     frame,
@@ -129,7 +129,7 @@ class Binance(ConnectedVenue):
 
     async def fetch_markets(self) -> list[MarketListing]:
         """List the perpetual futures of both families, largest volume first."""
-        found = await salvaged(listings.renew() for listings in self._listings.values())
+        found = await listed_by_family(listings.renew() for listings in self._listings.values())
         return sorted(found, key=lambda listing: -(listing.volume_usd or 0.0))
 
     async def _list(self, family: Family) -> list[MarketListing]:

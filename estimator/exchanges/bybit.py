@@ -39,7 +39,7 @@ from estimator.exchanges.bybit_payloads import (
     parse_prints,
     parse_tickers,
 )
-from estimator.exchanges.connected import ConnectedVenue, Connection, each, salvaged
+from estimator.exchanges.connected import ConnectedVenue, Connection, each, listed_by_family
 from estimator.exchanges.edge import (
     between,
     get,
@@ -108,7 +108,7 @@ class Bybit(ConnectedVenue):
 
     async def fetch_markets(self) -> list[MarketListing]:
         """List the perpetual futures that trade now, largest first."""
-        found = await salvaged([self._markets_of("linear"), self._markets_of("inverse")])
+        found = await listed_by_family([self._markets_of("linear"), self._markets_of("inverse")])
         return sorted(found, key=lambda one: -(one.open_interest_usd or 0.0))
 
     async def _markets_of(self, category: ContractType) -> list[MarketListing]:

@@ -14,7 +14,7 @@ from estimator.errors import SourceError
 from estimator.exchanges.edge import Health, Recent
 from estimator.exchanges.live import Levels
 from estimator.exchanges.moving import MakeStream, Print, Tick, follow_candles, follow_prints, merged
-from estimator.exchanges.venue import FundingRate, RateLimit
+from estimator.exchanges.venue import FundingRate, MarketListing, PartlyListed, RateLimit
 from estimator.exchanges.wire import Patience, Wire
 
 _Value = TypeVar("_Value")
@@ -106,18 +106,22 @@ async def answered(markets: Iterable[Market], ask: Callable[[Market], Awaitable[
     return _found(zip(asked, answers, strict=True))
 
 
-async def salvaged(parts: Iterable[Awaitable[list[_Value]]]) -> list[_Value]:
-    """Put together lists that are asked for at once; one family of contracts out of service leaves the others.
+async def listed_by_family(families: Iterable[Awaitable[list[MarketListing]]]) -> list[MarketListing]:
+    """Put together what families of contracts list, which are asked at once.
 
     Raises
     ------
+    PartlyListed
+        Where some of them fail.
     SourceError
-        Where nothing is found: the first failure.
+        Where all of them do: the first failure.
     """
-    answers = await asyncio.gather(*parts, return_exceptions=True)
+    answers = await asyncio.gather(*families, return_exceptions=True)
     found = [one for answer in answers if not isinstance(answer, BaseException) for one in answer]
     for answer in answers:
-        if isinstance(answer, BaseException) and (not found or not isinstance(answer, SourceError)):
+        if isinstance(answer, SourceError) and found:
+            raise PartlyListed(found, answer)
+        if isinstance(answer, BaseException):
             raise answer
     return found
 

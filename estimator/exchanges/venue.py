@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple, Protocol, runtime_checkable
 import polars as pl
 
 from estimator.domain import Candle, Float64Array, LeverageBracket, Liquidation, Market, Observation
+from estimator.errors import SourceError
 from estimator.exchanges.edge import Health
 from estimator.model.holdings import Account
 
@@ -156,6 +157,22 @@ class OrderBook:
     asks: Float64Array
 
 
+class PartlyListed(SourceError):
+    """A family of contracts does not list its markets.
+
+    Parameters
+    ----------
+    found : list of MarketListing
+        Those of the others.
+    missing : SourceError
+        What the family said.
+    """
+
+    def __init__(self, found: list[MarketListing], missing: SourceError) -> None:
+        self.found = found
+        super().__init__(f"a part is missing: {missing}")
+
+
 class Exchange(Protocol):
     """A venue. Every ``fetch_`` raises the `SourceError` tree and nothing else.
 
@@ -170,7 +187,13 @@ class Exchange(Protocol):
     health: Health
 
     async def fetch_markets(self) -> list[MarketListing]:
-        """List the perpetual futures that trade now, largest first as far as known."""
+        """List the perpetual futures that trade now, largest first as far as known.
+
+        Raises
+        ------
+        PartlyListed
+            With those of the families of contracts that answer, where others do not.
+        """
         ...
 
     async def fetch_candles(self, market: Market, since_ms: int, until_ms: int) -> pl.DataFrame:

@@ -11,9 +11,11 @@ import asyncio
 import logging
 import time
 import zlib
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import polars as pl
@@ -22,7 +24,7 @@ from estimator.cache.journal import Journal
 from estimator.domain import DAY_MS, MINUTE_MS, TIME, LeverageBracket, Market, Origin
 from estimator.errors import BadPayload, HistoryUnavailable, RateLimited, RegionBlocked, SourceError
 from estimator.exchanges.base import Connection, MarketHistory, MarketUpdate, Progress
-from estimator.exchanges.venue import Exchange, MarketListing, PublishesPositions
+from estimator.exchanges.venue import Exchange, MarketListing, PartlyListed, PublishesPositions
 from estimator.history import History, TableName, with_market
 from estimator.live.choice import Wanted
 from estimator.live.hearing import PRINTS, with_ends
@@ -95,6 +97,9 @@ class LiveSource:
         self._chosen: dict[str, list[Market]] = {}
         self._oldest: dict[str, int] = {}
         self._listings: dict[str, list[MarketListing]] = {}  # of venues whose markets are not chosen yet
+        self._whole: set[str] = set()  # venues that have listed all their families of contracts
+        self._heard: defaultdict[str, set[str]] = defaultdict(set)  # markets that are followed, by venue
+        self._warned: dict[str, str] = {}
         self._funding_ms: dict[str, int | None] = {}
         self._brackets: dict[str, tuple[LeverageBracket, ...]] = {}
         self._started_ms = self._clock()
@@ -248,33 +253,43 @@ class LiveSource:
         await asyncio.gather(*(self._list(venue) for venue in self._venues.values() if venue.name not in self._chosen))
         self._choose()
 
-    async def _list(self, venue: Exchange) -> bool:
-        """List the markets of a venue; False if it does not answer in time."""
+    async def _list(self, venue: Exchange) -> None:
+        """List the markets of a venue, or note what it said instead."""
         try:
             listings = await asyncio.wait_for(venue.fetch_markets(), self._pace.listing_s)
+            self._whole.add(venue.name)
+        except PartlyListed as part:
+            self._warn(venue, "does not list all", part)
+            listings = part.found
         except (SourceError, TimeoutError) as error:
             self._failed[venue.name] = next(words for kind, words in _WORDS if isinstance(error, kind))
-            said = str(error) or f"nothing within {self._pace.listing_s:g} s"
-            _LOG.warning("%s %s, it is tried again: %s", venue.name, self._failed[venue.name], said)
-            return False
+            self._warn(venue, self._failed[venue.name], error)
+            return
         self._failed.pop(venue.name, None)
         self._funding_ms |= {one.market.id: one.funding_interval_ms for one in listings}
         self._listings[venue.name] = listings
-        return True
+
+    def _warn(self, venue: Exchange, words: str, error: Exception) -> None:
+        said = str(error) or f"nothing within {self._pace.listing_s:g} s"
+        level = logging.INFO if self._warned.get(venue.name) == words else logging.WARNING
+        self._warned[venue.name] = words
+        _LOG.log(level, "%s %s, it is tried again: %s", venue.name, words, said)
 
     def _choose(self) -> None:
         """Choose the markets of the venues that have answered since the last time."""
         self._wanted.settle(one for listings in self._listings.values() for one in listings)
         index, count = self._shard
         for name, listings in self._listings.items():
-            chosen = self._wanted.choose(listings)
-            self._chosen[name] = [m for m in chosen if zlib.crc32(m.id.encode()) % count == index]
+            chosen = [m for m in self._wanted.choose(listings) if zlib.crc32(m.id.encode()) % count == index]
+            before = self._chosen.get(name, [])
+            known = {m.id for m in before}
+            self._chosen[name] = before + [m for m in chosen if m.id not in known]
         self._listings.clear()
 
     async def watch(self) -> AsyncIterator[MarketUpdate]:
         """Yield what happens, for ever. A market that `history` has not been asked for shows its moving candle only."""
         for venue in self._venues.values():
-            self._intake.start(self._follow(venue))
+            self._intake.keep(venue.name, partial(self._join, venue))
         try:
             async with aclosing(self._intake.updates()) as updates:  # type: ignore[type-var]
                 async for update in updates:
@@ -282,14 +297,20 @@ class LiveSource:
         finally:
             await self._intake.end()
 
-    async def _follow(self, venue: Exchange) -> None:
-        """Follow a venue as soon as it answers."""
-        failures = 0
-        while venue.name not in self._chosen and not await self._list(venue):
-            failures += 1
-            await asyncio.sleep(self._intake.pause(failures))
+    async def _join(self, venue: Exchange) -> bool:
+        """Follow what a venue lists; whether it is to be asked again, for it did not answer or not for all."""
+        self._hear(venue)
+        if venue.name not in self._whole:
+            await self._list(venue)
+            self._hear(venue)
+        return venue.name not in self._whole
+
+    def _hear(self, venue: Exchange) -> None:
+        """Follow the chosen markets of a venue that are not followed yet."""
         self._choose()
-        markets = self._chosen[venue.name]
+        heard = self._heard[venue.name]
+        markets = [m for m in self._chosen.get(venue.name, ()) if m.id not in heard]
+        heard |= {m.id for m in markets}
         if markets:
             self._intake.hear(venue, markets)
         if markets and self._watching is not None and isinstance(venue, PublishesPositions):

@@ -287,6 +287,24 @@ def test_a_venue_that_is_down_joins_later_and_stops_nobody(servers: tuple[str, s
     tell(servers, tmp_path, story)
 
 
+def test_contracts_that_a_venue_does_not_list_at_first_join_later(servers: tuple[str, str], tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        down = world.server.faults["binance"].add(path="/fapi/", status=503, times=10**9)
+        async with world.worker(Binance, wanted="BTC,BTC/USD:BTC"):
+            await world.ready()
+            assert [s.id for s in world.cache.get_statuses()] == ["binance:BTC/USD:BTC"]
+            down.times = 0
+            async with asyncio.timeout(60):
+                while len(world.cache.get_statuses()) < 2:
+                    await world.play(1)
+            await world.ready(2)
+            await world.play(5)
+            await world.caught_up()
+        assert_candles_are_the_venues(world, "binance", until_ms=world.feed.now_ms // MINUTE_MS * MINUTE_MS)
+
+    tell(servers, tmp_path, story)
+
+
 def test_a_venue_without_past_open_interest_starts_where_it_was_first_known(
     servers: tuple[str, str], tmp_path: Path
 ) -> None:

@@ -53,7 +53,7 @@ from estimator.exchanges.binance_payloads import (
     rule_brackets,
 )
 from estimator.exchanges.edge import Health
-from estimator.exchanges.venue import Exchange, MarketListing
+from estimator.exchanges.venue import Exchange, MarketListing, PartlyListed
 from estimator.exchanges.wire import Patience
 from tests.venues.contract import IMPATIENT, VenueContract
 from tests.venues.feed import Feed, FeedMarket
@@ -412,7 +412,9 @@ def test_statistics_older_than_the_venue_keeps_are_not_asked_for() -> None:
 def test_one_family_out_of_service_leaves_the_other() -> None:
     async def test(venue: Binance, server: VenueServer, _feed: Feed) -> None:
         server.faults["binance"].add(path="/dapi/", status=503, times=99)
-        assert {m.market.contract for m in await venue.fetch_markets()} == {"linear"}
+        with pytest.raises(PartlyListed) as part:
+            await venue.fetch_markets()
+        assert {m.market.contract for m in part.value.found} == {"linear"}
         server.faults["binance"].add(path="/fapi/", status=503, times=99)
         with pytest.raises(SourceUnavailable):
             await venue.fetch_markets()
