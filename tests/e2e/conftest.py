@@ -88,6 +88,17 @@ class Visit:
         }
 
 
+def rest(page: Page) -> None:
+    """Wait until no panel has asked for longer than one waits for the end of typing: they are dim meanwhile."""
+    page.evaluate("window.busy = performance.now()")
+    page.wait_for_function(
+        """() => {
+          if (document.querySelector(".insight [aria-busy=true]")) window.busy = performance.now();
+          return performance.now() - window.busy > 600;
+        }"""
+    )
+
+
 @contextmanager
 def another_site(write: Callable[[str], str]) -> Iterator[str]:
     """Serve pages of somebody else, each written from its query: another name and another port."""

@@ -19,7 +19,7 @@ from estimator.cache import Cache
 from tests.dashboard.sample import sample_server
 from tests.dashboard.test_measured import put_positions
 from tests.dashboard.test_track import META, horizon
-from tests.e2e.conftest import DESKTOP, PHONE, Site, Visit, serving
+from tests.e2e.conftest import DESKTOP, PHONE, Site, Visit, rest, serving
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
 
@@ -68,17 +68,6 @@ def faults(page: Page) -> list[str]:
         if fault["impact"] in GRAVE
         for node in fault["nodes"]
     ]
-
-
-def rest(page: Page) -> None:
-    """Wait until no panel has asked for longer than one waits for the end of typing: they are dim meanwhile."""
-    page.evaluate("window.busy = performance.now()")
-    page.wait_for_function(
-        """() => {
-          if (document.querySelector(".insight [aria-busy=true]")) window.busy = performance.now();
-          return performance.now() - window.busy > 600;
-        }"""
-    )
 
 
 def open_everything(page: Page) -> None:
