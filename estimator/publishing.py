@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Final
 
@@ -66,19 +66,20 @@ class Publisher:
         changes = [int(np.searchsorted(steps.close_ms, ms, side="right")) for ms, _ in self.schedule.changes]
         edges = sorted({0, resumed, midnight, *changes, *np.flatnonzero(emit)[_CHUNK::_CHUNK].tolist(), len(steps)})
         swept = [np.empty((0, 2))]
-        for begin, end in pairwise(edges):
-            if begin == resumed and state is not None:
-                self._restore(self._book, saved_ms, state)
-            part = steps.part(begin, end)
-            self._book.adopt(self.schedule.at(int(part.close_ms[0])))
-            grid, predicted = self._book.run(part, tiers=True, emit=emit[begin:end])
-            swept.append(predicted)
-            shown = part.close_ms[emit[begin:end]]
-            for level, mask in enumerate(wanted):
-                rows = np.isin(shown, part.close_ms[mask[begin:end]])
-                if rows.any():
-                    self._put_columns(level, grid.pick(rows).coarsen(LEVELS[level].price_factor))
-            self._keep_book(int(steps.close_ms[end - 1]))
+        with self._cache.gathering(self._market_id) as columns:
+            for begin, end in pairwise(edges):
+                if begin == resumed and state is not None:
+                    self._restore(self._book, saved_ms, state)
+                part = steps.part(begin, end)
+                self._book.adopt(self.schedule.at(int(part.close_ms[0])))
+                grid, predicted = self._book.run(part, tiers=True, emit=emit[begin:end])
+                swept.append(predicted)
+                shown = part.close_ms[emit[begin:end]]
+                for level, mask in enumerate(wanted):
+                    rows = np.isin(shown, part.close_ms[mask[begin:end]])
+                    if rows.any():
+                        self._put_columns(level, grid.pick(rows).coarsen(LEVELS[level].price_factor), columns.put)
+                self._keep_book(int(steps.close_ms[end - 1]))
         if resumed == len(steps) and state is not None:
             self._restore(self._book, saved_ms, state)
         return np.concatenate(swept)
@@ -96,7 +97,7 @@ class Publisher:
         self._today.add(close_ms - self.step_ms, row)
         for level, spec in enumerate(LEVELS):
             if close_ms % spec.interval_ms == 0:
-                self._put_columns(level, grid.coarsen(spec.price_factor))
+                self._put_columns(level, grid.coarsen(spec.price_factor), self._put_now)
             interval_ms = max(spec.interval_ms, self.step_ms)
             start_ms, end_ms = (t // interval_ms * interval_ms for t in (last_ms, close_ms))
             if end_ms > start_ms:  # all that ended meanwhile: their own last step may be missing
@@ -131,9 +132,12 @@ class Publisher:
         book.adopt(self.schedule.at(time_ms))
         book.restore(state)
 
-    def _put_columns(self, level: int, grid: LiquidationGrid) -> None:
-        """Publish columns, and keep those that history does not have."""
+    def _put_now(self, level: int, grid: LiquidationGrid) -> None:
         self._cache.put_columns(self._market_id, level, grid)
+
+    def _put_columns(self, level: int, grid: LiquidationGrid, put: Callable[[int, LiquidationGrid], None]) -> None:
+        """Publish columns, and keep those that history does not have."""
+        put(level, grid)
         if self._kept is not None:
             self._kept.add(level, grid, self._book)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from hashlib import blake2b
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -19,6 +19,7 @@ from estimator.cache.attention import BAND_ATTENTION, BAND_LASTS_S, Attention
 from estimator.cache.choice import CHOICE, Choices
 from estimator.cache.connection import Connection
 from estimator.cache.counters import COUNTERS, Counters
+from estimator.cache.gathering import Gathering
 from estimator.cache.health import WorkerHealth, of_one_crew
 from estimator.cache.journal import JOURNAL, Journal
 from estimator.cache.keys import PREFIX, market_key
@@ -156,9 +157,15 @@ class Cache:
             If the lattice or the times are not those of `level`, the tiers are not those already stored, or a density
             is negative or not finite.
         """
-        for index, parts in tiles.split_grid(level, grid):
-            named = dict(zip(("tile", "tiers"), parts, strict=False))
-            self._shelf.append(market_id, level, index, named, COLUMNS)
+        with self.gathering(market_id) as columns:
+            columns.put(level, grid)
+
+    @contextmanager
+    def gathering(self, market_id: str) -> Iterator[Gathering]:
+        """Add closed columns piece by piece, as `put_columns` does; all of them are there when the block has ended."""
+        columns = Gathering(self._shelf, market_id)
+        yield columns
+        columns.flush()
 
     def put_bands(self, market_id: str, level: int, grid: LiquidationGrid) -> None:
         """Add closed columns of an ensemble, whose tiers are its members; as `put_columns`."""

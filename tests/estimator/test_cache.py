@@ -213,6 +213,32 @@ class CacheContract:
         assert got is not None
         assert_same_density(got, whole)
 
+    def test_columns_put_piece_by_piece_are_there_in_the_end_and_written_once_a_tile(
+        self, cache: Cache, raw: Any
+    ) -> None:
+        cache.put_columns(BTC, 0, make_grid(40, 3, seed=9))  # stays as it is
+        pieces = [make_grid(first, n, seed=first) for first, n in ((30, 20), (50, 50), (100, 8), (108, 60), (170, 5))]
+        coarse = [make_grid(first, n, level=3, seed=first) for first, n in ((2, 3), (5, 4))]
+        written = raw.info("commandstats")["cmdstat_set"]["calls"]
+        with cache.gathering(BTC) as columns:
+            for piece in pieces:
+                columns.put(0, piece)
+            for piece in coarse:
+                columns.put(3, piece)
+        # Totals and tiers of two tiles and of a coarse one, and the epoch with each.
+        assert raw.info("commandstats")["cmdstat_set"]["calls"] - written == 3 * 3
+        found = cache.get_columns(BTC, 0, 0, 2**42)
+        assert found is not None
+        cache.clear_market(BTC)
+        cache.put_columns(BTC, 0, make_grid(40, 3, seed=9))
+        for piece in pieces:
+            cache.put_columns(BTC, 0, piece)
+        one_by_one = cache.get_columns(BTC, 0, 0, 2**42)
+        assert one_by_one is not None
+        np.testing.assert_array_equal(found.time, one_by_one.time)
+        np.testing.assert_array_equal(found.long_usd, one_by_one.long_usd)
+        np.testing.assert_array_equal(found.short_usd, one_by_one.short_usd)
+
     def test_tiers_sum_to_the_totals(self, cache: Cache) -> None:
         cache.put_columns(BTC, 0, make_grid(90, 20))
         got = cache.get_columns(BTC, 0, T0, T0 + 2 * TILE_MS, tiers=True)
