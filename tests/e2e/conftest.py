@@ -21,7 +21,7 @@ from urllib.error import URLError
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect, sync_playwright
 
 from tests.dashboard.sample import sample_server
 
@@ -34,7 +34,9 @@ DESKTOP: Final[ViewportSize] = {"width": 1440, "height": 900}
 PHONE: Final[ViewportSize] = {"width": 390, "height": 844}
 PICTURES: Final = Path(__file__).parent / "screenshots"
 START_S: Final = 60.0
+PATIENCE_MS: Final = 15_000  # how fast the page is, is measured elsewhere
 
+expect.set_options(timeout=PATIENCE_MS)
 _times: dict[str, Any] = {}
 
 

@@ -76,7 +76,7 @@ def open_everything(page: Page) -> None:
         panel = page.locator(f"#{name}")
         panel.evaluate("panel => { panel.open = true }")
         panel.scroll_into_view_if_needed()
-        expect(page.locator(f'#{name}[data-state="shown"]')).to_be_attached(timeout=10_000)
+        expect(page.locator(f'#{name}[data-state="shown"]')).to_be_attached()
     page.locator("#position").get_by_label("cross").check()
     page.get_by_role("button", name="Add a position").click()
     page.evaluate("document.querySelectorAll('.insight details').forEach(d => { d.open = true })")

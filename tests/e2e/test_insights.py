@@ -45,7 +45,7 @@ def _open(page: Page, panel: str) -> Locator:
 def _shown(page: Page, panel: str) -> Locator:
     """Open a panel and wait for its answer."""
     box = _open(page, panel)
-    expect(page.locator(f'#{panel}[data-state="shown"]')).to_be_attached(timeout=10_000)
+    expect(page.locator(f'#{panel}[data-state="shown"]')).to_be_attached()
     return box
 
 
@@ -61,7 +61,6 @@ def _lies_at(page: Page, selector: str, price: float) -> None:
           return mark && Math.abs(axis.p2d(top) - price) <= 2 * pixel;
         }""",
         arg=[selector, price],
-        timeout=5000,
     )
 
 
@@ -244,7 +243,7 @@ def test_a_panel_says_that_it_loads_that_it_failed_and_that_it_is_old(context: B
     held[0].fulfill(status=503, json={"reason": "the worker is starting"})
     expect(panel.locator(".said")).to_contain_text("the worker is starting")
     expect(panel).to_have_attribute("data-state", "failed")
-    expect(panel).to_have_attribute("data-state", "shown", timeout=10_000)
+    expect(panel).to_have_attribute("data-state", "shown")
     down = True
     panel.get_by_label("Own liquidation price, if any").fill("90000")
     expect(panel).to_have_attribute("data-state", "stale")

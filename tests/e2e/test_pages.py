@@ -117,7 +117,7 @@ def test_a_new_print_comes_to_the_top_of_the_tape_and_into_the_totals(visit: Vis
     cache = Cache(visit.site.redis_url)
     cache.add_liquidations("okx:ETH/USDT:USDT", [Liquidation(AS_OF_MS - 900, Side.LONG, 3210.5, 400.0, 1_284_200.0)])
     first = page.locator("#rows tr").first
-    expect(first.locator(".c-usd")).to_have_text("$1.28M", timeout=5000)
+    expect(first.locator(".c-usd")).to_have_text("$1.28M")
     assert first.get_attribute("data-at") != before
     expect(first.locator(".c-usd")).to_have_attribute("title", "$1,284,200")
     expect(first.locator(".c-side")).to_contain_text("Long")
@@ -125,7 +125,7 @@ def test_a_new_print_comes_to_the_top_of_the_tape_and_into_the_totals(visit: Vis
     # Paused, nothing moves; what came is counted and shown on going on.
     page.get_by_role("button", name="Pause").click()
     cache.add_liquidations("okx:ETH/USDT:USDT", [Liquidation(AS_OF_MS - 800, Side.SHORT, 3211.0, 1.0, 3211.0)])
-    expect(page.locator("#link-words")).to_have_text("paused, 1 new", timeout=5000)
+    expect(page.locator("#link-words")).to_have_text("paused, 1 new")
     expect(first.locator(".c-usd")).to_have_text("$1.28M")
     page.get_by_role("button", name="Resume").click()
     expect(first.locator(".c-usd")).to_have_text("$3.21k")
@@ -293,7 +293,7 @@ def test_a_page_waits_for_the_worker_and_shows_names_as_text(context: BrowserCon
     for page in pages.values():
         page.bring_to_front()
         page.wait_for_selector('#box[data-state="shown"]', timeout=15_000)
-        expect(page.locator("#rows b", has_text=HOSTILE).first).to_be_visible(timeout=10_000)
+        expect(page.locator("#rows b", has_text=HOSTILE).first).to_be_visible()
         assert page.locator("#rows img").count() == 0
         assert page.title() != "owned"
     # Nothing told of is not nothing liquidated.

@@ -92,7 +92,7 @@ def test_venues_that_answer_again_are_offered_and_one_click_asks_for_them(visit:
     make_live(cache, dict.fromkeys(("binance", "bybit", "okx"), 1_000))  # what the worker does next
     cache.choices.answer()
     cache.choices.put(Choice("live", now_ms(), {}))
-    expect(page.locator(".status .badge")).to_have_text("LIVE", timeout=10_000)
+    expect(page.locator(".status .badge")).to_have_text("LIVE")
     expect(page.locator("#offer")).to_be_hidden()
     expect(page.locator(".banner")).not_to_contain_text("SIMULATED")
 
@@ -105,7 +105,7 @@ def test_a_switch_that_fails_says_why(visit: Visit, cache: Cache) -> None:
     assert within(10, cache.choices.is_live_asked)  # the page says so before the server has heard it
     cache.choices.answer()
     cache.choices.put(Choice("simulated", now_ms(), {"okx": "does not serve this region"}))
-    expect(page.locator("#offer-text")).to_have_text("Not switched: OKX does not serve this region.", timeout=10_000)
+    expect(page.locator("#offer-text")).to_have_text("Not switched: OKX does not serve this region.")
 
 
 def test_an_embed_offers_no_switch(visit: Visit, cache: Cache) -> None:
@@ -122,7 +122,7 @@ def test_the_age_of_each_venue_runs_and_turns_stale(visit: Visit, cache: Cache) 
     tell(cache, venue("binance"), venue("bybit"), venue("okx", connected=False))
     page = visit.open("symbol=BTC")
     assert page.locator(".status .venue", has_text="Binance").get_attribute("data-state") == "fresh"
-    expect(page.locator(".status .venue[data-state=stale]", has_text="Bybit")).to_contain_text("STALE", timeout=10_000)
+    expect(page.locator(".status .venue[data-state=stale]", has_text="Bybit")).to_contain_text("STALE")
     okx = page.locator(".status .venue", has_text="OKX")
     expect(okx).to_have_attribute("data-state", "lost", timeout=15_000)
     expect(okx).to_contain_text("no connection, 4 min old")

@@ -94,7 +94,7 @@ def opened(page: Page, panel: str) -> Locator:
     box = page.locator(f"#{panel}")
     box.evaluate("box => { box.open = true }")
     box.scroll_into_view_if_needed()
-    expect(page.locator(f'#{panel}[data-state="shown"]')).to_be_attached(timeout=10_000)
+    expect(page.locator(f'#{panel}[data-state="shown"]')).to_be_attached()
     return box
 
 
