@@ -23,6 +23,11 @@ class Wanted:
         Coins and symbols, comma separated, or ``"top N"``: the N coins with the largest open interest of all venues
         together.
 
+    Attributes
+    ----------
+    found : set of str
+        Coins and symbols that a venue has listed so far.
+
     Raises
     ------
     SettingsError
@@ -31,8 +36,10 @@ class Wanted:
 
     def __init__(self, text: str) -> None:
         words = text.lower().split()
-        self._top = int(words[1]) if len(words) == 2 and words[0] == "top" and words[1].isdigit() else 0
-        self._names = [] if self._top else [name.strip().upper() for name in text.split(",") if name.strip()]
+        is_top = words[:1] == ["top"] and len(words) == 2
+        self._top = int(words[1]) if is_top and words[1].isdigit() else 0
+        self._names = [] if is_top else [name.strip().upper() for name in text.split(",") if name.strip()]
+        self.found: set[str] = set()
         if not (self._top or self._names):
             raise SettingsError(f"LIQHEAT_MARKETS: got {text!r}, expected coins such as 'BTC,ETH' or 'top 100'")
 
@@ -50,7 +57,13 @@ class Wanted:
                 found.setdefault(market.symbol, market)
             if market.base.upper() in self._names and market.contract == "linear":
                 found.setdefault(market.base, market)
+        self.found |= {name.upper() for name in found}
         return sorted(dict.fromkeys(found.values()), key=self.rank)
+
+    @property
+    def unfound(self) -> list[str]:
+        """Names that nothing chosen so far answers to."""
+        return [name for name in self._names if name not in self.found]
 
     def rank(self, market: Market) -> int:
         """Order on the page."""

@@ -22,7 +22,7 @@ import polars as pl
 
 from estimator.cache.journal import Journal
 from estimator.domain import DAY_MS, MINUTE_MS, TIME, LeverageBracket, Market, Origin
-from estimator.errors import BadPayload, HistoryUnavailable, RateLimited, RegionBlocked, SourceError
+from estimator.errors import BadPayload, HistoryUnavailable, RateLimited, RegionBlocked, SettingsError, SourceError
 from estimator.exchanges.base import Connection, MarketHistory, MarketUpdate, Progress
 from estimator.exchanges.venue import Exchange, MarketListing, PartlyListed, PublishesPositions
 from estimator.history import History, TableName, with_market
@@ -127,8 +127,19 @@ class LiveSource:
     # --- called from threads --------------------------------------------------------------------------------------
 
     def markets(self) -> Sequence[Market]:
-        """Return the markets of the venues that answer, the same coin of all venues together."""
+        """Return the markets of the venues that answer, the same coin of all venues together.
+
+        Raises
+        ------
+        SettingsError
+            If all venues answer, and none has any of what is wanted.
+        """
         self._call(self._list_all())
+        unfound = ", ".join(self._wanted.unfound) if self._whole == set(self._venues) else ""
+        if unfound and not self._wanted.found:
+            raise SettingsError(f"LIQHEAT_MARKETS: {unfound}: not listed by {', '.join(self._venues)}")
+        if unfound:
+            _LOG.warning("LIQHEAT_MARKETS: %s: not listed by %s", unfound, ", ".join(self._venues))
         order = {name: at for at, name in enumerate(self._venues)}
         found = [m for markets in self._chosen.values() for m in markets]
         return sorted(found, key=lambda m: (self._wanted.rank(m), order[m.exchange]))

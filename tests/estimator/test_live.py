@@ -287,6 +287,28 @@ def test_a_venue_that_is_down_joins_later_and_stops_nobody(servers: tuple[str, s
     tell(servers, tmp_path, story)
 
 
+def test_markets_that_no_venue_lists_end_the_run_and_some_of_them_do_not(
+    servers: tuple[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story(world: World) -> None:
+        async def listed(wanted: str) -> list[str]:
+            venues = [made(exchange_base=world.server.base, patience=IMPATIENT) for made in (Binance, Bybit)]
+            source = LiveSource(venues, world.history, world.cache.journal, wanted=wanted, pace=PACE)
+            try:
+                return [market.id for market in await asyncio.to_thread(source.markets)]
+            finally:
+                await source.close()
+
+        with pytest.raises(SettingsError, match="NOPE: not listed by binance, bybit"):
+            await listed("NOPE")
+        assert await listed("BTC,NOPE") == [f"binance:{BTC}", f"bybit:{BTC}"]
+        assert "NOPE: not listed by binance, bybit" in caplog.text
+        world.server.faults["bybit"].add(status=503, times=99)
+        assert await listed("NOPE") == []  # it may be one of the venue that does not answer
+
+    tell(servers, tmp_path, story)
+
+
 def test_contracts_that_a_venue_does_not_list_at_first_join_later(servers: tuple[str, str], tmp_path: Path) -> None:
     async def story(world: World) -> None:
         down = world.server.faults["binance"].add(path="/fapi/", status=503, times=10**9)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from estimator.domain import ContractType, LeverageBracket, Market
+from estimator.errors import SettingsError
 from estimator.exchanges.venue import MarketListing
 from estimator.live.choice import Wanted
 
@@ -51,3 +54,15 @@ def test_a_coin_means_its_largest_linear_market_and_a_symbol_itself() -> None:
     ]
     assert [m.symbol for m in Wanted("BTC").choose(many)] == ["BTC/USDC:USDC"]
     assert [m.symbol for m in Wanted("BTC/USD:BTC").choose(many)] == ["BTC/USD:BTC"]
+
+
+def test_what_no_venue_lists_is_told() -> None:
+    wanted = Wanted("btc,NOPE,ETH/USDT:USDT")
+    assert wanted.choose(ONE)
+    assert wanted.unfound == ["NOPE"]
+
+
+@pytest.mark.parametrize("text", ["", " , ", "top many", "top 0", "top -3"])
+def test_what_is_neither_names_nor_a_number_is_refused(text: str) -> None:
+    with pytest.raises(SettingsError, match="LIQHEAT_MARKETS"):
+        Wanted(text)
