@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import closing, contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn, cast
@@ -29,6 +29,7 @@ from estimator.units import span_text
 if TYPE_CHECKING:
     from estimator.alerts.config import AlertConfig
     from estimator.alerts.targets import Target
+    from estimator.archive import Imported
     from estimator.cache import MarketStatus
     from estimator.domain import ContractType, Market
     from estimator.history import History
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 console = Console(stderr=True)
 HOPELESS = 2  # exit status: starting again would fail in the same way
+_MOST_ABSENT = 10  # files that are named
 
 
 def worker(
@@ -92,23 +94,46 @@ def backfill(
     from estimator.worker import archived_markets, history_root
 
     settings = read_settings()
-    until = last or datetime.now(UTC) - timedelta(days=1)
-    since = first or until - timedelta(days=settings.days)
-    history = History(history_root(settings))
-    signal.signal(signal.SIGINT, _leave_import)
+    until = (last or datetime.now(UTC) - timedelta(days=1)).date()
+    since = first.date() if first else until - timedelta(days=settings.days)
+    _check_days(since, until)
     try:
+        markets = archived_markets(symbols)
+        if not markets:
+            fail(f"--symbols: got {symbols!r}, expected symbols such as BTC/USDT:USDT")
         with progress_bar() as report, closing(Archive(archive or BINANCE)) as files:
-            markets = archived_markets(symbols)
-            done = import_archive(files, history, markets, since.date(), until.date(), report)
+            history = History(history_root(settings))
+            signal.signal(signal.SIGINT, _leave_import)
+            done = import_archive(files, history, markets, since, until, report)
     except LiqheatError as error:
         fail(str(error))
-    say(f"{done.rows} new rows from {done.files} files; {done.complete} files were there, {len(done.missing)} absent")
-    for path in done.missing:
+    _tell_imported(done)
+
+
+def _check_days(first: date, last: date) -> None:
+    yesterday = datetime.now(UTC).date() - timedelta(days=1)
+    if last > yesterday:
+        fail(f"--last {last}: the archive ends yesterday, {yesterday}")
+    if first > last:
+        fail(f"--first {first}: is after the last day, {last}")
+
+
+def _tell_imported(done: Imported) -> None:
+    """Say what an import did; end with status 1 where a file is damaged or there was none at all."""
+    say(
+        f"{done.rows} new rows from {done.files} files; {done.complete} files complete already, "
+        f"{len(done.missing)} absent"
+    )
+    for path in done.missing[:_MOST_ABSENT]:
         say(f"absent: {path}")
+    if len(done.missing) > _MOST_ABSENT:
+        say(f"… and {len(done.missing) - _MOST_ABSENT} more")
     for path, rows in done.short.items():
         say(f"short: {path}: {rows} rows are not in it")
     for path, problem in done.damaged.items():
         say(f"damaged: {path}: {problem}")
+    if done.missing and not (done.files or done.complete or done.damaged):
+        fail("the archive has none of the files asked for: check symbols, days and archive")
     if done.damaged:
         raise typer.Exit(1)
 

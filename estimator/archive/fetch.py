@@ -32,6 +32,11 @@ class Archive:
         How often a failing download is tried.
     wait_s : float
         Greatest first pause between attempts; it doubles. [s]
+
+    Raises
+    ------
+    SourceUnavailable
+        If there is no such folder.
     """
 
     def __init__(self, base: str | Path = BINANCE, *, attempts: int = 5, wait_s: float = 1.0) -> None:
@@ -40,6 +45,8 @@ class Archive:
         self._client: httpx.Client | None = None
         if self._base.startswith(("http://", "https://")):
             self._client = httpx.Client(timeout=_TIMEOUT, follow_redirects=True)
+        elif not Path(base).is_dir():
+            raise SourceUnavailable(f"no such folder: {base}")
 
     def close(self) -> None:
         """Close the connections."""

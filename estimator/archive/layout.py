@@ -73,7 +73,7 @@ def plan(markets: Sequence[Market], first: date, last: date) -> list[ArchiveFile
         if market.exchange not in _VENUES:
             raise ParameterError("market", market.id, "a market of Binance: this is Binance's archive")
     if first > last:
-        raise ParameterError("first", first, f"a day not after {last}")
+        raise ParameterError("first", str(first), f"a day not after {last}")
     days = [last - timedelta(days=i) for i in range((last - first).days + 1)]
     months = sorted({d.replace(day=1) for d in days}, reverse=True)
     daily = [ArchiveFile(m, kind, d) for d in days for kind in ("klines", "metrics") for m in markets]
