@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import httpx
@@ -12,6 +13,7 @@ from tests.test_commands import assert_one_line, liqheat, running
 from tests.waiting import within
 
 __all__ = ["sink"]
+DOCS = Path(__file__).parents[1] / "docs"
 HIDDEN = "s3cr3t"
 RULES = """
 [[rule]]
@@ -57,8 +59,15 @@ def test_a_wrong_file_ends_every_command_with_one_line(tmp_path: Path, command: 
 
 def test_a_wrong_target_is_not_shown(tmp_path: Path) -> None:
     done = liqheat(tmp_path, "alerts", "check", LIQHEAT_ALERTS_URLS=f"nosuch://u:{HIDDEN}@host")
-    assert_one_line(done, "target 1 of alerts (nosuch): Apprise does not know it")
+    assert_one_line(done, "target 1 of alerts (nosuch): Apprise knows no service by that scheme")
     assert HIDDEN not in done.stderr
+
+
+def test_the_example_of_the_documentation_passes(tmp_path: Path) -> None:
+    (example,) = re.findall(r"(?s)```toml\n(.+?)```", (DOCS / "alerts.md").read_text())
+    done = liqheat(tmp_path, "alerts", "check", LIQHEAT_ALERTS_FILE=configured(tmp_path, example))
+    assert done.returncode == 0, done.stderr
+    assert "to tgram: Telegram" in done.stderr
 
 
 def test_without_alerts_the_commands_say_how_to_have_some(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import redis
 
 from estimator.alerts.config import Digest
 from estimator.alerts.delivery import ATTEMPTS, MAX_WAITING, Note, Post, gather, in_one
-from estimator.alerts.targets import make_targets
+from estimator.alerts.targets import _why, make_targets
 from estimator.cache import Cache
 from estimator.errors import SettingsError
 from tests.estimator.alerts.conftest import Sink
@@ -90,7 +90,23 @@ def test_the_status_of_a_refusal_is_told_and_nothing_else_of_it(sink: Sink) -> N
     (target,) = make_targets([sink.url("500", HIDDEN)])
     assert target.send("t", "x", "info") == ("failed", "HTTP 500")
     (nobody,) = make_targets([f"json://user:{HIDDEN}@127.0.0.1:1/"])
-    assert nobody.send("t", "x", "info") == ("failed", "not delivered")
+    assert nobody.send("t", "x", "info") == ("failed", "connection refused")
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ([], "not delivered; Apprise gives no reason"),
+        ([("DEBUG", "Payload: error=404, timed out")], "not delivered; Apprise gives no reason"),
+        ([("WARNING", "Failed to send: error=403.")], "HTTP 403"),
+        ([("DEBUG", f"Socket Exception: url: /{HIDDEN} ([Errno -2] Name or service not known)")], "no such host"),
+        ([("DEBUG", "Socket Exception: (535, b'5.7.8 no')")], "the mail server did not accept user or password"),
+        ([("DEBUG", "Socket Exception: [SSL: CERTIFICATE_VERIFY_FAILED]")], "its certificate was not accepted"),
+        ([("DEBUG", f"Socket Exception: {HIDDEN}")], "not delivered; Apprise gives no reason"),
+    ],
+)  # fmt: skip
+def test_a_cause_is_told_in_words_of_ours(said: list[tuple[str, str]], why: str) -> None:
+    assert _why(said) == why
 
 
 def test_no_password_is_logged_kept_or_shown(
@@ -102,7 +118,7 @@ def test_no_password_is_logged_kept_or_shown(
         post.put(note(cache))
         assert within(20, lambda: len(said) == 2)
     assert sorted(said) == [
-        "1 alerts did not reach json 2: failed (not delivered)",
+        "1 alerts did not reach json 2: failed (connection refused)",
         "1 alerts did not reach json: failed (HTTP 500)",
     ]
     with redis.Redis.from_url(url) as raw:
@@ -112,9 +128,27 @@ def test_no_password_is_logged_kept_or_shown(
 
 
 @pytest.mark.parametrize("url", [f"nosuch://u:{HIDDEN}@h", f"u:{HIDDEN}@h", f"discord://{HIDDEN}"])
-def test_a_target_apprise_does_not_know_is_named_by_place_and_scheme(url: str) -> None:
+def test_a_target_apprise_does_not_take_is_named_by_place_and_scheme(url: str) -> None:
     with pytest.raises(SettingsError, match="target 2 of alerts") as caught:
         make_targets(["json://localhost", url])
+    assert HIDDEN not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        (f"nosuch://{HIDDEN}", "(nosuch): Apprise knows no service by that scheme; see"),
+        (
+            f"tgram://{HIDDEN}/1",
+            "(tgram): not an address that Apprise accepts, whose form is tgram://{bot_token} or ",
+        ),
+        (f"json://h/{HIDDEN},json://h", "; several are separated by blanks in LIQHEAT_ALERTS_URLS"),
+    ],
+)
+def test_an_unknown_scheme_is_told_from_a_malformed_address(url: str, said: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        make_targets([url])
+    assert said in str(caught.value)
     assert HIDDEN not in str(caught.value)
 
 
