@@ -137,6 +137,7 @@ async def _follow_either(settings: Settings, cache: Cache, report: Report, shard
     if not problems:
         problems = await _follow_live(settings, cache, report, shard, auto, must_answer=not stands)
     simulated.description += f"; no venue answers ({in_words(problems)})"
+    _LOG.warning("no venue answers (%s): the SIMULATED market is shown", in_words(problems))
     following = asyncio.ensure_future(_show(simulated, settings, cache, report, shard))
     asking = asyncio.ensure_future(auto.until_asked(problems))
     try:

@@ -34,6 +34,7 @@
   }
   const MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(" ");
   const day = (ms) => `${new Date(ms).getUTCDate()} ${MONTHS[new Date(ms).getUTCMonth()]}`;
+  const year = (ms) => new Date(ms).getUTCFullYear();
   const local = (ms) => `${new Date(ms).toLocaleString()} local time`;
 
   function age(ms) {
@@ -44,5 +45,5 @@
   }
 
   liqheat.venueName = (id) => VENUES[id] || id.charAt(0).toUpperCase() + id.slice(1);
-  liqheat.format = { usd, exact, price, percent, clock, day, local, age, finite };
+  liqheat.format = { usd, exact, price, percent, clock, day, year, local, age, finite };
 })();

@@ -30,7 +30,8 @@
 
   const stretch = (g) => {
     const far = Math.abs(g.end_ms - g.start_ms) > 72e6;
-    const at = (ms) => (far ? f.day(ms) : f.clock(ms));
+    const dated = f.year(g.start_ms) === f.year(g.end_ms) ? f.day : (ms) => `${f.day(ms)} ${f.year(ms)}`;
+    const at = far ? dated : f.clock;
     return `${at(g.start_ms)}–${at(g.end_ms)}`;
   };
   const some = (list, line) => [
