@@ -1,15 +1,15 @@
 """A client of the API in one file: levels as arrays, prints page by page, prints as they come, snapshots.
 
-Needs httpx and NumPy::
+Needs httpx and NumPy, as in the environment of liqheat itself::
 
-    python client.py http://127.0.0.1:8050 BTC
+    .venv/bin/python docs/examples/client.py http://127.0.0.1:8050 BTC
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import struct
-import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Self
 
@@ -141,4 +141,11 @@ def main(address: str, symbol: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*(sys.argv[1:] or ("http://127.0.0.1:8050", "BTC")))
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("address", nargs="?", default="http://127.0.0.1:8050")
+    parser.add_argument("symbol", nargs="?", default="BTC")
+    asked = parser.parse_args()
+    try:
+        main(asked.address, asked.symbol)
+    except (httpx.HTTPError, ValueError) as error:
+        parser.exit(1, f"{asked.address}: {str(error).splitlines()[0]}\n")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -68,6 +70,29 @@ def test_the_client_makes_snapshots_and_prints_a_summary(
             assert {"side", "price", "mass_usd"} <= set(server.clusters(symbol="BTC", least_share="0.001")[0])
         example.main(address(site), "BTC")
     assert "origin: simulated" in capsys.readouterr().out
+
+
+def started(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(EXAMPLES / "client.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_the_client_as_a_command_needs_an_address_only(client: httpx.Client) -> None:
+    done = started(address(client))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "origin: simulated" in done.stdout
+
+
+def test_the_client_as_a_command_says_what_was_wrong_in_one_line(client: httpx.Client) -> None:
+    for arguments, said in (
+        ((address(client), "NOPE"), "symbol: got 'NOPE'"),
+        (("http://127.0.0.1:1",), "http://127.0.0.1:1: "),
+        (("127.0.0.1:1",), "127.0.0.1:1: "),
+    ):
+        done = started(*arguments)
+        assert done.returncode == 1
+        (line,) = done.stderr.splitlines()
+        assert said in line
 
 
 def test_the_notebook_runs_from_top_to_bottom(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
