@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -17,9 +18,9 @@ import typer
 
 from estimator import cli as data_commands
 from estimator.cli import HOPELESS, fail, progress_bar, read_settings, say
-from estimator.errors import LiqheatError
+from estimator.errors import LiqheatError, SettingsError
 from estimator.memory import keep_little
-from estimator.settings import Settings
+from estimator.settings import NAMES_TOLD, Settings
 
 if TYPE_CHECKING:
     from estimator.redis_server import BundledServer
@@ -75,6 +76,7 @@ def run(
     _check_recording(settings)
     _check_alerts(settings)
     _check_port(settings)
+    _check_data(settings)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         if settings.redis_url is not None:
@@ -105,8 +107,11 @@ def web() -> None:
 
     settings = read_settings()
     if settings.redis_url is None:
-        fail("web needs REDIS_URL; `liqheat run` starts a server of its own")
-    cache = Cache(settings.redis_url, ttl_s=int(settings.cache_ttl_hours * 3600))
+        fail("web needs REDIS_URL; `liqheat run` starts a server of its own", code=HOPELESS)
+    try:
+        cache = Cache(settings.redis_url, ttl_s=int(settings.cache_ttl_hours * 3600))
+    except SettingsError as error:
+        fail(str(error), code=HOPELESS)
     _allow_connections()
     uvicorn.run(
         create_app(settings, cache),
@@ -179,12 +184,12 @@ def _replay(text: str | None) -> float | None:
 def _check_recording(settings: Settings) -> None:
     if settings.source != "recorded":
         if settings.replay is not None:
-            fail("--replay plays a recording: give --data FOLDER too")
+            fail("--replay plays a recording: give --data FOLDER too", code=HOPELESS)
         return
     if settings.recording is None:
-        fail("--source recorded needs a file or folder: --data PATH")
+        fail("--source recorded needs a file or folder: --data PATH", code=HOPELESS)
     elif not settings.recording.exists():
-        fail(f"--data {settings.recording}: there is no such file or folder")
+        fail(f"--data {settings.recording}: there is no such file or folder", code=HOPELESS)
 
 
 def _check_alerts(settings: Settings) -> None:
@@ -193,7 +198,18 @@ def _check_alerts(settings: Settings) -> None:
     try:
         read_config(settings.alerts_file, settings.alerts_urls)
     except LiqheatError as error:
-        fail(str(error))
+        fail(str(error), code=HOPELESS)
+
+
+def _check_data(settings: Settings) -> None:
+    """Make the data folder, so that it is not the bundled server or a snapshot that finds out."""
+    try:
+        settings.data.mkdir(parents=True, exist_ok=True)
+        if not os.access(settings.data, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        text = f"cannot write to the data folder {settings.data} ({error.strerror}): set LIQHEAT_DATA to another one"
+        fail(text, code=HOPELESS)
 
 
 def _check_port(settings: Settings) -> None:
@@ -214,7 +230,7 @@ def _supervise(settings: Settings, redis_url: str, bundled: BundledServer | None
 
     A worker that says that it would fail again in the same way ends everything, as does a web server that ends.
     """
-    environment = {**os.environ, "REDIS_URL": redis_url}
+    environment = {**os.environ, "REDIS_URL": redis_url, NAMES_TOLD: "1"}
     children: dict[str, subprocess.Popen[bytes]] = {}
     shown = f"[{settings.host}]" if ":" in settings.host else settings.host
     try:

@@ -23,7 +23,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from estimator.errors import InputError, LiqheatError, ParameterError, SettingsError, SourceError
 from estimator.memory import keep_little
-from estimator.settings import Settings
+from estimator.settings import Settings, problems, unknown_names
 from estimator.units import span_text
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def worker(
 
     settings = read_settings()
     if settings.redis_url is None:
-        fail("worker needs REDIS_URL; `liqheat run` starts a server of its own")
+        fail("worker needs REDIS_URL; `liqheat run` starts a server of its own", code=HOPELESS)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end_at_once)
     try:
@@ -357,13 +357,18 @@ def warm() -> None:
 
 
 def read_settings() -> Settings:
-    """Read the environment; a wrong value ends the command with its name and what was given."""
+    """Read the environment and ``.env``; what cannot be used ends the command, what nobody knows is told."""
     try:
-        return Settings()
+        settings, unknown = Settings(), unknown_names()
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        fail(f"setting {name}: {first['msg']} (got {first.get('input')!r})")
+        for problem in problems(error):
+            say_failure(problem)
+        raise typer.Exit(HOPELESS) from None
+    except (OSError, UnicodeDecodeError) as error:
+        fail(f".env cannot be read: {getattr(error, 'strerror', None) or error}", code=HOPELESS)
+    for name, known in unknown.items():
+        say(f"liqheat: {name} is no setting and changes nothing" + (f"; did you mean {known}?" if known else ""))
+    return settings
 
 
 def say(text: str, style: str | None = None) -> None:
@@ -373,8 +378,13 @@ def say(text: str, style: str | None = None) -> None:
 
 def fail(message: str, *, code: int = 1) -> NoReturn:
     """Print an error for people and exit."""
-    say(f"liqheat: {message}", "bold red" if console.is_terminal else None)
+    say_failure(message)
     raise typer.Exit(code)
+
+
+def say_failure(message: str) -> None:
+    """Print an error for people."""
+    say(f"liqheat: {message}", "bold red" if console.is_terminal else None)
 
 
 @contextmanager

@@ -7,18 +7,23 @@ Every setting is an environment variable with the prefix ``LIQHEAT_`` (``REDIS_U
 from __future__ import annotations
 
 import ipaddress
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, field_validator
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, SettingsConfigDict
+
+PREFIX: Final = "LIQHEAT_"
+NAMES_TOLD: Final = "LIQHEAT__NAMES_TOLD"  # set for the children of `run`, which has warned already
+_SECRETS: Final = frozenset({"REDIS_URL", "LIQHEAT_ALERTS_URLS", "LIQHEAT_METRICS_TOKEN"})
 
 
 class Settings(BaseSettings):
     """Settings of the worker and the web server."""
 
     model_config = SettingsConfigDict(
-        env_prefix="LIQHEAT_", env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
+        env_prefix=PREFIX, env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
     )
 
     host: str = Field(default="127.0.0.1", description="Address the web server listens on.")
@@ -156,3 +161,38 @@ class Settings(BaseSettings):
         for part in value.split(","):
             ipaddress.ip_network(part.strip())
         return value
+
+
+def variable(field: str) -> str:
+    """Return the environment variable of a setting."""
+    info = Settings.model_fields.get(field)
+    return str((info and info.validation_alias) or (field if info is None else f"{PREFIX}{field.upper()}"))
+
+
+def problems(error: ValidationError) -> list[str]:
+    """Say what is wrong with each setting: its variable, its value unless it may be secret, and why."""
+    told = []
+    for one in error.errors(include_url=False):
+        name, value = variable(str(one["loc"][0])), one["input"]
+        hidden = name in _SECRETS or "@" in str(value)
+        shown = "the value" if hidden else repr(value)
+        # A check of our own may quote the value.
+        why = "it cannot be used" if hidden and "ctx" in one and "error" in one["ctx"] else one["msg"]
+        told.append(f"{name}: {shown} is not valid: {why.removeprefix('Value error, ')}")
+    return told
+
+
+def unknown_names() -> dict[str, str | None]:
+    """Find variables with our prefix, in the environment and ``.env``, that are no setting.
+
+    Returns
+    -------
+    dict
+        Of each the setting that is spelt most like it; None where none is close. Empty where `run` has told already.
+    """
+    given = {n.upper() for source in (EnvSettingsSource, DotEnvSettingsSource) for n in source(Settings).env_vars}
+    known = {variable(field) for field in Settings.model_fields}
+    if NAMES_TOLD in given:
+        return {}
+    unknown = sorted(n for n in given - known if n.startswith(PREFIX))
+    return {name: next(iter(get_close_matches(name, known, n=1, cutoff=0.8)), None) for name in unknown}
