@@ -87,6 +87,24 @@ def test_every_command_and_its_options_are_documented() -> None:
     assert [o for o in sorted(options) if o.startswith("--") and o not in ALL_TEXT] == []
 
 
+def test_the_quickstart_lists_every_command() -> None:
+    group: Any = get_command(commands)
+    listed = re.findall(r"(?m)^\| `liqheat (\w+)", DOCUMENTS["docs/quickstart.md"])
+    assert sorted(listed) == sorted(group.commands)
+
+
+def test_commands_to_copy_run_without_an_activated_environment() -> None:
+    blocks = re.findall(r"(?ms)^```sh\n(.*?)^```", ALL_TEXT)
+    bare = re.findall(r"(?m)^(?:[A-Z_]+=\S+ )*(?:liqheat|python|pytest|pip) .*$", "\n".join(blocks))
+    assert (bare, re.findall(r"`python -m .*", ALL_TEXT)) == ([], [])
+
+
+def test_the_page_on_accuracy_names_what_scoring_reads() -> None:
+    readers = (ROOT / "estimator" / "scoring" / "sets.py").read_text()
+    read = re.findall(r'(?:_daily\(folder, coin|read_table\(folder, [\w"]+, [\w"]+), "(\w+)"|"(\w+_1[dh])"', readers)
+    assert [kind for kinds in read for kind in kinds if kind not in DOCUMENTS["docs/accuracy.md"]] == []
+
+
 def test_the_page_on_exchanges_says_what_the_venues_declare() -> None:
     page = DOCUMENTS["docs/exchanges.md"]
     assert rewritten(page) == page, "run python -m tests.render_exchanges"
