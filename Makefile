@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export UV_PYTHON_DOWNLOADS = never
+# Who looks on sees how far the installation is; a log stays short.
+QUIET := $(shell test -t 2 || echo --quiet)
 ARGS ?=
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
@@ -17,17 +19,18 @@ help: ## Show what can be made
 install: $(STAMP) ## Install everything into .venv (uv if it is there, else pip)
 
 $(STAMP): requirements.lock pyproject.toml
-	@echo "Setting up $(VENV) (once) …"
+	@echo "Setting up $(VENV) (once): about 1.4 GB, which takes a minute or more …"
 	@if command -v uv >/dev/null 2>&1; then \
 		uv venv --quiet --allow-existing --python '>=3.11' $(VENV) && \
-		uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock && \
+		uv pip sync $(QUIET) --python $(BIN)/python --require-hashes requirements.lock && \
 		uv pip install --quiet --python $(BIN)/python --no-deps --editable . ; \
 	else \
 		$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "liqheat needs Python 3.11 or newer: make PYTHON=python3.11 …")' && \
 		$(PYTHON) -m venv $(VENV) && \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock && \
+		$(BIN)/python -m pip install $(QUIET) --disable-pip-version-check --require-hashes -r requirements.lock && \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable . ; \
 	fi
+	@echo "Compiling the kernels (once) …"
 	@$(BIN)/liqheat warm
 	@touch $(STAMP)
 
