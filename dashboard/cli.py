@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+from difflib import get_close_matches
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn
@@ -140,21 +140,46 @@ def estimate(
     ] = "balanced",
 ) -> None:
     """Estimate a liquidation map from files, without a server."""
+    if out is None and png is None:
+        fail("nothing to write: give --out GRID.parquet, --png MAP.png or both", code=HOPELESS)
+    _check_output("--out", out, ".parquet")
+    _check_output("--png", png, ".png")
     from dashboard.preview import draw_grid
-    from estimator.files import estimate_files, write_grid
+    from estimator.files import estimate_files, read_market, write_grid
 
     try:
+        described = read_market(market)
+        _tell_unknown_exchange(market, described.exchange)
         with progress_bar() as report:
-            grid, frame = estimate_files(candles, open_interest, market, preset, report)
+            grid, frame = estimate_files(candles, open_interest, described, preset, report)
         if out is not None:
             say(f"{out}: {write_grid(grid, out)} cells")
         if png is not None:
-            png.write_bytes(draw_grid(grid, frame, title=json.loads(market.read_text())["symbol"]))
+            png.write_bytes(draw_grid(grid, frame, title=described.symbol))
             say(f"{png}: drawn")
-        if out is None and png is None:
-            say("nothing written: give --out GRID.parquet, --png MAP.png or both")
     except (LiqheatError, OSError) as error:
         fail(str(error))
+
+
+def _check_output(option: str, path: Path | None, ending: str) -> None:
+    """Refuse what cannot be written, before anything is computed for it."""
+    if path is None:
+        return
+    if path.suffix.lower() != ending:
+        fail(f"{option} {path}: the name must end with {ending}, for that is what is written", code=HOPELESS)
+    if not path.parent.is_dir():
+        fail(f"{option} {path}: there is no folder {path.parent}", code=HOPELESS)
+    if path.is_dir():
+        fail(f"{option} {path}: is a folder", code=HOPELESS)
+
+
+def _tell_unknown_exchange(file: Path, name: str) -> None:
+    from estimator.live.choice import VENUES
+
+    if name not in VENUES:
+        close = get_close_matches(name, VENUES, n=1)
+        asked = f"; did you mean {close[0]}?" if close else "; its fee is not counted in maintenance margin"
+        say(f"liqheat: {file}: exchange {name!r} is none of {', '.join(VENUES)}{asked}")
 
 
 def _allow_connections() -> None:

@@ -24,6 +24,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 
 class LiqheatError(Exception):
     """Base of every error this package raises on purpose."""
@@ -56,8 +58,8 @@ class InputError(LiqheatError):
         where = frame if column is None else f"{frame}.{column}"
         if row is not None:
             where += f" row {row}"
-        shown = "" if value is None else f" (value {value!r})"
-        super().__init__(f"{where}: {problem}{shown}")
+        written = value.isoformat() if isinstance(value, datetime) else repr(value)
+        super().__init__(f"{where}: {problem}" + ("" if value is None else f" (value {written})"))
 
 
 class ParameterError(LiqheatError, ValueError):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Final
 from unittest import mock
 
 import pytest
@@ -14,8 +16,10 @@ from typer.testing import CliRunner, Result
 from dashboard.cli import app
 from estimator.archive import plan
 from estimator.cli import HOPELESS
-from estimator.errors import ParameterError
+from estimator.errors import InputError, ParameterError
+from estimator.files import estimate_files, read_market
 from estimator.settings import NAMES_TOLD, unknown_names
+from tests.estimator.test_archive import BTC
 from tests.test_commands import free_port
 
 
@@ -115,3 +119,68 @@ def test_what_would_fail_again_in_the_same_way_ends_a_run_for_good(
     assert "REDIS_URL" in problem("web", status=HOPELESS)
     monkeypatch.setenv("REDIS_URL", "foo")
     assert "REDIS_URL 'foo'" in problem("web", status=HOPELESS)
+
+
+# estimate
+
+
+def estimating(*more: object) -> str:
+    return problem("estimate", "candles.csv", "oi.csv", "--market", "market.json", *more, status=HOPELESS)
+
+
+def test_an_output_that_cannot_be_is_told_before_anything_is_read(folder: Path) -> None:
+    assert estimating() == "nothing to write: give --out GRID.parquet, --png MAP.png or both"
+    assert "must end with .parquet" in estimating("--out", "grid.csv")
+    assert "must end with .png" in estimating("--png", "map.jpg")
+    assert estimating("--out", "gone/grid.parquet") == "--out gone/grid.parquet: there is no folder gone"
+    (folder / "a.png").mkdir()
+    assert estimating("--png", "a.png") == "--png a.png: is a folder"
+
+
+BRACKET: Final = {"notional_floor": 0, "max_leverage": 125, "maintenance_margin_rate": 0.004}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"brackets": None}, "brackets: got null, expected a valid list"),
+        ({"brackets": [{"max_leverage": 5}]}, "brackets.0.notional_floor: is missing"),
+        ({"brackets": [{**BRACKET, "max": 5}]}, "brackets.0.max: there is no such field; known here: notional_floor, "),
+        ({"brackets": ["a"]}, 'brackets.0: got "a", expected a valid object'),
+        ({"brackets": [{**BRACKET, "max_leverage": 0}]}, "max_leverage: got 0.0, expected a number >= 1"),
+        ({"fee": 1}, "fee: there is no such field; known here: exchange, "),
+        ({"contract": "spot"}, "contract: got \"spot\", expected 'linear' or 'inverse'"),
+        ({"symbol": "BTC"}, "symbol: got 'BTC', expected a unified perpetual symbol"),
+        ({"taker_fee_rate": "0.1"}, 'taker_fee_rate: got "0.1", expected a valid number'),
+    ],
+)
+def test_a_field_of_a_market_that_cannot_be_is_named(folder: Path, change: dict[str, object], said: str) -> None:
+    market = {"exchange": "binance", "symbol": "BTC/USDT:USDT", "contract": "linear", "brackets": [BRACKET]}
+    file = folder / "market.json"
+    file.write_text(json.dumps(market))
+    assert read_market(file).max_leverage == 125
+    file.write_text(json.dumps(market | change))
+    with pytest.raises(InputError) as caught:
+        read_market(file)
+    assert str(caught.value).startswith(f"{file}: {said}")
+
+
+def test_a_market_is_read_first_and_an_unknown_exchange_told(folder: Path) -> None:
+    command = ("estimate", ".", "oi.csv", "--market", "market.json", "--png", "map.png")
+    assert problem(*command) == "market.json: no such file or directory"
+    market = {"exchange": "binanec", "symbol": "BTC/USDT:USDT", "contract": "linear", "brackets": [BRACKET]}
+    (folder / "market.json").write_text(json.dumps(market))
+    first, *_, last = called(*command).output.splitlines()
+    assert "exchange 'binanec' is none of binance, " in first
+    assert first.endswith("did you mean binance?")
+    assert last == "liqheat: .: is a folder, not a file"
+
+
+def test_an_input_error_names_the_file_and_writes_times_as_iso(folder: Path) -> None:
+    (folder / "candles.csv").write_text("time,open,high,low,close\n2026-06-01,1,2,1.5,1\n")
+    with pytest.raises(InputError, match=r"candles\.csv: candles\.low row 0: above another price .*value 1\.5"):
+        estimate_files(folder / "candles.csv", folder / "oi.csv", BTC, "balanced", lambda _done, _what: None)
+    told = str(
+        InputError("candles", "is a duplicate time", column="time", row=1, value=datetime(2026, 6, 1, tzinfo=UTC))
+    )
+    assert told == "candles.time row 1: is a duplicate time (value 2026-06-01T00:00:00+00:00)"

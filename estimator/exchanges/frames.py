@@ -72,15 +72,17 @@ def read_frame(path: Path) -> pl.DataFrame:
     packed = bool(suffixes) and suffixes[-1] == ".gz"
     ending = (suffixes[:-1] if packed else suffixes)[-1:]
     reader = _READERS.get(ending[0] if ending else "")
+    if path.is_dir():
+        raise InputError(str(path), "is a folder, not a file")
     if reader is None:
-        raise InputError(path.name, f"not a file this reads ({', '.join(_READERS)}, each also with .gz)")
+        raise InputError(str(path), f"not a file this reads ({', '.join(_READERS)}, each also with .gz)")
     try:
         data = path.read_bytes()
         return reader(gzip.decompress(data) if packed else data)
     except FileNotFoundError:
-        raise InputError(path.name, f"no such file: {path}") from None
+        raise InputError(str(path), "no such file") from None
     except (OSError, EOFError, ValueError, TypeError, pl.exceptions.PolarsError) as error:
-        raise InputError(path.name, f"cannot be read as {ending[0][1:]}: {error}") from error
+        raise InputError(str(path), f"cannot be read as {ending[0][1:]}: {error}") from error
 
 
 def is_table(path: Path) -> bool:

@@ -517,7 +517,7 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path: Path, name: str, content:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=problem) as refusal:
         read_frame(tmp_path / name)
-    assert refusal.value.frame == name
+    assert refusal.value.frame == str(tmp_path / name)
 
 
 @pytest.mark.parametrize(
