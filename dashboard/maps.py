@@ -9,6 +9,7 @@ import numpy as np
 from dashboard.colours import INK, side_colours, tier_colours
 from dashboard.figures import Figure, Trace, typed
 from dashboard.frame import ChartFrame
+from dashboard.view import SideFilter
 from estimator.domain import Float32Array, Float64Array, Side
 from estimator.model.clusters import max_pain
 from estimator.units import price_text, short_usd
@@ -28,11 +29,16 @@ class MapNow(NamedTuple):
     tier_usd : Float32Array, shape (n_tier, 2, n_bar)
         Longs and shorts of every tier of the view. [USD per bar]
     long_beyond_usd, short_beyond_usd : Float64Array, shape (n_bar,)
-        What is liquidated once the price has crossed the bar, coming from the mark; 0 on the other side. [USD]
+        What is liquidated once the price has crossed the bar, coming from where the window begins; 0 on the other
+        side. [USD]
     long_pain, short_pain : float or None
-        `estimator.model.clusters.max_pain`.
+        `estimator.model.clusters.max_pain`, wherever it lies.
     measured_usd : Float32Array, optional, shape (2, n_bar)
         Observed positions of longs and shorts, where a venue publishes them. [USD per bar]
+    long_before_usd, short_before_usd : float
+        What lies between the mark and a window that does not hold it. [USD]
+    side : SideFilter
+        Sides that are shown.
     """
 
     price_edges: Float64Array
@@ -42,6 +48,9 @@ class MapNow(NamedTuple):
     long_pain: float | None
     short_pain: float | None
     measured_usd: Float32Array | None = None
+    long_before_usd: float = 0.0
+    short_before_usd: float = 0.0
+    side: SideFilter = SideFilter.BOTH
 
 
 def read_map(frame: ChartFrame) -> MapNow:
@@ -59,7 +68,17 @@ def read_map(frame: ChartFrame) -> MapNow:
         long_pain=max_pain(frame.now, Side.LONG, around=frame.mark_price),
         short_pain=max_pain(frame.now, Side.SHORT, around=frame.mark_price),
         measured_usd=_measured_bars(frame, bins_a_bar),
+        long_before_usd=_mass(frame, Side.LONG, float(shown.price_edges[-1]), frame.mark_price),
+        short_before_usd=_mass(frame, Side.SHORT, frame.mark_price, float(shown.price_edges[0])),
+        side=frame.view.side,
     )
+
+
+def _mass(frame: ChartFrame, side: Side, low: float, high: float) -> float:
+    """Sum a side of the latest column between two prices; 0 where the second is not the higher one."""
+    middle = np.sqrt(frame.now.price_edges[1:] * frame.now.price_edges[:-1])
+    between = (middle > low) & (middle < high)
+    return float(frame.now.side_usd(side)[-1][between].sum(dtype=np.float64))
 
 
 def _measured_bars(frame: ChartFrame, bins_a_bar: int) -> Float32Array | None:
@@ -113,7 +132,7 @@ def read_band_beyond(frame: ChartFrame, now: MapNow) -> dict[Side, tuple[Float64
 def _band(frame: ChartFrame, now: MapNow) -> list[Trace]:
     """Areas between the least and the most, behind the curves."""
     ends = read_band_beyond(frame, now)
-    if ends is None:
+    if ends is None or now.long_before_usd or now.short_before_usd:  # the other books are not known before the window
         return []
     colours = side_colours(frame.view.palette, frame.view.theme)
     middle = np.sqrt(now.price_edges[1:] * now.price_edges[:-1])
@@ -139,7 +158,10 @@ def _curves(frame: ChartFrame, now: MapNow) -> list[Trace]:
     colours = side_colours(frame.view.palette, frame.view.theme)
     mark = frame.mark_price
     middle = np.sqrt(now.price_edges[1:] * now.price_edges[:-1])
-    parts = (("longs", middle < mark, now.long_beyond_usd), ("shorts", middle > mark, now.short_beyond_usd))
+    parts = (
+        ("longs", middle < mark, now.long_beyond_usd + now.long_before_usd),
+        ("shorts", middle > mark, now.short_beyond_usd + now.short_before_usd),
+    )
     return [
         {
             "type": "scatter", "mode": "lines", "name": f"{name} up to here", "meta": "usd", "xaxis": "x2",
@@ -210,12 +232,16 @@ def _layout(frame: ChartFrame, now: MapNow) -> dict[str, Any]:
         "margin": {"l": 4, "r": 4, "t": 24, "b": 40}, "uirevision": frame.view.query(), "dragmode": False,
         "hoverlabel": {"bgcolor": ink.background, "bordercolor": ink.line, "font": {"color": ink.text}},
         "legend": {"orientation": "h", "y": -0.06, "yanchor": "top", "x": 0, "font": {"size": 9}, "itemwidth": 30},
-        "xaxis": {**money, **ends, "title": {"text": "≈ USD per bar", "font": {"size": 9}}},
+        "xaxis": {**money, **ends, "title": {"text": f"≈ USD per bar of {_bar_width(now)}", "font": {"size": 9}}},
         "xaxis2": {**money, "overlaying": "x", "side": "top", "showgrid": False},
         "yaxis": {**axis, "range": list(frame.window), "showticklabels": False, "hoverformat": ",.5~r"},
         "shapes": [_mark_line(frame.mark_price, ink.accent)],
         "annotations": [*labels, *_measured_labels(frame, now)],
     }  # fmt: skip
+
+
+def _bar_width(now: MapNow) -> str:
+    return f"{100 * (now.price_edges[1] / now.price_edges[0] - 1):.2g} %"
 
 
 def _mark_line(mark: float, colour: str) -> dict[str, Any]:
@@ -236,10 +262,16 @@ def _label(frame: ChartFrame, text: str, price: float) -> dict[str, Any]:
 
 def summary(now: MapNow) -> dict[str, Any]:
     """Sum the map up: what lies in the window on each side, and max pain."""
-    long_usd, short_usd_ = float(now.long_beyond_usd[0]), float(now.short_beyond_usd[-1])
-    pains = [f"{side}s {price_text(p)}" for side, p in zip(Side, (now.long_pain, now.short_pain), strict=True) if p]
+    usd = dict(zip(Side, (float(now.long_beyond_usd[0]), float(now.short_beyond_usd[-1])), strict=True))
+    pain = dict(zip(Side, (now.long_pain, now.short_pain), strict=True))
+    shown = [side for side in Side if now.side.value in (side.value, "both")]
+    parts = [f"{' and '.join(f'≈ {short_usd(usd[side])} of {side}s' for side in shown)} in the price window"]
+    parts += [f"{side}s not shown" for side in Side if side not in shown]
+    if pains := [f"{side}s {price_text(price)}" for side, price in pain.items() if price]:
+        parts.append(f"max pain {', '.join(pains)}")
+    if flat := [f"{side}s" for side in shown if pain[side] is None]:
+        parts.append(f"no level of {' or '.join(flat)} stands out as max pain")
     return {
-        "long_usd": long_usd, "short_usd": short_usd_, "long_pain": now.long_pain, "short_pain": now.short_pain,
-        "text": f"≈ {short_usd(long_usd)} of longs and ≈ {short_usd(short_usd_)} of shorts in the price window"
-        + (f"; max pain {', '.join(pains)}" if pains else ""),
+        "long_usd": usd[Side.LONG], "short_usd": usd[Side.SHORT], "long_pain": pain[Side.LONG],
+        "short_pain": pain[Side.SHORT], "text": "; ".join(parts),
     }  # fmt: skip

@@ -14,11 +14,12 @@ import polars as pl
 import pytest
 
 from dashboard.figures import MAX_BUBBLES, build_chart
-from dashboard.frame import ChartFrame
+from dashboard.frame import ChartFrame, read_frame
 from dashboard.lens import shade
-from dashboard.maps import build_map, read_map
+from dashboard.maps import build_map, read_map, summary
 from dashboard.readings import build_readings, density_codes
-from dashboard.view import Palette, Panel, SideFilter, Theme
+from dashboard.view import Palette, Panel, SideFilter, Theme, ViewState
+from estimator.cache import Cache
 from estimator.domain import Origin, Side
 
 _NUMPY = {"i1": np.int8, "u1": np.uint8, "f4": np.float32, "f8": np.float64}
@@ -150,6 +151,36 @@ def test_the_map_keeps_the_mass_of_the_column_in_the_window(frame: ChartFrame) -
     assert now.long_beyond_usd[0] == pytest.approx(float(shown.long_usd.sum()), rel=2e-3)
     assert (np.diff(now.long_beyond_usd) <= 0).all()
     assert (np.diff(now.short_beyond_usd) >= 0).all()
+
+
+@pytest.mark.parametrize("side", Side)
+def test_the_sums_of_a_window_beside_the_mark_begin_at_the_mark(cache: Cache, side: Side) -> None:
+    mark = read_frame(cache, ViewState("BTC")).mark_price
+    near, far = sorted((mark * (1 - 0.02 * side.sign), mark * (1 - 0.05 * side.sign)))
+    frame = read_frame(cache, ViewState("BTC", price=(near, far)))
+    now = read_map(frame)
+    wide = frame.now.crop(near, mark) if side is Side.LONG else frame.now.crop(mark, far)
+    [curve] = [t for t in build_map(frame, now)["data"] if t.get("name") == f"{side}s up to here"]
+    assert _decode(curve["x"]).max() == pytest.approx(float(wide.side_usd(side).sum()), rel=0.01)
+    told = summary(now)[f"{side}_usd"]
+    assert told == pytest.approx(float(frame.now.crop(near, far).side_usd(side).sum()), rel=0.01), "of the window"
+    assert told < 0.95 * _decode(curve["x"]).max()
+
+
+def test_the_words_of_the_map_tell_what_is_hidden_from_what_is_nothing(cache: Cache) -> None:
+    now = read_map(read_frame(cache, ViewState("BTC", side=SideFilter.LONG)))
+    told = summary(now._replace(long_pain=None))["text"]
+    assert "shorts not shown" in told
+    assert "of shorts" not in told
+    assert "no level of longs stands out as max pain" in told
+    both = summary(now._replace(side=SideFilter.BOTH, long_pain=60_000.0))["text"]
+    assert both.endswith("max pain longs 60,000; no level of shorts stands out as max pain")
+
+
+def test_the_map_says_how_wide_a_bar_is(frame: ChartFrame) -> None:
+    now = read_map(frame)
+    title = build_map(frame, now)["layout"]["xaxis"]["title"]["text"]
+    assert title == f"≈ USD per bar of {100 * (now.price_edges[1] / now.price_edges[0] - 1):.2g} %"
 
 
 def test_a_row_without_data_says_so(frame: ChartFrame) -> None:
