@@ -41,7 +41,9 @@ class Shading:
         Estimated density of both sides, whatever the lens. [USD per bin]
     price_edges : Float64Array, shape (n_price + 1,)
     long_full, short_full : float
-        What full colour means. [USD per .1 % of price]
+        Where full colour is reached, 0 where nothing is there. [USD per .1 % of price]
+    least_share : float
+        Part of it below which nothing is drawn.
     lens : Lens
     per_tenth_percent : float
         Factor from USD per bin to USD per .1 % of price.
@@ -52,8 +54,14 @@ class Shading:
     price_edges: Float64Array
     long_full: float
     short_full: float
+    least_share: float
     lens: Lens
     per_tenth_percent: float
+
+    @property
+    def unit(self) -> str:
+        """What full colour is told in: other than density, the lenses show what stands out of it."""
+        return "per 0.1 %" if self.lens is Lens.DENSITY else "per 0.1 % above surroundings"
 
 
 def shade(frame: ChartFrame) -> Shading:
@@ -107,13 +115,15 @@ def shade_grid(
     scaled = slice(None) if settled is None or not settled.any() else settled
     long_full, short_full = full_scale(long_usd[scaled]), full_scale(short_usd[scaled])
     per_tenth_percent = 0.001 / grid.bin_width
+    told = per_tenth_percent * view.max ** (1 / GAMMA)  # where the upper handle puts full colour
     intensity = _scaled(short_usd, short_full, view) - _scaled(long_usd, long_full, view)
     return Shading(
         codes=np.rint(intensity * FULL).astype(np.int8),
         density_usd=(grid.long_usd + grid.short_usd)[:, seen],
         price_edges=grid.price_edges[seen.start : seen.stop + 1],
-        long_full=long_full * per_tenth_percent,
-        short_full=short_full * per_tenth_percent,
+        long_full=long_full * told,
+        short_full=short_full * told,
+        least_share=(view.min / view.max) ** (1 / GAMMA),
         lens=view.lens,
         per_tenth_percent=per_tenth_percent,
     )

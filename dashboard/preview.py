@@ -14,7 +14,7 @@ from dashboard.colours import INK, scale, side_colours
 from dashboard.frame import LENS_MARGIN, MAX_ROWS, ChartFrame, default_window
 from dashboard.lens import FULL, Shading, shade, shade_grid
 from dashboard.view import ViewState
-from estimator.domain import Origin
+from estimator.domain import Origin, Side
 from estimator.model.grid import LiquidationGrid
 from estimator.units import price_text, short_usd, utc_text, venue_name
 
@@ -51,7 +51,7 @@ def draw_preview(frame: ChartFrame) -> bytes:
             mark_price=frame.mark_price,
             view=view,
             title=f"{view.symbol} liquidation heatmap, {view.range}",
-            words=f"{venues} | levels ESTIMATED | as of {utc_text(frame.as_of_ms)} UTC",
+            words=f"{venues} | levels ESTIMATED | as of {utc_text(frame.as_of_ms)} UTC{_look(view)}",
             badge="" if origin is Origin.LIVE else origin.value.upper(),
         )
     )
@@ -84,10 +84,16 @@ def draw_grid(grid: LiquidationGrid, candles: pl.DataFrame, *, title: str) -> by
             mark_price=float(closes[-1]),
             view=view,
             title=f"{title} liquidation heatmap",
-            words=f"levels ESTIMATED | as of {utc_text(last_ms)} UTC",
+            words=f"levels ESTIMATED | as of {utc_text(last_ms)} UTC{_look(view)}",
             badge="",
         )
     )
+
+
+def _look(view: ViewState) -> str:
+    """Name the lens, and the handles where they are moved."""
+    whole = (view.min, view.max) == (0, 1)
+    return f" | {view.lens.value}" + ("" if whole else f", intensity {100 * view.min:.0f}–{100 * view.max:.0f} %")
 
 
 def _candles_of(grid: LiquidationGrid, candles: pl.DataFrame) -> pl.DataFrame:
@@ -199,9 +205,15 @@ def _draw_legend(draw: ImageDraw.ImageDraw, picture: _Picture) -> None:
     ink, shading = INK[picture.view.theme], picture.shading
     colours = side_colours(picture.view.palette, picture.view.theme)
     y, x = HEIGHT - 28, float(_LEFT)
-    for name, usd, colour in zip(("longs", "shorts"), (shading.long_full, shading.short_full), colours, strict=True):
-        text = f"{name}: full colour = {short_usd(usd)} per 0.1 % of price"
+    for side, usd, colour in zip(Side, (shading.long_full, shading.short_full), colours, strict=True):
+        text = _legend(picture.view, side, usd, shading.unit)
         draw.rectangle((x, y - 8, x + 16, y + 8), fill=colour)
         draw.text((x + 24, y), text, fill=ink.muted, font=_TEXT[16], anchor="lm")
         x += 24 + draw.textlength(text, font=_TEXT[16]) + 28
     draw.text((WIDTH - 24, y), "liqheat", fill=ink.text, font=_TEXT[22], anchor="rm")
+
+
+def _legend(view: ViewState, side: Side, usd: float, unit: str) -> str:
+    if view.side.value not in (side.value, "both"):
+        return f"{side}s not shown"
+    return f"{side}s: full colour = {short_usd(usd)} {unit}" if usd > 0 else f"{side}s: none in this window"

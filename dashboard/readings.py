@@ -102,10 +102,10 @@ def day_totals(frame: ChartFrame) -> dict[str, Any] | None:
 
 
 def scale_reading(shading: Shading) -> dict[str, Any]:
-    """Say what full colour means, in USD per .1 % of price."""
+    """Say where full colour is reached, in USD per .1 % of price; None where nothing is shown."""
     return {
-        "long_usd": shading.long_full, "short_usd": shading.short_full, "gamma": GAMMA, "percentile": PERCENTILE,
-        "lens": shading.lens.value,
+        "long_usd": shading.long_full or None, "short_usd": shading.short_full or None, "gamma": GAMMA,
+        "percentile": PERCENTILE, "lens": shading.lens.value, "unit": shading.unit, "least_share": shading.least_share,
     }  # fmt: skip
 
 
@@ -124,7 +124,11 @@ def band_codes(frame: ChartFrame) -> dict[str, Any] | None:
     if frame.view.lens is not Lens.CERTAIN:
         return None
     if frame.band is None:
-        why = "it tells no leverages apart" if frame.view.tiers != ALL_TIERS else "it is being computed"
+        why = (
+            "it is for all leverages together; shown is the contrast"
+            if frame.view.tiers != ALL_TIERS
+            else "it is being computed"
+        )
         return {"missing": why}
     grid, cells = frame.grid, on_screen(frame.grid, frame.window)
     shown = (grid.long_usd + grid.short_usd)[:, cells]

@@ -69,6 +69,21 @@ def test_full_colour_means_what_the_scale_says(frame: ChartFrame) -> None:
     np.testing.assert_allclose(np.minimum(per_tenth[longs], shading.long_full), meant, rtol=0.5 / 20 / GAMMA)
 
 
+def test_the_scale_tells_what_the_handles_do_to_full_colour(frame: ChartFrame) -> None:
+    frame = replace(frame, view=replace(frame.view, lens=Lens.DENSITY, min=0.4, max=0.8))
+    shading = shade(frame)
+    per_tenth = shading.density_usd * shading.per_tenth_percent
+    assert per_tenth[shading.codes == -FULL].min() == pytest.approx(shading.long_full, rel=0.02)
+    drawn = per_tenth[shading.codes < 0]
+    assert drawn.min() == pytest.approx(shading.least_share * shading.long_full, rel=0.05)
+
+
+def test_only_density_is_told_as_such(frame: ChartFrame) -> None:
+    units = {lens: shade(replace(frame, view=replace(frame.view, lens=lens))).unit for lens in Lens}
+    assert units.pop(Lens.DENSITY) == "per 0.1 %"
+    assert set(units.values()) == {"per 0.1 % above surroundings"}
+
+
 def test_far_mass_does_not_drown_the_near_side() -> None:
     usd = np.random.default_rng(1).gamma(1.0, 1e5, (50, 100)).astype(np.float32)
     usd[:1, -1] = 1e12  # one cell out of five thousand

@@ -10,9 +10,9 @@ from PIL import Image
 
 from dashboard.colours import RAMPS
 from dashboard.frame import ChartFrame
-from dashboard.preview import HEIGHT, MAX_COLUMNS, WIDTH, draw_grid, draw_preview
-from dashboard.view import Palette, Theme
-from estimator.domain import TIME
+from dashboard.preview import HEIGHT, MAX_COLUMNS, WIDTH, _legend, _look, draw_grid, draw_preview
+from dashboard.view import Lens, Palette, SideFilter, Theme, ViewState
+from estimator.domain import TIME, Side
 from estimator.model.grid import LiquidationGrid
 
 
@@ -56,6 +56,15 @@ def test_a_grid_of_any_length_is_drawn_with_its_candles() -> None:
     pixels = _pixels(draw_grid(grid, candles, title="XYZ/USDT:USDT"))
     assert pixels.shape == (HEIGHT, WIDTH, 3)
     assert ((pixels[..., 1] - pixels[..., 0]) > 60).any()
+
+
+def test_the_picture_names_its_lens_and_what_is_hidden() -> None:
+    assert _look(ViewState("BTC")) == " | contrast"
+    assert _look(ViewState("BTC", lens=Lens.DENSITY, min=0.4, max=0.8)) == " | density, intensity 40–80 %"
+    longs = ViewState("BTC", side=SideFilter.LONG)
+    assert _legend(longs, Side.SHORT, 0.0, "per 0.1 %") == "shorts not shown"
+    assert _legend(longs, Side.LONG, 0.0, "per 0.1 %") == "longs: none in this window"
+    assert _legend(longs, Side.LONG, 2e6, "per 0.1 %") == "longs: full colour = $2.00M per 0.1 %"
 
 
 def test_the_colour_blind_palette_never_opposes_red_and_green() -> None:

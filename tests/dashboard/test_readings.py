@@ -8,7 +8,8 @@ import httpx
 import pytest
 
 from dashboard.frame import ChartFrame
-from dashboard.readings import banner
+from dashboard.lens import shade
+from dashboard.readings import banner, scale_reading
 from estimator.domain import Origin
 
 
@@ -39,3 +40,10 @@ def test_the_change_of_a_day_is_the_one_of_the_table_of_markets(client: httpx.Cl
 def test_the_banner_names_venues_that_are_not_in_the_sums(frame: ChartFrame) -> None:
     told = banner(replace(frame, loading=("okx",)))
     assert "Still being loaded and not in the sums: okx." in told
+
+
+def test_a_side_with_nothing_on_screen_has_no_scale(frame: ChartFrame) -> None:
+    shading = shade(frame)
+    told = scale_reading(replace(shading, long_full=0.0))
+    assert told["long_usd"] is None
+    assert told["short_usd"] == shading.short_full > 0
