@@ -20,7 +20,7 @@ from estimator import cli as data_commands
 from estimator.cli import HOPELESS, fail, progress_bar, read_settings, say
 from estimator.errors import LiqheatError, SettingsError
 from estimator.memory import keep_little
-from estimator.settings import NAMES_TOLD, Settings
+from estimator.settings import NAMES_TOLD, VENUES, Settings
 
 if TYPE_CHECKING:
     from estimator.redis_server import BundledServer
@@ -37,12 +37,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,
 )
-app.command()(data_commands.worker)
-app.command()(data_commands.warm)
-app.command()(data_commands.backfill)
-app.command()(data_commands.score)
-app.command()(data_commands.calibrate)
-app.add_typer(data_commands.alerts, name="alerts")
 
 SourceName = Literal["simulated", "recorded", "live", "auto"]
 
@@ -126,6 +120,9 @@ def web() -> None:
     )
 
 
+app.command()(data_commands.worker)
+
+
 @app.command()
 def estimate(
     candles: Annotated[Path, typer.Argument(help="Candles: CSV, Parquet, Feather or JSON, .gz too.")],
@@ -174,12 +171,17 @@ def _check_output(option: str, path: Path | None, ending: str) -> None:
 
 
 def _tell_unknown_exchange(file: Path, name: str) -> None:
-    from estimator.live.choice import VENUES
-
     if name not in VENUES:
         close = get_close_matches(name, VENUES, n=1)
         asked = f"; did you mean {close[0]}?" if close else "; its fee is not counted in maintenance margin"
         say(f"liqheat: {file}: exchange {name!r} is none of {', '.join(VENUES)}{asked}")
+
+
+app.command()(data_commands.backfill)
+app.command()(data_commands.calibrate)
+app.command()(data_commands.score)
+app.command()(data_commands.warm)
+app.add_typer(data_commands.alerts, name="alerts")
 
 
 def _allow_connections() -> None:
@@ -243,7 +245,9 @@ def _check_port(settings: Settings) -> None:
         try:
             probe.bind((settings.host, settings.port))
         except OSError as error:
-            fail(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; choose another with --port")
+            option = "--port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
+            where = f"{settings.host}:{settings.port}"
+            fail(f"cannot listen on {where}: {error.strerror}; choose another with {option}")
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:

@@ -7,16 +7,20 @@ Every setting is an environment variable with the prefix ``LIQHEAT_`` (``REDIS_U
 from __future__ import annotations
 
 import ipaddress
+import re
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Final, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, SettingsConfigDict
 
 PREFIX: Final = "LIQHEAT_"
 NAMES_TOLD: Final = "LIQHEAT__NAMES_TOLD"  # set for the children of `run`, which has warned already
-_SECRETS: Final = frozenset({"REDIS_URL", "LIQHEAT_ALERTS_URLS", "LIQHEAT_METRICS_TOKEN"})
+VENUES: Final = ("binance", "bybit", "okx", "gate", "bitget", "hyperliquid")
+_SECRETS: Final = frozenset({"LIQHEAT_ALERTS_URLS", "LIQHEAT_METRICS_TOKEN"})
+_PASSWORD: Final = re.compile("@|password", re.IGNORECASE)
 
 
 class Settings(BaseSettings):
@@ -154,6 +158,28 @@ class Settings(BaseSettings):
         description="Bearer token that /metrics asks for; empty serves it to this machine alone.",
     )
 
+    @field_validator("redis_url")
+    @classmethod
+    def _check_redis(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("redis://", "rediss://", "unix://")):
+            raise PydanticCustomError("redis", "use redis://host:6379/0 or unix:///path/to/socket")
+        return value
+
+    @field_validator("exchange_base")
+    @classmethod
+    def _check_address(cls, value: str | None) -> str | None:
+        if value is not None and not re.match(r"https?://[^/\s]", value):
+            raise PydanticCustomError("address", "use an address such as http://127.0.0.1:9000")
+        return value
+
+    @field_validator("venues")
+    @classmethod
+    def _check_venues(cls, value: str) -> str:
+        unknown = [name for name in (n.strip().lower() for n in value.split(",")) if name not in VENUES]
+        if unknown:
+            raise ValueError(f"{unknown[0]!r} is not one of {', '.join(VENUES)}")
+        return value
+
     @field_validator("trusted_proxies")
     @classmethod
     def _check_networks(cls, value: str) -> str:
@@ -174,7 +200,7 @@ def problems(error: ValidationError) -> list[str]:
     told = []
     for one in error.errors(include_url=False):
         name, value = variable(str(one["loc"][0])), one["input"]
-        hidden = name in _SECRETS or "@" in str(value)
+        hidden = name in _SECRETS or _PASSWORD.search(str(value)) is not None
         shown = "the value" if hidden else repr(value)
         # A check of our own may quote the value.
         why = "it cannot be used" if hidden and "ctx" in one and "error" in one["ctx"] else one["msg"]

@@ -18,7 +18,8 @@ from estimator.archive import plan
 from estimator.cli import HOPELESS
 from estimator.errors import InputError, ParameterError
 from estimator.files import estimate_files, read_market
-from estimator.settings import NAMES_TOLD, unknown_names
+from estimator.live import choice
+from estimator.settings import NAMES_TOLD, VENUES, unknown_names
 from tests.estimator.test_archive import BTC
 from tests.test_commands import free_port
 
@@ -118,7 +119,6 @@ def test_what_would_fail_again_in_the_same_way_ends_a_run_for_good(
     assert "LIQHEAT_ALERTS_FILE /none" in problem("run", status=HOPELESS)
     assert "REDIS_URL" in problem("web", status=HOPELESS)
     monkeypatch.setenv("REDIS_URL", "foo")
-    assert "REDIS_URL 'foo'" in problem("web", status=HOPELESS)
 
 
 # estimate
@@ -184,3 +184,35 @@ def test_an_input_error_names_the_file_and_writes_times_as_iso(folder: Path) -> 
         InputError("candles", "is a duplicate time", column="time", row=1, value=datetime(2026, 6, 1, tzinfo=UTC))
     )
     assert told == "candles.time row 1: is a duplicate time (value 2026-06-01T00:00:00+00:00)"
+
+
+# run
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("LIQHEAT_VENUES", "okx,kraken", "'kraken' is not one of binance, bybit"),
+        ("LIQHEAT_EXCHANGE_BASE", "nohttp", "use an address such as http://"),
+        ("REDIS_URL", "foo", "use redis://"),
+    ],
+)
+def test_an_address_or_a_venue_that_cannot_be_ends_a_run_first(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert problem("run", status=HOPELESS).startswith(f"{name}: {value!r} is not valid: {said}")
+
+
+def test_the_venues_that_may_be_set_are_those_that_can_be_followed() -> None:
+    assert VENUES == choice.VENUES
+
+
+@pytest.mark.parametrize("host", ["no such host", "192.0.2.1"])  # an address of nobody
+def test_a_host_that_cannot_be_listened_on_is_told_as_such(host: str) -> None:
+    assert problem("run", "--host", host, "--port", free_port()).endswith("choose another with --host")
+
+
+def test_help_lists_run_first() -> None:
+    listed = [i.name or i.callback.__name__ for i in app.registered_commands if i.callback]
+    assert listed == ["run", "web", "worker", "estimate", "backfill", "calibrate", "score", "warm"]
