@@ -133,7 +133,7 @@ def _state(record: Mapping[str, Any], query: TrackQuery, one: Summary) -> str:
     )
     counts = (
         f"{where}, {query.horizon} ahead: {n['prints']:,} liquidations of {short_usd(n['usd'])} on "
-        f"{count(n['days'], 'day')}, against {n['closes']:,} columns of markets."
+        f"{count(n['days'], 'day')}, against {n['closes']:,} columns of markets.{_overlap(query.horizon)}"
     )
     simulated = (
         "<p><b>Simulated.</b> This record is about a market this program made up; it says nothing about real ones. "
@@ -149,6 +149,12 @@ def _state(record: Mapping[str, Any], query: TrackQuery, one: Summary) -> str:
         f'<section class="state" id="state" data-state="{state}" role="status"><p>{counts}</p>'
         f"<p><b>{escape(one['words']['levels'])}</b></p>{simulated}</section>"
     )
+
+
+def _overlap(horizon: str) -> str:
+    """Say how often a liquidation counts: a column of every hour is held against all the hours after it."""
+    hours = int(horizon.removesuffix("h"))
+    return "" if hours == 1 else f" These {hours} hours overlap: each liquidation counts up to {hours} times."
 
 
 def _gains(one: Summary, query: TrackQuery) -> str:

@@ -188,7 +188,10 @@ def test_the_page_shows_a_market_a_venue_and_a_horizon(client: httpx.Client) -> 
     assert "behind “freshness”" in text
     assert '<option value="okx" selected>' in text
     assert "<code>abc123</code>" in text
-    assert 'data-state="few"' in client.get("/track-record?horizon=4h").text
+    assert "overlap" not in text
+    longer = client.get("/track-record?horizon=4h").text
+    assert 'data-state="few"' in longer
+    assert "each liquidation counts up to 4 times" in longer, "a column of every hour, and the four after it"
     assert "Nothing has been scored yet" in client.get("/track-record?venue=binance&symbol=BTC").text
     assert "No scores yet" in client.get("/track-record?venue=bybit").text
 
