@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -32,13 +33,15 @@ if TYPE_CHECKING:
     from estimator.archive import Imported
     from estimator.cache import MarketStatus
     from estimator.domain import ContractType, Market
-    from estimator.history import History
+    from estimator.history import History, TableName
     from estimator.model.calibration import Calibration
     from estimator.model.parameters import Parameters
 
 console = Console(stderr=True)
 HOPELESS = 2  # exit status: starting again would fail in the same way
 _MOST_ABSENT = 10  # files that are named
+_MARKET_ID = re.compile(r"[a-z0-9_]+:[A-Za-z0-9]+/[A-Za-z0-9]+:[A-Za-z0-9]+")
+_FAR_MS = 1 << 42
 
 
 def worker(
@@ -162,6 +165,9 @@ def score(
     from estimator.scoring.run import MODELS, run
     from estimator.scoring.summary import summarise
 
+    if data is not None and not data.is_dir():
+        fail(f"--data {data}: no such folder")
+    signal.signal(signal.SIGINT, _leave_scores)
     try:
         with progress_bar() as report, ThreadPoolExecutor() as executor:
             cases = [case.part(part) for case in read_cases(data, report=lambda done, what: report(done * 0.3, what))]
@@ -176,6 +182,13 @@ def score(
         tables.print(table)
     for path in write_report(found, out):
         say(f"wrote {path}")
+
+
+def _leave_scores(_signal: int, _frame: FrameType | None) -> NoReturn:
+    """End without waiting for threads that compute: nothing is written before the end."""
+    console.show_cursor()
+    say("stopped")
+    os._exit(130)
 
 
 def calibrate(
@@ -194,9 +207,15 @@ def calibrate(
     from estimator.worker import history_root
 
     settings = read_settings()
+    named = [m.strip() for m in markets.split(",") if m.strip()]
+    for market_id in named:
+        if not _MARKET_ID.fullmatch(market_id):
+            fail(f"--markets: got {market_id!r}, expected venue:SYMBOL such as binance:BTC/USDT:USDT")
+    if reset and not named:
+        fail("--reset needs --markets: say which ones go by the defaults again")
     history, default = History(history_root(settings)), Parameters.preset(settings.preset)
     try:
-        wanted = [m.strip() for m in markets.split(",") if m.strip()] or markets_with_prints(history, days)
+        wanted = named or markets_with_prints(history, days)
         if not wanted:
             fail(f"history has no prints of the last {days:g} days: without prints there is nothing to fit to")
         if reset:
@@ -210,11 +229,17 @@ def calibrate(
 
 
 def _reset(history: History, wanted: Sequence[str], default: Parameters) -> None:
+    """Offer the defaults to the markets that history has anything of; end with status 1 where one is not there."""
     from estimator.refit import reset
 
-    for market_id in wanted:
-        reset(history, market_id, default)
-        say(f"{market_id}: the defaults are offered to its worker")
+    tables: tuple[TableName, ...] = ("parameters", "candles", "liquidations")
+    known = {m: any(len(history.read(table, m, 0, _FAR_MS)) for table in tables) for m in wanted}
+    for market_id, there in known.items():
+        if there:
+            reset(history, market_id, default)
+        say(f"{market_id}: " + ("the defaults are offered to its worker" if there else "there is no history of it"))
+    if not all(known.values()):
+        raise typer.Exit(1)
 
 
 def _calibrate_all(

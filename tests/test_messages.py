@@ -1,10 +1,12 @@
-"""What commands say of wrong options and settings, without starting a process."""
+"""What commands say of wrong options and settings, almost all without starting a process."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
+import subprocess
+import sys
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -21,7 +23,7 @@ from estimator.files import estimate_files, read_market
 from estimator.live import choice
 from estimator.settings import NAMES_TOLD, VENUES, unknown_names
 from tests.estimator.test_archive import BTC
-from tests.test_commands import free_port
+from tests.test_commands import COMMAND, environment, free_port
 
 
 @pytest.fixture(autouse=True)
@@ -216,3 +218,32 @@ def test_a_host_that_cannot_be_listened_on_is_told_as_such(host: str) -> None:
 def test_help_lists_run_first() -> None:
     listed = [i.name or i.callback.__name__ for i in app.registered_commands if i.callback]
     assert listed == ["run", "web", "worker", "estimate", "backfill", "calibrate", "score", "warm"]
+
+
+# calibrate and score
+
+
+def test_a_calibration_that_cannot_be_says_why() -> None:
+    assert problem("calibrate", "--markets", "foo") == (
+        "--markets: got 'foo', expected venue:SYMBOL such as binance:BTC/USDT:USDT"
+    )
+    assert problem("calibrate", "--reset").startswith("--reset needs --markets")
+    said = problem("calibrate", "--markets", "binance:BTC/USDT:USDT", "--reset")
+    assert said == "binance:BTC/USDT:USDT: there is no history of it"
+
+
+def test_a_folder_to_score_that_is_not_there_is_named_first() -> None:
+    assert problem("score", "--data", "/none") == "--data /none: no such folder"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends a signal")
+def test_ctrl_c_ends_scores_within_a_moment(folder: Path) -> None:
+    command = (*COMMAND, "score")
+    with subprocess.Popen(command, cwd=folder, env=environment(folder), stderr=subprocess.PIPE, text=True) as scoring:
+        assert scoring.stderr is not None
+        while "on" not in scoring.stderr.readline().split():  # a model on a case: threads compute
+            assert scoring.poll() is None
+        scoring.send_signal(signal.SIGINT)
+        _, said = scoring.communicate(timeout=5)
+    assert scoring.returncode == 130
+    assert said.splitlines()[-1] == "stopped"
