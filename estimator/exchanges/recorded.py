@@ -90,6 +90,7 @@ from estimator.exchanges.readings import (
 __all__ = ["RecordedSource", "as_candles", "as_open_interest", "find_recordings", "load_recording", "read_frame"]
 
 REPLAY_FROM: Final = 0.75  # share of the candles that a replayed recording starts with
+_MOST_NAMED: Final = 10  # files in a message
 _EXAMPLE: Final = '{"exchange": "binance", "symbol": "BTC/USDT:USDT"}'
 _SETTLEMENTS_MS: Final = tuple(hours * HOUR_MS for hours in (1, 2, 4, 8))
 _MAJORS: Final = ("BTC", "ETH", "SOL")
@@ -120,6 +121,12 @@ class Recording:
     def kinds_of(self, series: SeriesName) -> set[str]:
         """Return the kinds of file that may give a series."""
         return {kind for _, kind in self.files if any(r.series == series for r in self.readings(kind))}
+
+    @property
+    def lacking(self) -> list[SeriesName]:
+        """Series the estimator needs that no file may give."""
+        needed: tuple[SeriesName, ...] = ("candles", "open_interest")
+        return [series for series in needed if not self.kinds_of(series)]
 
     @property
     def candle_interval_ms(self) -> float:
@@ -217,8 +224,12 @@ def find_recordings(path: Path) -> list[Recording]:
     for file in files:
         folder, kind = _place(file)
         folders.setdefault(folder, []).append((file, kind))
-    found = [r for folder, inside in folders.items() if (r := _recording(folder, inside)) is not None]
+    told = [r for folder, inside in folders.items() if (r := _recording(folder, inside)) is not None]
+    found = [r for r in told if not r.lacking]
     if not found:
+        for recording in told:
+            if recording.described:
+                raise SourceError(_unfit(recording))
         raise SourceError(
             f"no market with candles and open interest in {path}: lay files out as EXCHANGE/SYMBOL/KIND/file "
             f"({', '.join(VENUES)}) or write {DESCRIPTION_FILE} beside them, e.g. {_EXAMPLE}"
@@ -275,15 +286,25 @@ def _funding_interval(funding: pl.DataFrame) -> int | None:
 
 
 def _recording(folder: Path, files: list[tuple[Path, str]]) -> Recording | None:
-    """Make a recording of the files of a folder, if it holds a market with what the estimator needs."""
+    """Make a recording of the files of a folder, if something says what market they are of."""
     description = describe(folder)
     if description is None:
         return None
     try:
-        found = Recording(description.market(), description, tuple(files))
+        return Recording(description.market(), description, tuple(files))
     except ParameterError as error:
         raise SourceError(f"{folder / DESCRIPTION_FILE}: {error}") from error
-    return found if found.kinds_of("candles") and found.kinds_of("open_interest") else None
+
+
+def _unfit(recording: Recording) -> str:
+    """Say which series the readings of a description find no file for, and which files no reading fits."""
+    unread = [file.name for file, kind in recording.files if not recording.readings(kind)]
+    kinds = ", ".join(dict.fromkeys(r.kind for r in recording.description.readings or ()))
+    text = f"{recording.market.id}: no reading of {DESCRIPTION_FILE} finds {' or '.join(recording.lacking)}"
+    if unread:
+        more = f" and {len(unread) - _MOST_NAMED} more" if len(unread) > _MOST_NAMED else ""
+        text += f": its kinds are {kinds or 'none'}, and none fits {', '.join(unread[:_MOST_NAMED])}{more}"
+    return text
 
 
 def _place(file: Path) -> tuple[Path, str]:

@@ -184,6 +184,15 @@ def test_without_candles_or_open_interest_there_is_no_market(tmp_path: Path, mis
         RecordedSource(tmp_path, replay=None)
 
 
+def test_files_that_no_reading_of_a_description_fits_are_named(tmp_path: Path) -> None:
+    _write(tmp_path, prices=_bars(10), held=_series("open_interest", 10))
+    _describe(
+        tmp_path, readings=[{"series": "candles", "kind": "prices"}, {"series": "open_interest", "kind": "interest*"}]
+    )
+    with pytest.raises(SourceError, match=r"finds open_interest: .* prices, interest\*, and none fits held\.csv$"):
+        RecordedSource(tmp_path, replay=None)
+
+
 def test_a_path_that_does_not_exist_is_unavailable(tmp_path: Path) -> None:
     with pytest.raises(SourceUnavailable, match="nowhere"):
         RecordedSource(tmp_path / "nowhere", replay=None)
