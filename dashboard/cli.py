@@ -229,7 +229,9 @@ def _check_alerts(settings: Settings) -> None:
 
 
 def _check_data(settings: Settings) -> None:
-    """Make the data folder, so that it is not the bundled server or a snapshot that finds out."""
+    """Make the data folder, so that it is not the bundled server or the history that finds out."""
+    if settings.redis_url is not None and settings.history is not None:
+        return
     try:
         settings.data.mkdir(parents=True, exist_ok=True)
         if not os.access(settings.data, os.W_OK | os.X_OK):
@@ -248,6 +250,8 @@ def _check_port(settings: Settings) -> None:
             option = "--port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
             where = f"{settings.host}:{settings.port}"
             fail(f"cannot listen on {where}: {error.strerror}; choose another with {option}")
+        except UnicodeError:
+            fail(f"cannot listen on {settings.host!r}: not the name of a host; choose another with --host")
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:

@@ -210,7 +210,7 @@ def test_the_venues_that_may_be_set_are_those_that_can_be_followed() -> None:
     assert VENUES == choice.VENUES
 
 
-@pytest.mark.parametrize("host", ["no such host", "192.0.2.1"])  # an address of nobody
+@pytest.mark.parametrize("host", ["no such host", "a..b", "192.0.2.1"])  # an address of nobody
 def test_a_host_that_cannot_be_listened_on_is_told_as_such(host: str) -> None:
     assert problem("run", "--host", host, "--port", free_port()).endswith("choose another with --host")
 
