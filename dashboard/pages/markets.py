@@ -72,7 +72,9 @@ COLUMNS: Final[tuple[Column[Callable[[Row], Any]], ...]] = (
         _away("cluster_above"),
     ),
     Column(
-        "pain", "Max pain", "estimated", "Where most longs (below) and shorts (above) would be liquidated. Estimated.",
+        "pain", "Max pain", "estimated",
+        "Where most longs (below) and shorts (above) would be liquidated; – where no level of a side stands out. "
+        "Estimated.",
         lambda r: max((p for p in r["max_pain"].values() if p is not None), default=None),
     ),
     Column("funding", "Funding", "% / 8 h", "Funding rate, put to eight hours", lambda r: r["funding_rate_8h"]),

@@ -24,6 +24,7 @@ from estimator.domain import Float64Array, Side
 from estimator.errors import ParameterError
 from estimator.model.grid import LiquidationGrid
 from estimator.model.peaks import find_peaks, peak_edges
+from estimator.units import price_text
 
 MAGNET_NOTE: Final = "unproven: nobody has shown yet that clusters attract the price"
 _REACH: Final = 4.0  # standard deviations to which a Gaussian is carried
@@ -278,14 +279,15 @@ def place_stop(
 
 def _refusal(side: Side, price: float, mark: float, liquidation: float | None, safety: float) -> str:
     if price <= 0:
-        return f"the room beyond the cluster reaches below zero ({price:g})"
+        return "the room beyond the cluster reaches below zero"
     if liquidation is None:
         return ""
-    if side.sign * (price - liquidation) <= 0:
-        return f"it would lie at {price:g}, past the position's own liquidation price {liquidation:g}"
+    at, own = price_text(price), price_text(liquidation)
     left = side.sign * (price - liquidation)
+    if left <= 0:
+        return f"it would lie at {at}, past the position's own liquidation price {own}"
     if left < safety * abs(mark - liquidation):
-        return f"it would lie at {price:g}, within {safety:.0%} of the way to the liquidation price {liquidation:g}"
+        return f"it would lie at {at}, within {safety:.0%} of the way to the liquidation price {own}"
     return ""
 
 

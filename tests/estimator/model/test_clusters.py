@@ -195,6 +195,12 @@ def test_a_stop_past_or_near_the_own_liquidation_price_is_refused_with_the_reaso
     assert f"{liquidation:g}" in stop.refused
 
 
+def test_prices_of_a_refused_stop_are_grouped_by_thousands() -> None:
+    near = replace(NEAR, price=95_900.0, low=95_800.0)
+    stop = place_stop((near,), side=Side.LONG, mark_price=100_000, atr_1h=2.0, liquidation_price=95_750.0)
+    assert stop.refused == "it would lie at 95,700, past the position's own liquidation price 95,750"
+
+
 def test_a_stop_without_a_cluster_or_a_range_is_refused_with_the_reason() -> None:
     assert (
         "no cluster of shorts stands out above"
