@@ -121,7 +121,8 @@ TIERS: Final = Text(
 )
 OTHERS: Final = Text(
     "others",
-    "Other positions of a cross account as `coin:side:entry:quantity:mark:maintenance rate`, by commas.",
+    "Other positions of a cross account as `coin:side:entry:quantity:mark:maintenance rate`, by commas; an empty mark "
+    "is the one known here.",
     "ETH:short:2500:10:2450:0.005",
 )
 PRICE: Final = (1e-12, 1e12)
@@ -214,8 +215,15 @@ def read_what_if(given: Mapping[str, str]) -> WhatIf:
     )
 
 
-def read_plan(given: Mapping[str, str], status: MarketStatus) -> Plan:
+def read_plan(given: Mapping[str, str], status: MarketStatus, offered: Sequence[MarketStatus] = ()) -> Plan:
     """Read a position on a market, which gives what the query does not.
+
+    Parameters
+    ----------
+    given : mapping
+    status : MarketStatus
+    offered : sequence of MarketStatus
+        Markets that give the marks of other positions.
 
     Raises
     ------
@@ -239,7 +247,7 @@ def read_plan(given: Mapping[str, str], status: MarketStatus) -> Plan:
         margin=_margin(given, quantity * entry if contract == "linear" else quantity / entry, cross=cross),
         brackets=_brackets(given, status),
         cross=cross,
-        others=_others(given, status),
+        others=_others(given, status, offered),
         fee_rate=(status.maintenance_fee_rate or 0.0) if fee is None else fee,
         extra_margin=known(ADD, given),
         close_share=known(CLOSE, given),
@@ -287,28 +295,37 @@ def _pairs(spelled: str) -> list[tuple[float, float]]:
     return [(_TIER_FLOOR.check(floor), _TIER_RATE.check(rate)) for floor, rate in rows]
 
 
-def _others(given: Mapping[str, str], status: MarketStatus) -> tuple[Position, ...]:
+def _others(given: Mapping[str, str], status: MarketStatus, offered: Sequence[MarketStatus]) -> tuple[Position, ...]:
     if OTHERS.name not in given:
         return ()
     rows = given[OTHERS.name].split(",")
     if len(rows) > MAX_OTHERS:
         raise ViewError(OTHERS.name, f"{len(rows)} positions", f"at most {MAX_OTHERS}")
-    return tuple(_other(row, status) for row in rows)
+    return tuple(_other(row, status, offered) for row in rows)
 
 
-def _other(spelled: str, status: MarketStatus) -> Position:
+def _other(spelled: str, status: MarketStatus, offered: Sequence[MarketStatus]) -> Position:
     parts = spelled.split(":")
-    fine = len(parts) == 6 and _COIN.fullmatch(parts[0]) and parts[1] in SIDE.choices
-    if not fine or parts[0].upper() == status.base.upper():
-        accepted = f"coin:side:entry:quantity:mark:rate of other coins than {status.base}, such as {OTHERS.example}"
-        raise ViewError(OTHERS.name, spelled[:80], accepted)
-    entry, mark = _PART_PRICE.check(parts[2]), _PART_PRICE.check(parts[4])
+    if len(parts) != 6 or not _COIN.fullmatch(parts[0]) or parts[1] not in SIDE.choices:
+        raise ViewError(OTHERS.name, spelled[:80], f"coin:side:entry:quantity:mark:rate, such as {OTHERS.example}")
+    coin = parts[0].upper()
+    if coin == status.base.upper():
+        raise ViewError(OTHERS.name, spelled[:80], f"coins other than {status.base}, such as {OTHERS.example}")
+    mark = _PART_PRICE.check(parts[4]) if parts[4] else _known_mark(coin, status, offered)
+    if mark is None:
+        raise ViewError(OTHERS.name, spelled[:80], f"a mark price of {coin}, which is not known here")
     return Position(
         symbol=status.symbol.replace(status.base, parts[0], 1),
         side=Side(parts[1]),
-        entry_price=entry,
+        entry_price=_PART_PRICE.check(parts[2]),
         quantity=_PART_SIZE.check(parts[3]),
         mark_price=mark,
         maintenance_margin_rate=_PART_RATE.check(parts[5]),
         contract="inverse" if status.contract == "inverse" else "linear",
     )
+
+
+def _known_mark(coin: str, status: MarketStatus, offered: Sequence[MarketStatus]) -> float | None:
+    """Mark price of a coin, of the venue of the position where that has it."""
+    of_coin = [s for s in offered if s.base.upper() == coin and s.loaded and s.mark_price > 0]
+    return next((s.mark_price for s in sorted(of_coin, key=lambda s: s.exchange != status.exchange)), None)

@@ -208,7 +208,7 @@ def _position(known: Insights) -> Callable[[Request], Awaitable[Response]]:
         offered = await known.statuses()
         question = asked.read_position(request.url.query, offered[0].base)
         statuses = await known.choose(question)
-        plan = asked.read_plan(question.given, _venue(statuses, question))
+        plan = asked.read_plan(question.given, _venue(statuses, question), offered)
         outlook = await known.outlook(question, statuses)
 
         def build() -> dict[str, Any]:

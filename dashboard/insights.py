@@ -31,6 +31,7 @@ from estimator.model.positions import Plan, closing_of, work_out
 from estimator.model.rules import SignalRules
 from estimator.model.signals import Condition, PhaseReading, Reading, read_signals
 from estimator.model.wording import describe, explain, explain_phase
+from estimator.units import price_text, venue_name
 
 REACH: Final = 0.9  # log price to either side of the mark that is read: more than the book keeps
 
@@ -108,7 +109,8 @@ def clusters_json(
     least_share : float
         Least mass of a cluster, a share of open interest.
     liquidation : float, optional
-        Liquidation price of the position to protect: a long's where it lies below the mark, else a short's.
+        Liquidation price of the position to protect: a long's where it lies below the mark, else a short's. The other
+        side has no stop then.
     """
     rules = ClusterRules(least_share=least_share)
     found = find_outlook_clusters(outlook, hours=hours, rules=rules)
@@ -311,7 +313,8 @@ def position_json(outlook: Outlook, plan: Plan, clusters: tuple[Cluster, ...]) -
         if price is None:
             return {"price": None, "distance": None, "touch_probability": None}
         away = math.log(price / plan.mark_price)
-        touch = None if sigma is None else touch_probability(away, sigma, 24 * days)
+        passed = plan.side.sign * away >= 0  # nothing is left to be touched
+        touch = None if sigma is None or passed else touch_probability(away, sigma, 24 * days)
         return {"price": price, "distance": math.expm1(away), "touch_probability": touch}
 
     return {
@@ -327,6 +330,7 @@ def position_json(outlook: Outlook, plan: Plan, clusters: tuple[Cluster, ...]) -
         "margin_ratio": told.margin_ratio,
         "leverage": told.leverage,
         "liquidated": told.liquidated,
+        "warnings": _warnings(outlook, plan),
         "liquidation": reach(told.liquidation_price),
         "margin_call": {"at_ratio": plan.call, **reach(told.call_price)},
         "bankruptcy": reach(told.bankruptcy_price),
@@ -339,6 +343,15 @@ def position_json(outlook: Outlook, plan: Plan, clusters: tuple[Cluster, ...]) -
     }
 
 
+def _warnings(outlook: Outlook, plan: Plan) -> list[str]:
+    """Say what the venue would not allow."""
+    most = next((s.max_leverage for s in outlook.statuses if s.exchange == plan.exchange), math.inf)
+    leverage = plan.value(plan.quantity, plan.entry_price) / plan.margin
+    if plan.cross or leverage <= most * (1 + 1e-6):
+        return []
+    return [f"{venue_name(plan.exchange)} allows at most {most:g}x here, this is {leverage:,.4g}x"]
+
+
 def _plan_json(plan: Plan) -> dict[str, Any]:
     tiers = [[b.notional_floor, b.maintenance_margin_rate, b.maintenance_amount] for b in plan.brackets]
     return asdict(plan) | {"side": plan.side.value, "brackets": tiers}
@@ -347,10 +360,14 @@ def _plan_json(plan: Plan) -> dict[str, Any]:
 def _stop_beside(
     outlook: Outlook, side: Side, clusters: tuple[Cluster, ...], liquidation: float | None
 ) -> dict[str, Any]:
-    mark = outlook.mark_price
-    own = liquidation if liquidation is not None and side.sign * (mark - liquidation) > 0 else None
-    atr = atr_1h(outlook.bars)
-    return stop_json(place_stop(clusters, side=side, mark_price=mark, atr_1h=atr, liquidation_price=own))
+    mark, atr = outlook.mark_price, atr_1h(outlook.bars)
+    if liquidation is not None and side.sign * (mark - liquidation) <= 0:
+        where = "below" if side is Side.LONG else "above"
+        return stop_json(
+            Stop(None, f"a {side} is liquidated {where} the mark {price_text(mark)}, "
+                 f"not at {price_text(liquidation)}", None, None)
+        )  # fmt: skip
+    return stop_json(place_stop(clusters, side=side, mark_price=mark, atr_1h=atr, liquidation_price=liquidation))
 
 
 def stop_json(stop: Stop) -> dict[str, Any]:

@@ -33,7 +33,7 @@
     if (filled(typed.tiers)) asked.set("tiers", typed.tiers.replace(/\s/g, ""));
     const whole = others.filter((o) => o.coin && filled(o.entry) && filled(o.quantity));
     if (typed.mode === "cross" && whole.length) {
-      const spelled = (o) => [o.coin.toUpperCase(), o.side, number(o.entry), number(o.quantity), number(filled(o.mark) ? o.mark : o.entry), number(filled(o.rate) ? o.rate : 1, 100)].join(":");
+      const spelled = (o) => [o.coin.toUpperCase(), o.side, number(o.entry), number(o.quantity), filled(o.mark) ? number(o.mark) : "", number(filled(o.rate) ? o.rate : 1, 100)].join(":");
       asked.set("others", whole.map(spelled).join(","));
     }
     return `/api/v1/position?${asked}`;
@@ -139,7 +139,7 @@
 
   function other(one, i) {
     const cell = (name, words, more) =>
-      el("label", { class: "field" }, el("span", {}, words), el("input", { type: "number", step: "any", inputmode: "decimal", value: one[name], ...more, oninput: (event) => {
+      el("label", { class: "field" }, el("span", {}, words), el("input", { type: "number", step: "any", inputmode: "decimal", id: `position-other-${i}-${name}`, value: one[name], ...more, oninput: (event) => {
         one[name] = event.target.value;
         later();
       } }));
@@ -155,7 +155,7 @@
     return el("div", { class: "other", role: "group", "aria-label": `Position ${i + 2}` },
       cell("coin", "Coin", { type: "text", inputmode: "text", maxlength: "20" }), el("label", { class: "field" }, el("span", {}, "Side"), side),
       cell("quantity", "Size, coins", { min: "0" }), cell("entry", "Entry", { min: "0" }),
-      cell("mark", "Mark", { min: "0", placeholder: "as entry" }), cell("rate", "Maintenance %", { min: "0", placeholder: "1" }),
+      cell("mark", "Mark", { min: "0", placeholder: "as known here" }), cell("rate", "Maintenance %", { min: "0", placeholder: "1" }),
       el("button", { type: "button", class: "quiet", "aria-label": `Remove position ${i + 2}`, onclick: remove }, "Remove"));
   }
 
@@ -193,7 +193,21 @@
     return null;
   }
 
+  /* Which of the other positions cannot be, and why. */
+  function refusedOther({ value, accepted }) {
+    const at = others.findIndex((o) => o.coin && value.toUpperCase().startsWith(`${o.coin.toUpperCase()}:${o.side.toUpperCase()}:`));
+    if (at < 0) return `Other positions: possible is ${accepted}.`;
+    const coin = others[at].coin.toUpperCase();
+    const same = coin === liqheat.view.symbol.toUpperCase();
+    const unknown = !same && !filled(others[at].mark) && /^[A-Z0-9]{1,20}$/.test(coin);
+    form.querySelector(`#position-other-${at}-${unknown ? "mark" : "coin"}`).setAttribute("aria-invalid", "true");
+    if (same) return `Position ${at + 2}: ${coin} is the coin of the position above; other positions are of other coins.`;
+    if (unknown) return `Position ${at + 2}: this server does not know the mark price of ${coin}; type it.`;
+    return `Position ${at + 2}: a coin is letters and digits.`;
+  }
+
   function refused(answer) {
+    if (answer.parameter === "others") return refusedOther(answer);
     const name = FIELD[answer.parameter] || answer.parameter;
     const input = form.querySelector(`#position-${name}`);
     const label = input ? input.closest(".field").firstChild.firstChild.textContent : answer.parameter;
@@ -208,9 +222,11 @@
   const row = (name, value, note, cls) =>
     el("div", { class: cls || "" }, el("dt", {}, name), el("dd", {}, el("b", { class: "number" }, value), note && el("span", { class: "dim" }, note)));
 
-  function level(name, told, cls, days, none) {
+  function level(name, told, cls, days, none, side) {
     if (told.price === null) return row(name, "none", none, cls);
-    return row(name, f.price(told.price), `${f.percent(told.distance, 2)} · touched within ${days} d: ${liqheat.chance(told.touch_probability)}`, cls);
+    const passed = side === "long" ? told.distance >= 0 : told.distance <= 0;
+    const chance = passed ? "passed already" : `touched within ${days} d: ${liqheat.chance(told.touch_probability)}`;
+    return row(name, f.price(told.price), `${f.percent(told.distance, 2)} · ${chance}`, cls);
   }
 
   function ratio(told) {
@@ -225,6 +241,11 @@
     const how = { whole: "whole", partial: "in part first", unknown: "not known" }[kind];
     const part = kind === "partial" && first !== null ? `, ${(100 * first).toFixed(0)} %` : "";
     return row(`${liqheat.venueName(venue)} closes it`, `${how}${part}`, text, "wide");
+  }
+
+  function tier(at, known) {
+    if (known === 1) return "Only the first maintenance tier is known: a large position is liquidated sooner than told here";
+    return at < known ? `Tier ${at} of ${known}` : `Tier ${at}, the last of those given: higher ones are not known`;
   }
 
   let compared = false;
@@ -244,10 +265,11 @@
     const paid = told.funding >= 0 ? "paid" : "received";
     out.replaceChildren(
       told.liquidated ? el("p", { class: "alarm", role: "alert" }, "At the mark this position is liquidated already.") : "",
+      ...told.warnings.map((text) => el("p", { class: "beyond" }, `${text}.`)),
       el("dl", { class: "outcome" },
-        level("Liquidation", told.liquidation, "bad", days, "no price liquidates it"),
-        level(`Margin call, ${Math.round(100 * told.margin_call.at_ratio)} %`, told.margin_call, "caution", days, "no price calls for margin"),
-        level("Bankruptcy", told.bankruptcy, "", days, plan.others.length ? "not one price with other positions" : "no price does"),
+        level("Liquidation", told.liquidation, "bad", days, "no price liquidates it", plan.side),
+        level(`Margin call, ${Math.round(100 * told.margin_call.at_ratio)} %`, told.margin_call, "caution", days, "no price calls for margin", plan.side),
+        level("Bankruptcy", told.bankruptcy, "", days, plan.others.length ? "not one price with other positions" : "no price does", plan.side),
         ratio(told),
         row("Leverage now", told.leverage === null ? "–" : `${told.leverage.toFixed(2)} ×`, `${amount(told.quantity, told.unit === "coin" ? "USD" : liqheat.view.symbol)} at ${f.price(told.mark_price)}`),
         row("Equity", amount(told.equity, unit), `margin ${amount(told.margin, unit)}, maintenance ${amount(told.maintenance_margin, unit)}`),
@@ -256,7 +278,7 @@
         closing(told.closing, plan.exchange)),
       closings(told),
       el("p", { class: "stop-words" }, ...liqheat.stopWords(told.stop, plan.side)),
-      el("p", { class: "note" }, `Tier ${told.tier} of ${plan.brackets.length === 1 ? "one known, as the levels use it" : plan.brackets.length}; ${plan.side} at ${f.price(plan.entry_price)}, mark as of ${f.clock(told.as_of_ms, true)} UTC`,
+      el("p", { class: "note" }, `${tier(told.tier, plan.brackets.length)}; ${plan.side} at ${f.price(plan.entry_price)}, mark as of ${f.clock(told.as_of_ms, true)} UTC`,
         told.origin === "live" ? "." : ` of a ${told.origin} market.`),
     );
     lines(told, plan);

@@ -128,7 +128,7 @@ def test_clusters_are_ranked_with_bounds_mass_and_what_is_unproven(client: httpx
     assert all(chance[c["price"]] >= c["touch_probability"] for c in found)
 
 
-def test_stops_of_both_sides_lie_behind_their_clusters_unless_the_own_liquidation_is_too_near(
+def test_stops_of_both_sides_lie_behind_their_clusters_unless_the_own_liquidation_speaks_against_it(
     client: httpx.Client,
 ) -> None:
     body = get(client, "clusters", "symbol=BTC&least_share=0.001")
@@ -142,7 +142,9 @@ def test_stops_of_both_sides_lie_behind_their_clusters_unless_the_own_liquidatio
         other = "short" if side == "long" else "long"
         assert held[side]["price"] is None
         assert "own liquidation price" in held[side]["refused"]
-        assert held[other] == body["stops"][other]
+        assert held[other]["price"] is None
+        where = "below" if other == "long" else "above"
+        assert f"a {other} is liquidated {where} the mark" in held[other]["refused"]
 
 
 def test_signals_give_every_input_and_words(client: httpx.Client) -> None:
@@ -205,6 +207,38 @@ def test_a_cross_account_and_other_positions(client: httpx.Client) -> None:
     assert alone["closing"]["kind"] == "whole"
     assert set(alone["closings"]) == {"binance", "bybit", "okx"}
     assert alone["closings"][alone["position"]["exchange"]] == alone["closing"]
+
+
+def test_another_position_without_a_mark_has_the_one_known_here(
+    client: httpx.Client, statuses: tuple[MarketStatus, ...]
+) -> None:
+    cross = {"symbol": "BTC", "mode": "cross", "margin": "20000", "notional_usd": "100000", "venue": "okx"}
+    btc = next(s for s in statuses if s.exchange == "okx")
+    bybit = next(s for s in statuses if s.exchange == "bybit")
+    eth = [replace(s, base="ETH", mark_price=m) for s, m in ((bybit, 3100.0), (btc, 3000.0))]
+    plan = asked.read_plan(cross | {"others": "eth:long:2900:1::0.01"}, btc, eth)
+    assert plan.others[0].mark_price == 3000.0, "of the venue of the position"
+    answer = client.get("/api/v1/position", params=cross | {"others": "NOPE:long:2900:1::0.01"})
+    assert (answer.status_code, answer.json()["accepted"]) == (422, "a mark price of NOPE, which is not known here")
+
+
+def test_more_leverage_than_the_venue_allows_is_worked_out_with_a_warning(
+    client: httpx.Client, statuses: tuple[MarketStatus, ...]
+) -> None:
+    most = next(s.max_leverage for s in statuses if s.exchange == "binance")
+    allowed = get(client, "position", f"symbol=BTC&venue=binance&quantity=1&leverage={most:g}")
+    assert allowed["warnings"] == []
+    asked_for = f"symbol=BTC&venue=binance&quantity=1&leverage={2 * most:g}&maintenance_rate=0.001"
+    assert get(client, "position", asked_for)["warnings"] == [
+        f"Binance allows at most {most:g}x here, this is {2 * most:g}x"
+    ]
+
+
+def test_a_price_that_is_passed_has_no_chance_of_being_touched(client: httpx.Client) -> None:
+    body = get(client, "position", "symbol=BTC&side=short&entry=80000&mark=96000&quantity=1&leverage=20")
+    assert body["liquidated"]
+    assert body["liquidation"]["price"] < 96000
+    assert [body[n]["touch_probability"] for n in ("liquidation", "margin_call", "bankruptcy")] == [None] * 3
 
 
 @pytest.mark.parametrize("coin", ["BTC", "btc", "Btc"])
