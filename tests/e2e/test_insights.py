@@ -111,6 +111,8 @@ def test_a_stop_says_why_and_is_refused_beyond_the_own_liquidation(visit: Visit)
     expect(words).to_contain_text("own liquidation price")
     expect(drawn).to_have_count(0)
     panel.get_by_label("short", exact=True).check()
+    expect(words).to_contain_text("a short is liquidated above the mark")
+    panel.get_by_label("Own liquidation price, if any").fill("")
     expect(words).to_contain_text("cluster of shorts")
 
 
@@ -195,6 +197,31 @@ def test_what_a_position_cannot_be_is_named_at_its_field(context: BrowserContext
     expect(visit.page.locator(".overlay .level")).to_have_count(0)
     panel.get_by_label("Backed by").fill("50")
     expect(panel.locator(".outcome").first).to_contain_text("Liquidation")
+    assert [e for e in visit.errors if "422" not in e] == []
+
+
+def test_what_is_odd_about_a_position_is_said(context: BrowserContext, site: Site) -> None:
+    visit = Visit(context.new_page(), site)
+    panel = _shown(visit.open("symbol=BTC"), "position")
+    panel.get_by_label("Backed by").fill("900")
+    expect(panel.locator(".beyond")).to_contain_text("allows at most")
+    expect(panel.locator(".out .note")).to_contain_text("Only the first maintenance tier is known")
+    panel.get_by_label("Backed by").fill("10")
+    panel.get_by_label("short", exact=True).check()
+    panel.get_by_label("Entry price").fill("80000")
+    expect(panel.locator(".outcome").first).to_contain_text("passed already")
+    panel.get_by_label("cross").check()
+    panel.get_by_role("button", name="Add a position").click()
+    other = panel.get_by_role("group", name="Position 2")
+    for name, value in (("Coin", "btc"), ("Size, coins", "0.01"), ("Entry", "95000")):
+        other.get_by_label(name, exact=True).fill(value)
+    expect(panel.locator(".said")).to_contain_text("Position 2: BTC is the coin of the position above")
+    expect(other.get_by_label("Coin", exact=True)).to_have_attribute("aria-invalid", "true")
+    other.get_by_label("Coin", exact=True).fill("ETH")
+    expect(panel.locator(".outcome").first).to_contain_text("Liquidation")
+    other.get_by_label("Coin", exact=True).fill("NOPE")
+    expect(panel.locator(".said")).to_contain_text("does not know the mark price of NOPE")
+    expect(other.get_by_label("Mark", exact=True)).to_have_attribute("aria-invalid", "true")
     assert [e for e in visit.errors if "422" not in e] == []
 
 
