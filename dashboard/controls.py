@@ -81,6 +81,7 @@ def build_header(view: ViewState) -> Component:
                 data=[view.symbol],
                 allowDeselect=False,
                 searchable=True,
+                selectFirstOptionOnChange=True,
                 nothingFoundMessage="No such coin here",
                 size="xs",
                 **aria(label="Coin"),

@@ -22,6 +22,20 @@
     summary.focus();
     summary.scrollIntoView({ block: "nearest" });
   }
+  /* What is typed into the coin field takes the place of the coin in it: on coming there, and after a choice. */
+  const isCoinField = (target) => target.id === "symbol";
+  function selectCoin({ target }) {
+    if (!isCoinField(target)) return;
+    const { value } = target;
+    target.select();
+    setTimeout(() => target.value === value && target.select(), 0); // the browser may yet put the caret under the pointer
+  }
+  document.addEventListener("focusin", selectCoin);
+  document.addEventListener("click", selectCoin);
+  document.addEventListener("keydown", ({ target, key }) => {
+    if (isCoinField(target) && key.length === 1 && !target.dataset.expanded) target.select();
+  }, true);
+
   const openMenu = (label) => document.getElementById(label).closest("button").click();
   function findCoin() {
     const field = document.getElementById("symbol");

@@ -115,6 +115,26 @@ def test_a_copied_address_gives_the_same_picture_and_controls(
     assert other.errors == []
 
 
+def test_a_coin_is_found_by_typing_it(visit: Visit) -> None:
+    page = visit.open("symbol=BTC")
+    coin = page.locator("#symbol")
+    coins = page.locator("[role=option]:visible")
+    coin.click()
+    for typed, found in (("et", "ETH"), ("bt", "BTC")):
+        page.keyboard.type(typed, delay=80)
+        expect(coin).to_have_value(typed)
+        expect(coins).to_have_text([found])
+        page.keyboard.press("Enter")
+        expect(coin).to_have_value(found)
+        visit.painted(f"symbol={found}")
+    coin.blur()
+    page.keyboard.press("c")
+    page.keyboard.type("nope")
+    expect(page.get_by_text("No such coin here")).to_be_visible()
+    coin.blur()
+    expect(coin).to_have_value("BTC")
+
+
 def test_back_and_forward_walk_through_the_views(visit: Visit) -> None:
     page = visit.open("symbol=BTC")
     _pick(page, "range", "7d")
