@@ -30,7 +30,7 @@
   function largest(m) {
     const big = m.liquidated_24h && m.liquidated_24h.largest;
     if (!big) return ["–", null, unmeasured(m) || "none in 24 h"];
-    return [f.usd(big.notional_usd), `${big.side} · ${f.clock(big.time_ms)}`, `${f.exact(big.notional_usd)} ${big.side} at ${f.price(big.price)}, ${utc(big.time_ms)}`, big.side];
+    return [f.usd(big.notional_usd), `${big.side} · ${f.day(big.time_ms)} ${f.clock(big.time_ms)}`, `${f.exact(big.notional_usd)} ${big.side} at ${f.price(big.price)}, ${utc(big.time_ms)}`, big.side];
   }
   function pain(m) {
     const { long, short } = m.max_pain;

@@ -54,8 +54,8 @@
       h("Span", { title: "Liquidations as the venues print them." },
         "prints ", h("B", {}, !readings.totals ? "NONE" : origin === "simulated" ? "SIMULATED" : "MEASURED")),
       readings.provisional && h("Span", { className: "venue", "data-state": "stale", title: "The position book is young: levels still depend on how it was started." }, "book PROVISIONAL"),
-      h("Span", { className: "asof", id: "as-of", title: f.local(readings.as_of_ms) },
-        "as of ", h("B", { id: "as-of-time" }, f.clock(readings.as_of_ms, true)), ` UTC, ${f.day(readings.as_of_ms)}`),
+      h("Span", { className: "asof", id: "as-of", title: f.local(newestOf(readings)) },
+        "as of ", h("B", { id: "as-of-time" }, f.clock(newestOf(readings), true)), ` UTC, ${f.day(newestOf(readings))}`),
     ].filter(Boolean);
   }
 
@@ -149,7 +149,7 @@
       !big && h("P", {}, sum > 0 ? "Only sums are told, no single print." : "Nothing was liquidated in the last 24 h."),
       big && h("P", { title: `${f.exact(big.notional_usd)} at ${f.price(big.price)} · ${f.local(big.time_ms)}` },
         "Largest: ", h("B", { className: big.side }, f.usd(big.notional_usd)), ` ${big.side} at ${f.price(big.price)}, `,
-        `${liqheat.venueName(big.exchange)} ${f.clock(big.time_ms)} UTC`),
+        `${liqheat.venueName(big.exchange)} ${f.day(big.time_ms)} ${f.clock(big.time_ms)} UTC`),
     ].filter(Boolean);
   }
 
@@ -164,22 +164,29 @@
     ];
   }
 
-  /* ---- price tag: from a push when there is one, else from the chart's readings ---- */
+  /* ---- price tag: from the last push of the lead venue where that is newer than the chart's readings ---- */
   let before = null;
+  const told = {}; // by market, for most pushes are of other venues, or of none
   liqheat.priceTag = function (markets, readings) {
     if (!readings) return callbacks.no_update;
     const lead = readings.venues[0];
-    const pushed = markets.find((m) => m.market.startsWith(`${lead.exchange}:`));
-    const newer = pushed && pushed.as_of_ms >= readings.as_of_ms;
+    for (const market of markets) told[market.market] = market;
+    const pushed = told[lead.market];
+    const newer = pushed && pushed.as_of_ms >= lead.as_of_ms;
     liqheat.heard(markets);
     const price = newer ? pushed.mark_price : readings.mark_price;
-    if (newer && document.getElementById("as-of-time")) callbacks.set_props("as-of-time", { children: f.clock(pushed.as_of_ms, true) });
+    if (document.getElementById("as-of-time")) callbacks.set_props("as-of-time", { children: f.clock(newestOf(readings), true) });
     const way = before && before.symbol === readings.symbol && price !== before.price ? (price > before.price ? "up" : "down") : before && before.way;
     before = { symbol: readings.symbol, price, way };
     document.title = `${f.price(price)} ${readings.symbol} · liqheat`;
     return h("Span", { title: `mark price, ${liqheat.venueName(lead.exchange)}` },
       liqheat.frozen && h("Span", { className: "coin" }, readings.symbol), h("Span", { className: way || "" }, f.price(price)), h("Span", { className: "unit" }, readings.quote || ""), sinceYesterday(price, readings));
   };
+
+  function newestOf(readings) {
+    const pushed = told[readings.venues[0].market];
+    return Math.max(readings.as_of_ms, pushed ? pushed.as_of_ms : 0);
+  }
 
   function sinceYesterday(price, { price_day_before: was }) {
     if (!f.finite(was)) return null;

@@ -99,7 +99,7 @@
         el("span", { title: f.exact(sum.short_usd) }, "shorts ", el("b", { class: "short" }, f.usd(sum.short_usd)))),
       liqheat.ratio(sum.long_usd, sum.short_usd) || el("span", { class: "ratio" }),
       el("div", { class: "dim", title: big ? `${f.exact(big.notional_usd)} at ${f.price(big.price)}, ${f.local(big.time_ms)}` : null },
-        big ? ["largest ", el("b", { class: big.side }, f.usd(big.notional_usd)), ` ${big.side} ${big.symbol.split("/")[0]}, ${liqheat.venueName(big.exchange)} ${f.clock(big.time_ms)}`] : "none"));
+        big ? ["largest ", el("b", { class: big.side }, f.usd(big.notional_usd)), ` ${big.side} ${big.symbol.split("/")[0]}, ${liqheat.venueName(big.exchange)} ${f.day(big.time_ms)} ${f.clock(big.time_ms)} UTC`] : "none"));
   }
   function byVenue(sum) {
     const cell = (x, cls) => el("td", { class: `number ${cls}`, title: f.finite(x) ? f.exact(x) : "not measured" }, f.usd(x));

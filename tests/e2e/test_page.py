@@ -392,6 +392,34 @@ def test_a_push_moves_the_price_and_then_the_chart(visit: Visit, site: Site, not
     cache.close()
 
 
+def test_the_price_stays_that_of_the_last_push_of_the_lead_venue(visit: Visit) -> None:
+    page = visit.open("symbol=BTC")
+    page.evaluate(
+        """() => {
+          const { priceTag } = liqheat;
+          window.titles = [];
+          liqheat.priceTag = (...told) => {
+            const tag = priceTag(...told);
+            window.titles.push(document.title.split(' ')[0]);
+            return tag;
+          };
+        }"""
+    )
+    for venue, price in ((0, 123456), (1, 1), (None, None)):
+        page.evaluate(
+            """([venue, mark_price]) => {
+              const { market, as_of_ms } = liqheat.answer().readings.venues[venue || 0];
+              window.seen = window.titles.length;
+              liqheat.told(venue === null ? [] : [{ market, mark_price, as_of_ms: as_of_ms + 60000 }]);
+            }""",
+            [venue, price],
+        )
+        page.wait_for_function("window.titles.length > window.seen")
+    assert set(page.evaluate("window.titles")) == {"123,456.0"}
+    expect(page.locator("#mark-price")).to_contain_text("123,456.0")
+    expect(page.locator("#as-of")).to_contain_text("14:33:07 UTC")
+
+
 def test_the_open_column_of_a_moving_market_arrives_without_a_reload(
     context: BrowserContext, moving_site: Site, note: Callable[[str, Any], None]
 ) -> None:

@@ -103,6 +103,7 @@ def test_numbers_have_exact_values_and_what_is_estimated_says_so(visit: Visit) -
     expect(row.locator(".c-long")).to_have_attribute("title", exact)
     expect(row.locator(".c-below")).to_have_attribute("title", re.compile("Estimated"))
     expect(row.get_by_role("link")).to_have_attribute("href", "/?symbol=BTC&venues=binance")
+    expect(row.locator(".c-largest")).to_contain_text(re.compile(r"1[45] Jan \d\d:\d\d"))
     expect(page.locator("#banner")).to_contain_text("SIMULATED")
     expect(page.locator('tr[data-market="okx:BTC/USDT:USDT"] .c-age')).to_contain_text("gap 11:30–12:00")
 
@@ -121,7 +122,7 @@ def test_a_new_print_comes_to_the_top_of_the_tape_and_into_the_totals(visit: Vis
     assert first.get_attribute("data-at") != before
     expect(first.locator(".c-usd")).to_have_attribute("title", "$1,284,200")
     expect(first.locator(".c-side")).to_contain_text("Long")
-    expect(page.locator("#sums .card").first).to_contain_text("largest $1.28M long ETH, OKX")
+    expect(page.locator("#sums .card").first).to_contain_text("largest $1.28M long ETH, OKX 15 Jan 14:")
     # Paused, nothing moves; what came is counted and shown on going on.
     page.get_by_role("button", name="Pause").click()
     cache.add_liquidations("okx:ETH/USDT:USDT", [Liquidation(AS_OF_MS - 800, Side.SHORT, 3211.0, 1.0, 3211.0)])
