@@ -2,6 +2,8 @@
 (function () {
   "use strict";
   const liqheat = (window.liqheat = window.liqheat || {});
+  const NEAR_PX = 4; // closer than this a hand does not choose between prints
+  const REACH_PX = 5;
   const TYPES = {
     i1: Int8Array, u1: Uint8Array, i2: Int16Array, u2: Uint16Array, i4: Int32Array, u4: Uint32Array, f4: Float32Array, f8: Float64Array,
   };
@@ -83,16 +85,18 @@
   const axesOf = (liqheat.axesOf = (layout) => Object.keys(layout).filter((k) => /^yaxis\d*$/.test(k)).map((k) => layout[k]));
   const within = (axis, px) => px >= axis._offset && px <= axis._offset + axis._length;
 
+  /* The nearest; of those right under the pointer, the largest. */
   function nearestPrint(gd, made, x, y) {
     const { xaxis, yaxis } = gd._fullLayout;
     let best = null;
     for (const trace of made.bubbles) {
-      const [times, prices, sizes] = [values(trace.x), values(trace.y), values(trace.marker.size)];
+      const [times, prices, sizes, usd] = [trace.x, trace.y, trace.marker.size, trace.customdata].map(values);
       for (let i = 0; i < times.length; i++) {
         const dx = xaxis._offset + xaxis.c2p(toMs(times[i])) - x;
         const dy = yaxis._offset + yaxis.d2p(prices[i]) - y;
-        const far = Math.hypot(dx, dy);
-        if (far <= Math.max(5, sizes[i] / 2) && (!best || far < best.far)) best = { far, trace, i };
+        const far = Math.max(NEAR_PX, Math.hypot(dx, dy));
+        if (far > Math.max(REACH_PX, sizes[i] / 2)) continue;
+        if (!best || far < best.far || (far === best.far && usd[i] > best.usd)) best = { far, usd: usd[i], trace, i };
       }
     }
     return best;
@@ -138,6 +142,7 @@
     const close = made.close[column];
     const short = price > (Number.isFinite(close) ? close : mark);
     const side = short ? "Shorts" : "Longs";
+    if (liqheat.view.side === (short ? "long" : "short")) return void out.rows.push(line(side, "not shown", "dim"));
     out.rows.push(line(`${side} at risk`, usd ? `≈ ${f.usd(usd)} / 0.1 %` : "none", short ? "short" : "long", true));
     const band = usd && bandAt(readings, row, column, made.columns);
     if (band) out.rows.push(line("by other assumptions", `${f.usd(usd * band[0])} to ${f.usd(usd * band[1])}`));
@@ -172,16 +177,32 @@
     return ["Open interest", `${Math.round(y).toLocaleString("en-US")} ${liqheat.view.symbol}`, "", true];
   }
 
-  /* Beside the pointer, or in the far upper corner where there is no room. */
-  function place(layer, x, y, bottom) {
+  /* Beside the pointer, or in the far upper corner where there is no room; in a small frame small, and out of the way. */
+  const isFrame = () => document.documentElement.dataset.page === "embed";
+  const SMALL = "font-size:10px;line-height:1.25;padding:3px 6px;min-width:0;";
+  function place(layer, x, y, bottom, main) {
     const width = layer.clientWidth;
     const buttons = layer.parentElement.querySelector(".zoom").getBoundingClientRect().width; // 0 where there are none
-    if (width < 500) return `top:4px;${x > width / 2 ? `left:${buttons ? buttons + 12 : 4}` : "right:4"}px`;
+    const corner = x > width / 2 ? `left:${buttons ? buttons + 12 : 4}px;` : "right:4px;";
+    if (width < 500 && isFrame()) {
+      const foot = main._offset + main._length;
+      return `${SMALL}${corner}${y < main._offset + main._length / 2 ? `top:${foot - 2}px;transform:translateY(-100%)` : "top:4px"}`;
+    }
+    if (width < 500) return `top:4px;${corner}`;
     const top = Math.max(4, Math.min(y + 14, bottom - 130));
     return `top:${top}px;${x > width * 0.6 ? `right:${width - x + 14}px` : `left:${x + 14}px`}`;
   }
 
-  const show = (liqheat.showCross = function (gd, layer, x, y) {
+  let pointer = null; // where on the page the mouse or a finger reads; null while the keys do
+
+  /* The reading moved by keys. */
+  liqheat.showCross = function (gd, layer, x, y) {
+    pointer = null;
+    show(gd, layer, x, y);
+  };
+  liqheat.pointed = () => pointer !== null;
+
+  function show(gd, layer, x, y) {
     const found = reading(gd, x, y);
     layer.hidden = !found;
     if (!found) return;
@@ -196,23 +217,29 @@
       `<i class="v" style="left:${x}px"></i><i class="h" style="top:${y}px;right:auto;width:${foot}px"></i>` +
       (found.tag ? `<span class="tag" style="left:${foot + 1}px;right:0;top:${y - 9}px">${found.tag}</span>` : "") +
       `<span class="tag" style="left:${Math.max(2, Math.min(foot - 120, x - 60))}px;top:${bottom + 3}px">${when}</span>` +
-      `<div class="card" style="${place(layer, x, y, bottom)}">` +
+      `<div class="card" style="${place(layer, x, y, bottom, gd._fullLayout.yaxis)}">` +
       found.rows.join("") + line(when, local, "dim") + "</div>";
-  });
+  }
 
   liqheat.attachCross = function (gd) {
     const box = gd.closest(".plot");
     const layer = box.querySelector(".cross");
     layer.hidden = true;
     let frame = 0;
-    const at = (event) => {
+    const again = () => {
+      if (!pointer) return;
       const rect = box.getBoundingClientRect();
-      const [x, y] = [event.clientX - rect.left, event.clientY - rect.top];
+      if (liqheat.dragging) layer.hidden = true;
+      else show(gd, layer, pointer.x - rect.left - window.scrollX, pointer.y - rect.top - window.scrollY);
+    };
+    const at = (event) => {
+      pointer = { x: event.pageX, y: event.pageY };
       cancelAnimationFrame(frame);
-      frame = requestAnimationFrame(() => (liqheat.dragging ? (layer.hidden = true) : show(gd, layer, x, y)));
+      frame = requestAnimationFrame(again);
     };
     const leave = () => {
       cancelAnimationFrame(frame);
+      pointer = null;
       layer.hidden = true;
     };
     box.addEventListener("pointermove", (event) => event.pointerType === "mouse" && at(event));
@@ -220,7 +247,9 @@
     const touch = () => window.matchMedia("(hover: none)").matches;
     box.addEventListener("click", (event) => touch() && !event.target.closest(".zoom") && at(event));
     document.addEventListener("click", (event) => touch() && !box.contains(event.target) && leave());
-    gd.on("plotly_relayout", () => touch() && leave()); // another price lies under the finger's place now
+    // Another price or time may lie under the place that is pointed at.
+    gd.on("plotly_relayout", () => (touch() ? leave() : again()));
+    gd.on("plotly_afterplot", again);
     box.addEventListener("pointerdown", (event) => (liqheat.dragging = event.pointerType === "mouse"));
     window.addEventListener("pointerup", () => (liqheat.dragging = false));
   };
