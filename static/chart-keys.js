@@ -18,7 +18,7 @@
     const gd = graph();
     const layout = gd && gd._fullLayout;
     if (!layout || !liqheat.answer() || layout.yaxis.type === "log") return;
-    window.Plotly.relayout(gd, { "yaxis.range": change(layout.yaxis) });
+    window.Plotly.relayout(gd, { "yaxis.range": liqheat.bounded("y", change(layout.yaxis)) });
   }
   liqheat.zoomBy = (factor) =>
     moveRange(({ range: [low, high], p2d, _offset }) => {
@@ -96,7 +96,7 @@
       show(gd, layer);
     });
     box.addEventListener("blur", () => hide(layer));
-    gd.on("plotly_afterplot", () => at && show(gd, layer));
+    gd.on("plotly_afterplot", () => at && !liqheat.pointed() && show(gd, layer));
     for (const [name, does] of Object.entries({ in: () => liqheat.zoomBy(ZOOM), out: () => liqheat.zoomBy(1 / ZOOM), all: () => liqheat.showAll() })) {
       box.querySelector(`[data-zoom=${name}]`).addEventListener("click", does);
     }

@@ -14,9 +14,10 @@
   const FRESH_MS = 5000; // how long an answer asked for ahead may wait to be wanted
   const ROW = { wide: 50, narrow: 48, gap: 17 }; // the gap above a row holds its title
   const EMPTY_ROW = 2;
+  const LEAST_USD = 0.005; // what is written as more than nought
   const LEAST = { main: 190, row: 26 }; // in a frame: below these, rows drop out
 
-  const now = { query: null, etag: null, flight: null, again: false, loaded: 0, heard: 0, answer: null, revision: 0, zoomed: {} };
+  const now = { query: null, etag: null, flight: null, again: false, loaded: 0, heard: 0, answer: null, revision: 0, zoomed: {}, held: "" };
 
   /* Component description for a property that takes children. */
   liqheat.h = (type, props, ...children) => {
@@ -83,7 +84,8 @@
         return settled([still(), still(), failed(response.status, answer, view)]);
       }
       if (answer.readings.symbol !== view.symbol) liqheat.adopt(answer.readings.symbol);
-      if (other) now.zoomed = {};
+      const held = `${answer.readings.symbol} ${view.range} ${view.price || ""}`;
+      if (held !== now.held) Object.assign(now, { held, zoomed: {}, revealed: null }); // a zoom is of these alone
       const { canonical } = liqheat.view.query === view.query ? liqheat.view : view;
       Object.assign(now, { query: view.query, canonical, etag, answer, loaded: Date.now(), mapDue: true });
       document.documentElement.dataset.banner = answer.readings.banner || liqheat.frozen ? "yes" : "";
@@ -183,10 +185,37 @@
 
   const GRID = "rgba(128,140,160,.16)"; // lies over the picture of the levels
 
+  const numbers = (axis, range) => range.map((end) => (axis === "x" ? liqheat.toMs(end) : end));
+  const written = (axis, range) => (axis === "x" ? range.map((ms) => new Date(ms).toISOString().slice(0, -1)) : range);
+
+  /* What the chart holds: beyond it nothing is loaded, which would look like prices without levels. */
+  function whole(axis) {
+    const [low, high] = numbers(axis, now.answer.figure.layout[`${axis}axis`].range);
+    const [least, most] = (axis === "y" && now.revealed) || [low, high];
+    return [Math.min(low, least), Math.max(high, most)];
+  }
+
+  /* A range moved, and if need be narrowed, into the whole. */
+  const bounded = (liqheat.bounded = function (axis, range) {
+    const [low, high] = whole(axis);
+    const [from, to] = numbers(axis, range);
+    const span = Math.min(to - from, high - low);
+    const start = Math.min(Math.max(from, low), high - span);
+    return [start, start + span];
+  });
+  const isWhole = (axis, [from, to]) => to - from > 0.999 * (whole(axis)[1] - whole(axis)[0]);
+
+  /* As much time as is on screen, to its end. */
+  liqheat.newest = function () {
+    const [from, to] = numbers("x", graph("chart")._fullLayout.xaxis.range);
+    const [, end] = whole("x");
+    return written("x", [end - (to - from), end]);
+  };
+
   /* What the reader has zoomed to stays while the whole moves on. */
   function keptRange(axis) {
     const gd = now.zoomed[axis] && graph("chart");
-    return gd && gd._fullLayout ? [...gd._fullLayout[`${axis}axis`].range] : null;
+    return gd && gd._fullLayout ? written(axis, bounded(axis, gd._fullLayout[`${axis}axis`].range)) : null;
   }
 
   function fit(figure) {
@@ -225,7 +254,7 @@
       layout.dragmode = false;
       for (const key of [...keys, "xaxis"]) layout[key] = { ...layout[key], fixedrange: true };
     }
-    layout.uirevision = `${layout.uirevision} ${now.revision}`;
+    layout.uirevision = `${now.held} ${now.revision}`;
     layout.meta = { query: now.canonical, etag: now.etag };
     now.main = { inner, margin };
     setTimeout(watchPlot, 0);
@@ -243,8 +272,13 @@
   }
 
   /* Money of a hover in the page's words; of the formats Plotly has, none says B for billions and three digits. */
-  const worded = (trace) =>
-    trace.hovertemplate ? { ...trace, customdata: Array.from(liqheat.values(trace.x), (usd) => liqheat.format.usd(usd)) } : trace;
+  function worded(trace) {
+    if (!trace.hovertemplate) return trace;
+    const usd = Array.from(liqheat.values(trace.x));
+    const customdata = usd.map(liqheat.format.usd);
+    // Of a tier that has nothing at a price nothing is said.
+    return trace.type === "bar" ? { ...trace, customdata, x: usd.map((x) => (x < LEAST_USD ? null : x)) } : { ...trace, customdata };
+  }
 
   /* The map stands beside the heatmap with its prices at the same height. */
   function fitMap(figure) {
@@ -326,11 +360,16 @@
     gd.on("plotly_afterplot", () => painted(gd));
     if (gd._fullLayout) painted(gd);
     gd.on("plotly_relayout", (change) => {
-      const moved = (axis) => Object.keys(change).some((k) => k.startsWith(`${axis}.`));
-      if (moved("xaxis")) now.zoomed.x = true;
-      if (!moved("yaxis")) return;
-      now.zoomed.y = true;
-      followZoom();
+      const moved = ["x", "y"].filter((axis) => Object.keys(change).some((k) => k.startsWith(`${axis}axis.`)));
+      const out = {};
+      for (const axis of moved) {
+        const range = numbers(axis, gd._fullLayout[`${axis}axis`].range);
+        const inside = bounded(axis, range);
+        now.zoomed[axis] = !isWhole(axis, inside);
+        if (Math.abs(inside[0] - range[0]) + Math.abs(inside[1] - range[1]) > 0.001 * (range[1] - range[0])) out[`${axis}axis.range`] = written(axis, inside);
+      }
+      if (Object.keys(out).length) return void window.Plotly.relayout(gd, out); // which is told in its turn
+      if (moved.includes("y")) followZoom();
     });
     gd.on("plotly_doubleclick", liqheat.showAll);
     liqheat.attachCross(gd);
@@ -340,9 +379,14 @@
 
   /* Forget every zoom: a new revision drops what the user has changed. */
   liqheat.showAll = function () {
-    now.zoomed = {};
-    now.revision += 1;
+    Object.assign(now, { zoomed: {}, revealed: null, revision: now.revision + 1 });
     refit();
+  };
+
+  /* Prices beyond the whole that something drawn over the chart lies at. */
+  liqheat.widen = (low, high) => {
+    const [least, most] = now.revealed || [low, high];
+    now.revealed = [Math.min(low, least), Math.max(high, most)];
   };
 
   function followZoom() {
