@@ -17,6 +17,13 @@
     return `symbol=${encodeURIComponent(symbol)}${venues.length ? `&venues=${[...venues].sort().join(",")}` : ""}`;
   }
 
+  /* Of the filters that the panels' questions do not name, what the view leaves out and the panels do not. */
+  liqheat.unfiltered = function (filters) {
+    const { tiers, side } = liqheat.view;
+    const filtered = { tiers: liqheat.schema && tiers.length < Object.keys(liqheat.schema.tiers).length, side: side !== "both" };
+    return filters.filter((name) => filtered[name]).map((name) => ({ tiers: "all leverages", side: "both sides" })[name]).join(", ");
+  };
+
   /* A panel.
        id      of its place
        query   subject -> path with query, null where there is nothing to ask
@@ -95,6 +102,11 @@
     if (about !== panel.subject) {
       forget(panel);
       panel.subject = about;
+    }
+    const filters = liqheat.unfiltered(["tiers", "side"]);
+    if (filters !== panel.filters) {
+      panel.filters = filters;
+      redraw(panel);
     }
     const key = panel.spec.query(about);
     if (key === null) {

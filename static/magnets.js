@@ -6,7 +6,6 @@
   const { el, money } = liqheat;
   const SHOWN = 6;
   const OUTLINED = 12;
-  const FROM = 0.72; // outlines begin here: a cluster is one of now, not of the whole range
   const TYPED_MS = 300;
 
   const chosen = { outlines: true, marked: null, all: false, side: "long", liquidation: "", stopShown: false };
@@ -21,11 +20,12 @@
   /* ---- on the chart ---- */
 
   function outlines(answer) {
+    const all = liqheat.unfiltered(["tiers"]);
     const marked = answer.clusters.filter(isMarked);
     const drawn = chosen.outlines ? answer.clusters.slice(0, OUTLINED).filter((c) => !isMarked(c)) : [];
     liqheat.draw("magnets", [
-      ...drawn.map((c) => ({ low: c.low, high: c.high, cls: `outline ${c.side}`, from: FROM, right: true, label: f.usd(c.mass_usd) })),
-      ...marked.map((c) => ({ low: c.low, high: c.high, cls: `outline marked ${c.side}`, right: true, edge: true, label: `${c.side}s ${f.usd(c.mass_usd)} ${f.percent(c.distance, 1)}` })),
+      ...drawn.map((c) => ({ low: c.low, high: c.high, cls: `outline ${c.side}`, now: true, right: true, label: `${f.usd(c.mass_usd)}${all && `, ${all}`}` })),
+      ...marked.map((c) => ({ low: c.low, high: c.high, cls: `outline marked ${c.side}`, now: true, right: true, edge: true, label: `${c.side}s ${f.usd(c.mass_usd)}${all && `, ${all},`} ${f.percent(c.distance, 1)}` })),
     ]);
     const stop = chosen.stopShown && answer.stops[chosen.side];
     liqheat.draw("stop", stop && stop.price ? [{ price: stop.price, cls: "stop", edge: true, label: `stop ${f.price(stop.price)}` }] : []);
@@ -79,7 +79,9 @@
   }
 
   function show(answer, out) {
+    const all = liqheat.unfiltered(["tiers", "side"]);
     out.replaceChildren(
+      ...(all ? [el("p", { class: "note unfiltered" }, `Here: ${all}.`)] : []),
       ...list(answer).filter(Boolean),
       ...answer.missing.map((text) => el("p", { class: "note" }, `Not known: ${text}.`)),
       el("p", { class: "note" }, `Magnet score: share of open interest × chance of being touched in 24 h; ${answer.magnet}. Levels estimated`,
@@ -98,10 +100,11 @@
   /* Where a stop goes and why, or why there is none; for the position calculator too. */
   function stopWords(told, side) {
     const c = told.cluster;
+    const all = liqheat.unfiltered(["tiers"]);
     if (told.price === null) return [el("b", {}, "No stop is proposed: "), `${told.refused}.`];
     return [
       el("b", { class: "number" }, `Stop at ${f.price(told.price)}. `),
-      `The nearest cluster of ${side}s against it, about ${f.usd(c.mass_usd)} at ${band(c)}, ends at ${f.price(side === "long" ? c.low : c.high)}; ` +
+      `The nearest cluster of ${side}s against it, about ${f.usd(c.mass_usd)}${all && ` (${all})`} at ${band(c)}, ends at ${f.price(side === "long" ? c.low : c.high)}; ` +
         `the stop lies ${f.price(told.room)} beyond: a quarter of the hourly ATR, at least 0.1 % of the price.`,
     ];
   }

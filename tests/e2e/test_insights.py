@@ -87,6 +87,63 @@ def test_magnets_are_those_of_the_api_and_lie_where_they_are_drawn(visit: Visit)
     expect(page.locator(".overlay .zone")).to_have_count(0)
 
 
+_BOXES = """() => {
+    const gd = document.querySelector('#chart .js-plotly-plot');
+    const { xaxis, yaxis, images } = gd._fullLayout;
+    const origin = gd.getBoundingClientRect();
+    const time = (px) => xaxis.p2c(px - origin.left - xaxis._offset);
+    const price = (px) => yaxis.p2c(px - origin.top - yaxis._offset);
+    const column = images[0].sizex / liqheat.answer().figure.data.find((t) => t.type === 'candlestick').x.length;
+    const candles = liqheat.answer().figure.data.find((t) => t.type === 'candlestick');
+    const [low, high] = [candles.low, candles.high].map((prices) => Array.from(liqheat.values(prices)));
+    return [...document.querySelectorAll('.overlay .zone')].map((zone) => {
+        const { left, right, top, bottom } = zone.getBoundingClientRect();
+        const touched = high.findLastIndex((to, i) => to >= price(bottom - 1) && low[i] <= price(top + 1));
+        return {
+            late: (liqheat.toMs(images[0].x) + images[0].sizex - time(right)) / column,
+            after: touched < 0 ? 0 : (time(left) - liqheat.toMs(candles.x[touched])) / column,
+            width: (right - left) / xaxis._length,
+        };
+    });
+}"""
+
+
+@pytest.mark.parametrize("query", ["symbol=BTC", "symbol=BTC&range=7d"])
+def test_a_cluster_is_outlined_no_earlier_than_the_price_last_went_through_it(visit: Visit, query: str) -> None:
+    page = visit.open(query)
+    _shown(page, "magnets")
+    expect(page.locator(".overlay .zone").first).to_be_visible()
+    boxes = page.evaluate(_BOXES)
+    assert boxes
+    for box in boxes:
+        assert abs(box["late"]) < 1
+        assert box["after"] > -1.5
+        assert box["width"] < 0.3
+    page.evaluate(
+        """() => {
+          const gd = document.querySelector('#chart .js-plotly-plot');
+          const [from, to] = gd._fullLayout.xaxis.range.map((x) => liqheat.toMs(x));
+          const at = (part) => new Date(from + part * (to - from)).toISOString().slice(0, -1);
+          Plotly.relayout(gd, { 'xaxis.range': [at(0.1), at(0.9)] });
+        }"""
+    )
+    expect(page.locator(".overlay .outline")).to_have_count(0)
+    page.locator(".magnet").first.click()
+    expect(page.locator(".overlay .zone.marked")).to_be_visible()
+
+
+def test_magnets_say_which_filters_of_the_view_do_not_reach_them(visit: Visit) -> None:
+    page = visit.open("symbol=BTC&tiers=50x")
+    panel = _shown(page, "magnets")
+    expect(panel.locator(".unfiltered")).to_have_text("Here: all leverages.")
+    expect(page.locator(".overlay .tag.outline").first).to_contain_text("all leverages")
+    page.keyboard.press("s")
+    expect(panel.locator(".unfiltered")).to_have_text("Here: all leverages, both sides.")
+    visit.open("symbol=BTC")
+    _shown(page, "magnets")
+    expect(panel.locator(".unfiltered")).to_have_count(0)
+
+
 def test_a_marked_magnet_outside_the_prices_on_screen_is_brought_onto_it(visit: Visit) -> None:
     page = visit.open("symbol=BTC&price=95500,96500")
     _shown(page, "magnets")
@@ -147,6 +204,8 @@ def test_a_cascade_follows_its_slider_by_keyboard_and_is_drawn_as_two_bands(visi
     slider.fill("15")
     panel.get_by_label("Harsh market").select_option("10")
     expect(panel.locator(".beyond")).to_contain_text("beyond the known levels")
+    expect(panel.locator(".ends tr", has_text="Branching").locator("td").last).to_have_text("–")
+    expect(page.locator(".overlay .tag.harsh")).to_have_text("harsh: beyond the known levels")
     slider.fill("0")
     expect(panel.locator(".said")).to_contain_text("away from 0")
     expect(page.locator(".overlay .cascade")).to_have_count(0)
