@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+import numpy as np
 import polars as pl
 
 from dashboard.frame import read_now
@@ -223,10 +224,9 @@ def cascade_json(outlook: Outlook, asked: WhatIf) -> dict[str, Any]:
     if volatility is not None and volume is not None:
         mild, harsh = SquareRootImpact(volatility, volume), _harsh(asked, mark, volatility, volume)
         harsh_name = "order book, 1 % depth" if asked.depth_usd else "linear, from turnover"
+        held = _held(outlook.grid)
         bands = [
-            find_cascade(
-                outlook.grid, mark_price=mark, change=c, mild=mild, harsh=harsh, participation=asked.participation
-            )
+            find_cascade(held, mark_price=mark, change=c, mild=mild, harsh=harsh, participation=asked.participation)
             for c in asked.changes
         ]
     return {
@@ -243,6 +243,15 @@ def cascade_json(outlook: Outlook, asked: WhatIf) -> dict[str, Any]:
         ],
         "note": "a band between two impact models, not a forecast; levels are estimated",
     }
+
+
+def _held(grid: LiquidationGrid) -> LiquidationGrid:
+    """Cut a grid to the bins that hold anything: `read_outlook` asks for more than is known."""
+    at = np.flatnonzero(grid.long_usd[-1] + grid.short_usd[-1])
+    if not len(at):
+        return grid
+    middle = np.sqrt(grid.price_edges[1:] * grid.price_edges[:-1])
+    return grid.crop(float(middle[at[0]]), float(middle[at[-1]]))
 
 
 def _harsh(asked: WhatIf, mark: float, volatility: float, volume_base: float) -> Impact:

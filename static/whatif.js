@@ -5,6 +5,7 @@
   const f = liqheat.format;
   const { el, money } = liqheat;
   const MOVED_MS = 120;
+  const BEYOND = "beyond the known levels";
   const THIN = { 1: "as usual", 2: "twice as thin", 5: "five times as thin", 10: "ten times as thin" };
 
   const asked = { change: -3, stress: 1 };
@@ -32,29 +33,33 @@
   function bands(answer) {
     const { side, change, lower, upper } = answer.cascades[0];
     const start = answer.mark_price * (1 + change);
-    const more = (end) => `${f.percent(end.change, 1)}${end.beyond_known ? " or more" : ""}`;
+    const where = (end) => (end.beyond_known ? BEYOND : `to ${f.percent(end.change, 1)}`);
     const zone = (a, b) => ({ low: Math.min(a, b), high: Math.max(a, b), edge: true });
     liqheat.draw("cascade", [
       { price: start, cls: "shock", edge: true, label: `if ${f.percent(change, 1)}` },
-      { ...zone(start, lower.price), cls: `cascade mild ${side}`, label: `mild: to ${more(lower)}` },
-      { ...zone(lower.price, upper.price), cls: `cascade harsh ${side}`, label: `harsh: to ${more(upper)}` },
+      { ...zone(start, lower.price), cls: `cascade mild ${side}`, label: `mild: ${where(lower)}` },
+      { ...zone(lower.price, upper.price), cls: `cascade harsh ${side}`, label: `harsh: ${where(upper)}` },
     ]);
   }
 
-  const branching = (x) => (x === null ? "–" : `${x.toFixed(2)}${x > 1 ? " runs on" : ""}`);
+  const branching = (x) => `${x.toFixed(2)}${x > 1 ? " runs on" : ""}`;
+
+  const known = (end, words) => (end.beyond_known ? "–" : words);
 
   function table({ side, lower, upper }) {
     const row = (name, title, cell) =>
-      el("tr", {}, el("th", { scope: "row", title }, name), el("td", { class: "number" }, cell(lower)), el("td", { class: "number" }, cell(upper)));
+      el("tr", {}, el("th", { scope: "row", title }, name), el("td", { class: "number", title }, cell(lower)), el("td", { class: "number", title }, cell(upper)));
     return el("table", { class: "ends" },
       el("thead", {}, el("tr", {}, el("td", {}), el("th", { scope: "col", title: `${lower.impact} impact` }, "mild"), el("th", { scope: "col", title: `${upper.impact} impact` }, "harsh"))),
       el("tbody", {},
-        row("Runs to", "Price where it stops", (e) => `${e.beyond_known ? "≥ " : ""}${f.price(e.price)}`),
-        row("Change", "From the mark", (e) => f.percent(e.change, 2)),
-        row("Liquidates", `Estimated ${side}s, USD`, (e) => money(e.liquidated_usd, side)),
-        row("Amplification", "How many times the shock the whole move is", (e) => `${e.amplification.toFixed(2)} ×`),
-        row("Branching", "Liquidations set off by one of them where it stops; above 1 they keep one another going", (e) => branching(e.branching))));
+        row("Runs to", "Price where it stops", (e) => (e.beyond_known ? `past ${f.price(e.price)}` : f.price(e.price))),
+        row("Change", "From the mark", (e) => known(e, f.percent(e.change, 2))),
+        row("Liquidates", `Estimated ${side}s, USD`, (e) => [e.beyond_known ? "≥ " : "", money(e.liquidated_usd, side)]),
+        row("Amplification", "How many times the shock the whole move is", (e) => known(e, `${e.amplification.toFixed(2)} ×`)),
+        row("Branching", "How many further liquidations one sets off where the move stops: near 0 it dies out, above 1 they keep one another going", (e) => known(e, branching(e.branching)))));
   }
+
+  const brief = (end) => (end.beyond_known ? "not known" : f.percent(end.change, 1));
 
   function show(answer, out) {
     const found = answer.cascades[0];
@@ -66,12 +71,12 @@
     const beyond = [found.lower, found.upper].filter((e) => e.beyond_known).length;
     out.replaceChildren(
       table(found),
-      beyond ? el("p", { class: "beyond" }, `${beyond === 2 ? "Even the mild end" : "The harsh end"} runs beyond the known levels: what lies farther out is not known, so ≥ marks the last of them.`) : "",
+      beyond ? el("p", { class: "beyond" }, `${beyond === 2 ? "Even the mild end" : "The harsh end"} runs beyond the known levels: what lies farther out is not known, nor is how far it runs.`) : "",
       el("p", { class: "note" }, `A band between two impact models, not a forecast. A day's volume ${f.usd(answer.daily_volume_usd)}, volatility ${(100 * answer.daily_volatility).toFixed(1)} %; levels estimated`,
         answer.origin === "live" ? "" : `, market ${answer.origin}`, `, as of ${f.clock(answer.as_of_ms, true)} UTC.`),
     );
     bands(answer);
-    return [el("span", { class: "number" }, `${f.percent(found.change, 1)} → ${f.percent(found.lower.change, 1)} … ${f.percent(found.upper.change, 1)}`)];
+    return [el("span", { class: "number" }, `${f.percent(found.change, 1)} → ${brief(found.lower)} … ${brief(found.upper)}`)];
   }
 
   const panel = liqheat.panel({

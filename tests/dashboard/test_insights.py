@@ -383,6 +383,15 @@ def assert_finite(value: Any) -> None:
         assert math.isfinite(value)
 
 
+def test_a_cascade_is_known_as_far_as_there_are_levels(cache: Cache, statuses: tuple[MarketStatus, ...]) -> None:
+    outlook = read_outlook(cache, ViewState("BTC"), statuses, read_hours(cache, statuses))
+    last = outlook.grid.price_edges[np.flatnonzero(outlook.grid.short_usd[-1])[-1] + 1] / outlook.mark_price - 1
+    for change, beyond in ((0.01, False), (last * 1.02, True)):
+        given_ = {"change": f"{change}", "daily_volume_usd": "1e13", "daily_volatility": "0.02"}
+        (found,) = cascade_json(outlook, asked.read_what_if(given_))["cascades"]
+        assert [found[end]["beyond_known"] for end in ("lower", "upper")] == [beyond] * 2
+
+
 # --- what is not known ------------------------------------------------------------------------------------------------
 
 
