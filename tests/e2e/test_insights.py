@@ -205,7 +205,7 @@ def test_a_cascade_follows_its_slider_by_keyboard_and_is_drawn_as_two_bands(visi
     panel.get_by_label("Harsh market").select_option("10")
     expect(panel.locator(".beyond")).to_contain_text("beyond the known levels")
     expect(panel.locator(".ends tr", has_text="Branching").locator("td").last).to_have_text("–")
-    expect(page.locator(".overlay .tag.harsh")).to_have_text("harsh: beyond the known levels")
+    expect(page.locator(".overlay .tag.harsh")).to_contain_text("harsh: beyond the known levels")
     slider.fill("0")
     expect(panel.locator(".said")).to_contain_text("away from 0")
     expect(page.locator(".overlay .cascade")).to_have_count(0)
