@@ -93,7 +93,7 @@ def draw_grid(grid: LiquidationGrid, candles: pl.DataFrame, *, title: str) -> by
 def _look(view: ViewState) -> str:
     """Name the lens, and the handles where they are moved."""
     whole = (view.min, view.max) == (0, 1)
-    return f" | {view.lens.value}" + ("" if whole else f", intensity {100 * view.min:.0f}–{100 * view.max:.0f} %")
+    return f" | {view.lens.value}" + ("" if whole else f", intensity {100 * view.min:.0f} to {100 * view.max:.0f} %")
 
 
 def _candles_of(grid: LiquidationGrid, candles: pl.DataFrame) -> pl.DataFrame:

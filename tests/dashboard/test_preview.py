@@ -60,7 +60,7 @@ def test_a_grid_of_any_length_is_drawn_with_its_candles() -> None:
 
 def test_the_picture_names_its_lens_and_what_is_hidden() -> None:
     assert _look(ViewState("BTC")) == " | contrast"
-    assert _look(ViewState("BTC", lens=Lens.DENSITY, min=0.4, max=0.8)) == " | density, intensity 40–80 %"
+    assert _look(ViewState("BTC", lens=Lens.DENSITY, min=0.4, max=0.8)) == " | density, intensity 40 to 80 %"
     longs = ViewState("BTC", side=SideFilter.LONG)
     assert _legend(longs, Side.SHORT, 0.0, "per 0.1 %") == "shorts not shown"
     assert _legend(longs, Side.LONG, 0.0, "per 0.1 %") == "longs: none in this window"
