@@ -241,6 +241,23 @@ def test_the_pages_are_walked_by_keyboard_and_keep_the_look(visit: Visit) -> Non
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
 
 
+def test_the_way_back_to_the_heatmap_has_the_view_it_had(visit: Visit) -> None:
+    view = "symbol=ETH&venues=okx&range=7d&lens=density"
+    page = visit.open(view)
+    page.get_by_role("link", name="Markets").click()
+    page.wait_for_selector('#box[data-state="shown"]')
+    assert page.url.endswith("/markets")
+    page.get_by_role("link", name="Heatmap", exact=True).click()
+    visit.painted(view)
+    page.go_back()
+    page.locator('tr[data-market="binance:BTC/USDT:USDT"]').get_by_role("link").click()
+    visit.painted("symbol=BTC&venues=binance")
+    page.go_back()
+    # The page may be as it was left; its way back is to the view seen since.
+    back = page.get_by_role("link", name="Heatmap", exact=True)
+    expect(back).to_have_attribute("href", "/?symbol=BTC&venues=binance")
+
+
 @pytest.mark.parametrize("path", ["/markets", "/tape", "/method"])
 @pytest.mark.parametrize("theme", ["dark", "light"])
 def test_a_page_fits_desktop_and_phone(browser: Browser, site: Site, path: str, theme: str) -> None:
