@@ -243,7 +243,7 @@ def _price_fields() -> Component:
     return html.Div(
         className="price-fields",
         children=[
-            dmc.Group([field(Id.PRICE_LOW, "From"), field(Id.PRICE_HIGH, "To")], gap=8),
+            dmc.Group([field(Id.PRICE_LOW, "From"), field(Id.PRICE_HIGH, "To")], gap=8, align="flex-start"),
             dmc.Group(
                 [
                     dmc.Button("As zoomed", id=Id.PRICE_ZOOM, size="compact-xs", variant="default"),

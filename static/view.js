@@ -84,6 +84,7 @@
       const controls = [still, venues, still, tiers, still, still, still, ...prices, still, still, still];
       return ["?" + view.query, ...controls, view, view.theme];
     }
+    if (from.length && !liqheat.frozen) callbacks.set_props("price-high", { error: null });
     const scale = [Math.round(view.min * 100), Math.round(view.max * 100)];
     const controls = [
       view.symbol, liqheat.venuesShown(view), view.range, view.tiers, view.side, view.lens, scale, low, high,
@@ -98,9 +99,11 @@
     const symbol = coin || before.symbol; // the field is empty while it does not know the coin of the address
     const view = { symbol, range, tiers, side, lens, panels, palette, theme };
     const other = symbol !== before.symbol;
+    const inverted = !other && low > 0 && high > 0 && low >= high;
+    callbacks.set_props("price-high", { error: inverted ? "not above From" : null });
     // Another coin trades elsewhere and at another price.
     view.venues = other ? [] : from.includes("venues") ? liqheat.venuesChosen(venues) : before.venues;
-    view.price = other || !(low > 0 && high > low) ? null : [Number(low), Number(high)];
+    view.price = inverted ? before.price : other || !(low > 0 && high > 0) ? null : [Number(low), Number(high)];
     if (!tiers.length) view.tiers = Object.keys(schema.tiers);
     [view.min, view.max] = scale.map((x) => x / 100);
     return view;

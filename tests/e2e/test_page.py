@@ -135,6 +135,20 @@ def test_a_coin_is_found_by_typing_it(visit: Visit) -> None:
     expect(coin).to_have_value("BTC")
 
 
+def test_a_price_range_upside_down_is_told_and_not_taken(visit: Visit) -> None:
+    page = visit.open("symbol=BTC&price=94000,99000")
+    page.get_by_role("button", name="Price").click()
+    page.locator("#price-low").fill("100000")
+    page.locator("#price-low").press("Enter")
+    wrong = page.get_by_text("not above From")
+    expect(wrong).to_be_visible()
+    assert _search(page) == "symbol=BTC&price=94000,99000"
+    page.locator("#price-high").fill("102000")
+    page.locator("#price-high").press("Enter")
+    visit.painted("symbol=BTC&price=100000,102000")
+    expect(wrong).to_be_hidden()
+
+
 def test_back_and_forward_walk_through_the_views(visit: Visit) -> None:
     page = visit.open("symbol=BTC")
     _pick(page, "range", "7d")
