@@ -14,7 +14,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 from PIL import Image, ImageChops
-from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, ViewportSize, expect
 
 from estimator.cache import Cache
 from estimator.redis_server import BundledServer
@@ -147,6 +147,30 @@ def test_a_price_range_upside_down_is_told_and_not_taken(visit: Visit) -> None:
     page.locator("#price-high").press("Enter")
     visit.painted("symbol=BTC&price=100000,102000")
     expect(wrong).to_be_hidden()
+
+
+@pytest.mark.parametrize("width", [800, 1024, 1100, 1200, 1280, 1440])
+def test_every_control_is_on_screen(visit: Visit, width: int) -> None:
+    visit.page.set_viewport_size({"width": width, "height": 900})
+    page = visit.open("symbol=BTC&price=94000,99000")
+    colours = page.get_by_role("button", name="Colours")
+    expect(colours).to_be_in_viewport(ratio=1)
+    page.evaluate("dash_clientside.set_props('share-done', { children: 'Snapshot made, its link copied' })")
+    done = page.get_by_text("Snapshot made")
+    expect(done).to_be_in_viewport(ratio=1)
+    assert _bottom(done) <= min(_top(tool) for tool in page.locator(".tools > *").all())
+
+
+def _top(found: Locator) -> float:
+    box = found.bounding_box()
+    assert box is not None
+    return box["y"]
+
+
+def _bottom(found: Locator) -> float:
+    box = found.bounding_box()
+    assert box is not None
+    return box["y"] + box["height"]
 
 
 def test_back_and_forward_walk_through_the_views(visit: Visit) -> None:
