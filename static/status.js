@@ -79,9 +79,10 @@
     const { scale } = readings;
     const one = (side, ramp, usd, where) =>
       view.side === (side === "longs" ? "short" : "long") ? null
-        : h("Span", { title: `Full colour: ${f.exact(usd)} per 0.1 % of price or more. Estimated.` },
+        : h("Span", { title: usd === null ? "Nothing of this side is shown." : `Full colour: ${f.exact(usd)} ${scale.unit} of price or more. Estimated.` },
           h("B", { className: side === "longs" ? "long" : "short" }, side), h("Span", { className: "words" }, " liquidated"), ` ${where}`,
-          h("Span", { className: "ramp", style: { background: `var(${ramp})` } }), "≈ ", h("B", {}, f.usd(usd)), " per 0.1 %");
+          h("Span", { className: "ramp", style: { background: `var(${ramp})` } }),
+          ...(usd === null ? ["none shown"] : ["≈ ", h("B", {}, f.usd(usd)), ` ${scale.unit}`]));
     const words = {
       contrast: "Contrast: density above its surroundings along price. ",
       density: "Density. ",
@@ -89,7 +90,8 @@
     };
     const missing = readings.band && readings.band.missing;
     const how = words[scale.lens] +
-      `Full colour is percentile ${scale.percentile} of what is on screen, per side; gamma ${scale.gamma}.`;
+      `Full colour is percentile ${scale.percentile} of what is on screen, per side, or less where the intensity says so; gamma ${scale.gamma}.` +
+      (scale.least_share > 0 ? ` Below ${(100 * scale.least_share).toFixed(0)} % of it nothing is drawn.` : "");
     return [
       (embedded() || liqheat.frozen) && h("B", {}, `${view.symbol} · ${view.range}`),
       one("longs", "--long-ramp", scale.long_usd, "below"),
