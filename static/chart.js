@@ -144,9 +144,11 @@
   const unreachable = () =>
     now.query !== null ? old(SILENT)
       : liqheat.h("Div", { className: "notice-body" }, liqheat.h("H2", {}, "The server does not answer"), "Trying again…");
-  const old = (reason) =>
-    liqheat.h("Div", { className: "notice-line" },
-      `Old: ${reason}. The chart is as of ${liqheat.format.clock(now.answer.readings.as_of_ms, true)} UTC.`);
+  const old = (reason) => {
+    const which = liqheat.view.canonical === now.canonical ? "" : "not of the view chosen, but of the one before, ";
+    return liqheat.h("Div", { className: "notice-line" },
+      `Old: ${reason}. The chart is ${which}as of ${liqheat.format.clock(now.answer.readings.as_of_ms, true)} UTC.`);
+  };
 
   /* ---- size: pixels belong to the browser, so rows are laid out here ---- */
 

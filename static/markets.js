@@ -77,6 +77,10 @@
   };
   const READ = new Set(["change", "below", "above", "pain", "oi_change"]); // what takes reading more than a status
   const part = (day, name) => (day ? day[name] : null);
+  const nearest = (prices, mark) => {
+    const known = prices.filter(f.finite);
+    return known.length && mark ? Math.min(...known.map((price) => Math.abs(price / mark - 1))) : null;
+  };
   const distance = (found, mark) => (found && mark ? Math.abs(found.price / mark - 1) : null);
   const VALUES = {
     coin: (m) => `${m.base} ${m.exchange}`,
@@ -88,7 +92,7 @@
     largest: (m) => part(part(m.liquidated_24h, "largest"), "notional_usd"),
     below: (m) => distance(m.cluster_below, m.mark_price),
     above: (m) => distance(m.cluster_above, m.mark_price),
-    pain: (m) => (f.finite(m.max_pain.long) || f.finite(m.max_pain.short) ? Math.max(m.max_pain.long || 0, m.max_pain.short || 0) : null),
+    pain: (m) => nearest([m.max_pain.long, m.max_pain.short], m.mark_price),
     funding: (m) => m.funding_rate_8h,
     oi: (m) => m.open_interest_usd,
     oi_change: (m) => m.open_interest_change_24h,

@@ -50,6 +50,11 @@ def _away(name: str) -> Callable[[Row], float | None]:
     return distance
 
 
+def _nearest_pain(row: Row) -> float | None:
+    known, mark = [p for p in row["max_pain"].values() if p is not None], row["mark_price"]
+    return min(abs(p / mark - 1) for p in known) if known and mark else None
+
+
 COLUMNS: Final[tuple[Column[Callable[[Row], Any]], ...]] = (
     Column("coin", "Market", "", "Coin and venue; opens its heatmap", lambda r: (r["base"], r["exchange"]), "text"),
     Column("price", "Price", "quote", "Mark price", lambda r: r["mark_price"]),
@@ -73,9 +78,9 @@ COLUMNS: Final[tuple[Column[Callable[[Row], Any]], ...]] = (
     ),
     Column(
         "pain", "Max pain", "estimated",
-        "Where most longs (below) and shorts (above) would be liquidated; – where no level of a side stands out. "
-        "Estimated.",
-        lambda r: max((p for p in r["max_pain"].values() if p is not None), default=None),
+        "Where most longs (below) and shorts (above) would be liquidated; – where no level of a side stands out; "
+        "sorted by how far away the nearer one is. Estimated.",
+        _nearest_pain,
     ),
     Column("funding", "Funding", "% / 8 h", "Funding rate, put to eight hours", lambda r: r["funding_rate_8h"]),
     Column("oi", "Open interest", "USD", "Open interest at the mark price", lambda r: r["open_interest_usd"]),

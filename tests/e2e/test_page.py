@@ -579,6 +579,18 @@ def test_the_page_waits_for_a_worker_and_keeps_its_chart_when_the_cache_goes(
         expect(page.locator("#chart .main-svg").first).to_be_visible()
 
 
+def test_an_old_chart_of_another_view_says_so(context: BrowserContext, site: Site) -> None:
+    visit = Visit(context.new_page(), site)
+    page = visit.open("symbol=BTC")
+    page.route("**/api/v1/chart?*", lambda route: route.abort())
+    page.keyboard.press("3")
+    expect(page.get_by_role("alert")).to_contain_text(
+        "not of the view chosen, but of the one before, as of 14:32:07 UTC"
+    )
+    page.keyboard.press("2")
+    expect(page.get_by_role("alert")).to_contain_text("The chart is as of 14:32:07 UTC")
+
+
 # ---- pictures and times ----
 
 
