@@ -175,8 +175,7 @@ class ViewState:
             raise ViewError("symbol", self.symbol, "a base coin such as BTC")
         if len(self.venues) > MAX_VENUES or not all(_VENUE.fullmatch(v) for v in self.venues):
             raise ViewError("venues", ",".join(self.venues), "'all' or venues such as binance,bybit")
-        if self.range not in RANGES:
-            raise ViewError("range", self.range, "one of " + ", ".join(RANGES))
+        check_range(self.range)
         if not self.tiers or not set(self.tiers) <= set(ALL_TIERS):
             raise ViewError("tiers", ",".join(self.tiers), "'all' or some of " + ",".join(ALL_TIERS))
         if not (self.min >= 0 and self.max <= 1 and self.max - self.min > MIN_HANDLES * (1 - 1e-9)):
@@ -251,6 +250,17 @@ def read_parameters(query: str | Mapping[str, str], known: Iterable[str]) -> dic
         if not _FOREIGN.fullmatch(name):
             raise ViewError(name[:40], given[name][:80], "no such parameter; known are " + ", ".join(names))
     return given
+
+
+def check_range(name: str | None) -> None:
+    """Refuse a range that there is not.
+
+    Raises
+    ------
+    ViewError
+    """
+    if name is not None and name not in RANGES:
+        raise ViewError("range", name[:80], "one of " + ", ".join(RANGES))
 
 
 def _check_price(price: tuple[float, float] | None) -> None:

@@ -19,7 +19,7 @@ from dashboard.pages.feed import Feed
 from dashboard.pages.kept import Brief, packed
 from dashboard.pages.overview import Overview
 from dashboard.pages.shell import Address, Part, document, problem
-from dashboard.view import ViewError, read_parameters
+from dashboard.view import ViewError, check_range, read_parameters
 from estimator.cache import Cache
 from estimator.cache.viewers import Flights
 
@@ -63,8 +63,10 @@ _TRACK: Final = [
     _parameter("venue", {"type": "string", "default": "all"}, "One venue, or `all`."),
     _parameter("horizon", {"type": "string", "enum": [track.ALL, *track.HORIZONS], "default": track.ALL}, "Ahead."),
     *sorting.described(track.COLUMNS),
+    next({**p, "description": "Taken with a view's, but a record is of all that is kept."} for p in VIEW_PARAMETERS
+         if p["name"] == "range"),
     _FORMAT,
-]
+]  # fmt: skip
 _STREAM: Final = [
     _parameter("symbol", {"type": "string", "default": "all"}, "Base coin, or `all`."),
     _parameter("venues", {"type": "string"}, "`all` or venues such as `binance,bybit`."),
@@ -173,7 +175,8 @@ def _add_track(router: APIRouter, cache: Cache, answers: Answers) -> None:
     brief = Brief()
 
     async def track_record(request: Request) -> Response:
-        query = track.TrackQuery.parse(request.url.query, "format", horizons=(track.ALL, *track.HORIZONS))
+        query = track.TrackQuery.parse(request.url.query, "format", "range", horizons=(track.ALL, *track.HORIZONS))
+        check_range(request.query_params.get("range"))
         form = choose_form(request)
         query.check(await answers.statuses())
 

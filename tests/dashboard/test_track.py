@@ -148,6 +148,9 @@ def test_the_api_tells_both_horizons_with_intervals_sizes_and_words(client: http
     ]
     assert rows[1]["published_ahead_by"] == "0.05"
     assert rows[0]["published_ahead_by"] == ""
+    of_a_view = client.get("/api/v1/track-record?symbol=BTC&range=24h")
+    assert of_a_view.json() == client.get("/api/v1/track-record?symbol=BTC").json()
+    assert client.get("/api/v1/track-record?range=2h").json()["parameter"] == "range"
 
 
 BEST_FIRST = {"bits": ["published", "distance"], "model": ["distance", "published"], "gain": ["distance", "published"]}
