@@ -77,12 +77,13 @@
 
   function legend(readings, view) {
     const { scale } = readings;
+    const unit = scale.unit || "per 0.1 %"; // snapshots of the first version tell none
     const one = (side, ramp, usd, where) =>
       view.side === (side === "longs" ? "short" : "long") ? null
-        : h("Span", { title: usd === null ? "Nothing of this side is shown." : `Full colour: ${f.exact(usd)} ${scale.unit} of price or more. Estimated.` },
+        : h("Span", { title: usd === null ? "Nothing of this side is shown." : `Full colour: ${f.exact(usd)} ${unit} of price or more. Estimated.` },
           h("B", { className: side === "longs" ? "long" : "short" }, side), h("Span", { className: "words" }, " liquidated"), ` ${where}`,
           h("Span", { className: "ramp", style: { background: `var(${ramp})` } }),
-          ...(usd === null ? ["none shown"] : ["≈ ", h("B", {}, f.usd(usd)), ` ${scale.unit}`]));
+          ...(usd === null ? ["none shown"] : ["≈ ", h("B", {}, f.usd(usd)), ` ${unit}`]));
     const words = {
       contrast: "Contrast: density above its surroundings along price. ",
       density: "Density. ",

@@ -4,29 +4,36 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from estimator.cache import Cache
+from tests import dashboard
 from tests.dashboard.sample import sample_server
 from tests.e2e.conftest import DESKTOP, PHONE, PICTURES, Site, Visit, another_site, serving
 
 pytestmark = pytest.mark.browser
 
 VIEW = "symbol=BTC&range=12h&lens=density&min=0.1&panels=liq,rsi&theme=light"
+FIRST = "0123456789abcdef" * 2
+FIRST_FORMAT = Path(dashboard.__file__).parent / "snapshot-format-1.zip"
 SNAPSHOT = re.compile(r"/s/([0-9a-f]{32})$")
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A server with a data folder of its own."""
+    """A server with a data folder of its own, in which a snapshot of the first version lies."""
     with ExitStack() as stack:
         url = stack.enter_context(sample_server(tmp_path_factory.mktemp("redis")))
-        data = str(tmp_path_factory.mktemp("data"))
-        yield stack.enter_context(serving(["web"], {"REDIS_URL": url, "LIQHEAT_DATA": data}, "/readyz"))
+        data = tmp_path_factory.mktemp("data")
+        (data / "snapshots").mkdir()
+        shutil.copy(FIRST_FORMAT, data / "snapshots" / f"{FIRST}.zip")
+        yield stack.enter_context(serving(["web"], {"REDIS_URL": url, "LIQHEAT_DATA": str(data)}, "/readyz"))
 
 
 def share(page: Page, item: str) -> None:
@@ -42,6 +49,14 @@ def picture(page: Page) -> bytes:
     """The chart as it is on screen, without what the pointer adds."""
     page.mouse.move(2, 2)
     return page.locator("#chart .js-plotly-plot").screenshot()
+
+
+def test_a_snapshot_of_the_first_version_is_shown_with_nothing_missing(visit: Visit, site: Site) -> None:
+    visit.page.goto(f"{site.url}/s/{FIRST}")
+    visit.painted()
+    expect(visit.page.locator(".legend")).to_contain_text("per 0.1 %")
+    for missing in ("undefined", "NaN", "null"):
+        expect(visit.page.locator("body")).not_to_contain_text(missing)
 
 
 def test_a_snapshot_shows_what_was_on_screen_whatever_becomes_of_the_market(
