@@ -150,7 +150,10 @@ def owed_prints(side: Side) -> Iterator[Check]:
         lost.compared += len(was_sent)
         given.compared += len(witnessed[market_id])
         foreign.compared += len(is_kept)
-        given.wrong += [f"{market_id} {one}" for one in lacking(witnessed[market_id], is_kept)]
+        gone = lacking(witnessed[market_id], is_kept)
+        given.wrong += [
+            f"{market_id} {one}" for one in gone if not within(side.unwritten, one.time_ms, one.time_ms + 1)
+        ]
         foreign.wrong += [f"{market_id} {one}" for one in lacking(is_kept, printed)]
         never = lacking(lacking(printed, [*is_kept, *missing]), _of_coin(side.server.halted, market_id))
         for check, some in ((marked, missing), (unsent, never)):

@@ -93,7 +93,7 @@ class _Killer:
             )
         if kind in ("redis", "both"):
             if kind == "both":
-                side.redis.kill()
+                side.die_with_redis(self.world.feed.now_ms, self.world.step_s)
             await asyncio.sleep(luck.uniform(0.0, 1.0))
             side.redis.start()
         if kind == "redis":

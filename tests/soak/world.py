@@ -22,7 +22,7 @@ from typing import Any, Final
 import polars as pl
 
 from estimator.cache import Cache
-from estimator.domain import DAY_MS, TIME
+from estimator.domain import DAY_MS, TIME, Gap
 from estimator.history import History, with_market
 from estimator.model.steps import STEP_MS as CLOSE_MS
 from estimator.redis_server import BundledServer
@@ -32,6 +32,7 @@ from tests.venues.server import VenueServer, running
 
 START: Final = 20_605 * DAY_MS - 25 * 60_000 + 30_000  # 23:35:30 UTC: a book is saved at midnight
 PATIENT_S: Final = 10.0  # a side that is given less than this may go without
+REDIS_LATE_S: Final = 2.0  # so long its file may lag behind its answers while the disk is slow
 NO_PAST: Final = ("bitget", "hyperliquid")  # venues that keep no open interest: their markets begin when asked
 NO_PRINTS: Final = ("hyperliquid",)  # venues that tell of none
 
@@ -82,6 +83,7 @@ class Side:
     patience_s: float = 120.0  # how long the clock waits for what it must know at a close
     process: Any = None
     crashes: list[int | None] = field(default_factory=list)
+    unwritten: list[Gap] = field(default_factory=list)  # before it died together with its Redis
     _read: int = 0
     _known: dict[tuple[str, str], tuple[int, float]] = field(default_factory=dict)
 
@@ -128,6 +130,11 @@ class Side:
             value = self.server.feed.market(*coin_of(market_id)).open_interest(time_ms)
             row = pl.DataFrame({"time": [time_ms], "open_interest": [value]}).with_columns(pl.col("time").cast(TIME))
             self.history.append("open_interest", with_market(market_id, row))
+
+    def die_with_redis(self, now_ms: int, step_s: float) -> None:
+        """Kill Redis after the worker: what it answered but had not written is known to nobody, which is a gap."""
+        self.redis.kill()
+        self.unwritten.append(Gap(now_ms - int(REDIS_LATE_S / step_s) * STEP_MS, now_ms, "journal"))
 
     async def kill(self) -> None:
         """Kill the worker and wait until its sockets are gone."""
