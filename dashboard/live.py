@@ -241,10 +241,10 @@ class Topic:
             self._stirred.clear()
             try:
                 await self._tell_news()
-            except LiqheatError as error:
+                if monotonic() - self._told_at >= KEEP_ALIVE_S:
+                    self._tell([ALIVE])
+            except LiqheatError as error:  # nor is it said that nothing moves: nobody knows
                 _log.warning("what moves is not told for a while: %s", error)
-            if monotonic() - self._told_at >= KEEP_ALIVE_S:
-                self._tell([ALIVE])
             await asyncio.sleep(TELL_S)
 
     async def _tell_news(self) -> None:

@@ -12,6 +12,7 @@
   const QUIET_MS = 30000;
   const RETRY_MS = 2000;
   const FRESH_MS = 5000; // how long an answer asked for ahead may wait to be wanted
+  const PATIENCE_MS = 20000; // for an answer: a connection may have gone without a word
   const ROW = { wide: 50, narrow: 48, gap: 17 }; // the gap above a row holds its title
   const EMPTY_ROW = 2;
   const LEAST_USD = 0.005; // what is written as more than nought
@@ -32,7 +33,8 @@
 
   function request(query) {
     const flight = new AbortController();
-    const response = fetch(liqheat.chartOf(query), { signal: flight.signal, cache: "no-cache" });
+    const signal = AbortSignal.any([flight.signal, AbortSignal.timeout(PATIENCE_MS)]);
+    const response = fetch(liqheat.chartOf(query), { signal, cache: "no-cache" });
     response.catch(() => {}); // told where it is awaited
     return { query, flight, response, at: Date.now() };
   }
@@ -45,8 +47,9 @@
     if (ahead) ahead.flight.abort();
     ahead = request(query);
   };
-  function taken(query) {
-    const found = waits(query) ? ahead : request(query);
+  function taken(query, other) {
+    // What is shown already is asked for again to see what is new.
+    const found = other && waits(query) ? ahead : request(query);
     if (ahead && ahead !== found) ahead.flight.abort();
     ahead = null;
     return found;
@@ -62,7 +65,7 @@
       return nothing;
     }
     if (now.flight) now.flight.abort();
-    const { flight, response: asked } = taken(view.query);
+    const { flight, response: asked } = taken(view.query, other);
     now.flight = flight;
     if (other) mark("loading");
     try {

@@ -182,15 +182,18 @@
     }
   }
 
+  let asked = null;
   function query() {
     if (coin !== null && coin !== liqheat.view.symbol) another();
     coin = liqheat.view.symbol;
     offerVenues();
-    for (const input of form.querySelectorAll("[aria-invalid]")) input.removeAttribute("aria-invalid");
     const bad = [...form.querySelectorAll("input")].find((input) => input.validity.badInput);
-    if (!bad) return question();
-    bad.setAttribute("aria-invalid", "true");
-    return null;
+    const wanted = bad ? null : question();
+    // What was refused stays marked until something else is asked.
+    if (bad || wanted !== asked) for (const input of form.querySelectorAll("[aria-invalid]")) input.removeAttribute("aria-invalid");
+    if (bad) bad.setAttribute("aria-invalid", "true");
+    asked = wanted;
+    return wanted;
   }
 
   /* Which of the other positions cannot be, and why. */

@@ -256,6 +256,23 @@ def test_a_quiet_market_is_told_from_a_dead_connection(redis_of_two: str, monkey
         assert [_until(events, "alive").data for _ in range(2)] == [{}, {}]
 
 
+def test_that_nothing_moves_is_not_said_by_one_who_cannot_know(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "KEEP_ALIVE_S", 0.1)
+    with ExitStack() as store:
+        redis_url = store.enter_context(BundledServer(tmp_path)).url
+        cache = Cache(redis_url)
+        cache.put_status(sample_status("okx", "BTC", 0))
+        cache.close()
+        with serve(redis_url) as client, client.stream("GET", "/api/v1/stream?symbol=BTC", timeout=2) as answer:
+            events = _events(answer)
+            _until(events, "alive")
+            store.close()
+            with pytest.raises(httpx.ReadTimeout):
+                _until(events, "nothing ever")
+
+
 @pytest.mark.parametrize(
     ("query", "wrong"),
     [

@@ -254,6 +254,8 @@ def test_what_a_position_cannot_be_is_named_at_its_field(context: BrowserContext
     panel.get_by_label("Backed by").fill("5000")
     expect(panel.locator(".said")).to_contain_text("Backed by: possible is a number from 1 to 1000")
     expect(panel.get_by_label("Backed by")).to_have_attribute("aria-invalid", "true")
+    visit.page.wait_for_timeout(2500)  # the panel looks every second whether there is something to ask
+    assert panel.get_by_label("Backed by").get_attribute("aria-invalid") == "true"
     expect(visit.page.locator(".overlay .level")).to_have_count(0)
     panel.get_by_label("Backed by").fill("50")
     expect(panel.locator(".outcome").first).to_contain_text("Liquidation")
