@@ -207,10 +207,12 @@ class _Desk:
 
     async def _check_cache(self) -> None:
         """See whether Redis holds what it should, and what people look at; renew what is quiet now and then."""
-        holds, watched, self._unsure = await asyncio.to_thread(self._ask_cache)
+        restarted, holds, watched, self._unsure = await asyncio.to_thread(self._ask_cache)
         self._gone = False
         if not holds:
             self._begin_again()
+        elif restarted:
+            self._go_over()
         elif self._behind:
             again, self._behind = list(self._behind.values()), {}
             self._load_again(again)
@@ -228,9 +230,20 @@ class _Desk:
             for follower in self._followers.values():
                 self._try(follower.market, follower.renew)
 
-    def _ask_cache(self) -> tuple[bool, frozenset[str], frozenset[str]]:
+    def _ask_cache(self) -> tuple[bool, bool, frozenset[str], frozenset[str]]:
         cache = self._cache
-        return cache.has_sign(self._sign), cache.attention.watched(), cache.band_attention.watched()
+        watched, unsure = cache.attention.watched(), cache.band_attention.watched()
+        return cache.was_restarted(), cache.has_sign(self._sign), watched, unsure
+
+    def _go_over(self) -> None:
+        """Publish everything anew over what is there: Redis was started again, and may lack what it took last."""
+        if not self._live:
+            raise CacheUnavailable("Redis was started again: the market is made anew by starting again")
+        _LOG.warning("Redis was started again: what it may have lost is told to it again")
+        if isinstance(self._source, GrowingSource):
+            self._source.forgotten()
+        self._behind.clear()
+        self._load_again([f.market for f in self._followers.values()])
 
     def _begin_again(self) -> None:
         """Publish everything anew: Redis was emptied, or is another one."""

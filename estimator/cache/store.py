@@ -78,6 +78,7 @@ class Cache:
         self._shelf = Shelf(self._connection, ttl_s, memory_bytes)
         self._stream_keys: dict[str, str] = {}
         self._signs: dict[str, str] = {}
+        self._run: str | None = None
         self._updates: WeakKeyDictionary[asyncio.AbstractEventLoop, Updates] = WeakKeyDictionary()
         self._flights: WeakKeyDictionary[asyncio.AbstractEventLoop, SingleFlight] = WeakKeyDictionary()
 
@@ -115,6 +116,16 @@ class Cache:
         with self._connection.translated():
             found = self._redis.getex(f"{_SIGN}:{name}", ex=self.ttl_s)
         return bool(found is not None and found.decode() == self._signs.get(name))
+
+    def was_restarted(self) -> bool:
+        """Whether the server is another process than at the last call: what it took last may be gone.
+
+        While its disk is slow, Redis answers up to two seconds before it writes.
+        """
+        with self._connection.translated():
+            run = self._redis.info("server").get("run_id")
+        before, self._run = self._run, run
+        return before not in (None, run)
 
     def put_status(self, status: MarketStatus) -> None:
         """Publish the state of a market and keep its entries alive."""

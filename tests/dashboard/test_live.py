@@ -256,9 +256,7 @@ def test_a_quiet_market_is_told_from_a_dead_connection(redis_of_two: str, monkey
         assert [_until(events, "alive").data for _ in range(2)] == [{}, {}]
 
 
-def test_that_nothing_moves_is_not_said_by_one_who_cannot_know(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_that_nothing_moves_is_not_said_by_one_who_cannot_know(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "KEEP_ALIVE_S", 0.1)
     with ExitStack() as store:
         redis_url = store.enter_context(BundledServer(tmp_path)).url

@@ -52,6 +52,12 @@ def shared_clock(path: str) -> Callable[[], int]:
     return lambda: int(struct.unpack("<q", memory[:8])[0])
 
 
+def set_clock(path: Path, now_ms: int) -> None:
+    """Tell a worker the time, in place: it has the file mapped."""
+    with path.open("r+b" if path.exists() else "wb") as out:
+        out.write(struct.pack("<q", now_ms))
+
+
 class Witness:
     """A journal that writes down, in a file of its own, what it has acknowledged."""
 

@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 import json
 import random
-import struct
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from estimator.model.steps import STEP_MS
 from estimator.pipeline import MarketFollower
 from estimator.redis_server import BundledServer
 from estimator.worker import recording
-from tests.estimator.live_worker import begin
+from tests.estimator.live_worker import begin, set_clock
 from tests.estimator.test_pipeline import Stored, assert_same_bits, candle_gaps, read
 from tests.venues.feed import Feed
 from tests.venues.harness import IMPATIENT, NOW
@@ -387,7 +387,8 @@ def test_the_worker_killed_at_any_moment_loses_and_changes_nothing(servers: tupl
 
     async def story(world: World) -> None:
         markets = [await market_of(world, venue) for venue in (Binance, Bybit)]
-        clock_file.write_bytes(struct.pack("<q", NOW))
+        set_clock(clock_file, NOW)
+        world.feed.clocks.append(partial(set_clock, clock_file))
         arguments = (servers[0], world.history.root, world.server.base, str(clock_file), str(witness))
         luck = random.Random(3)  # noqa: S311 - no secret
         shown = [await killed(world, arguments, luck.uniform(0.5, 12.0), markets) for _ in range(KILLS)]
@@ -406,11 +407,6 @@ def test_the_worker_killed_at_any_moment_loses_and_changes_nothing(servers: tupl
     tell(servers, tmp_path, story)
 
 
-def set_clock(path: str, now_ms: int) -> None:
-    with Path(path).open("r+b") as out:  # in place: the worker has it mapped
-        out.write(struct.pack("<q", now_ms))
-
-
 async def killed(
     world: World, arguments: tuple[str, ...], minutes: float, markets: list[Market], *, at_rest: bool = False
 ) -> dict[str, Any]:
@@ -419,7 +415,6 @@ async def killed(
     async def play(length: float) -> None:
         for _ in range(int(6 * length)):
             await world.feed.advance(10_000)
-            set_clock(arguments[3], world.feed.now_ms)
             await asyncio.sleep(0.05)
 
     process = begin(Path(f"{world.history.root}.log"), arguments)

@@ -12,10 +12,10 @@ import json
 import math
 import os
 import signal
-import struct
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,7 +26,7 @@ from estimator.domain import DAY_MS, TIME, Gap
 from estimator.history import History, with_market
 from estimator.model.steps import STEP_MS as CLOSE_MS
 from estimator.redis_server import BundledServer
-from tests.estimator.live_worker import begin
+from tests.estimator.live_worker import begin, set_clock
 from tests.venues.feed import STEP_MS, Feed
 from tests.venues.server import VenueServer, running
 
@@ -231,8 +231,6 @@ class World:
             if stop():
                 return done
             await self.feed.advance(STEP_MS - self.feed.now_ms % STEP_MS)
-            for side in self.sides:
-                set_clock(side.clock_file, self.feed.now_ms)
             await asyncio.sleep(self.step_s)
         return steps
 
@@ -276,6 +274,7 @@ async def world(
             stack.callback(redis.stop)
             sides.append(Side(name, folder / name, server, redis, venues, days=days, **options))
             set_clock(sides[-1].clock_file, feed.now_ms)
+            feed.clocks.append(partial(set_clock, sides[-1].clock_file))
         made = World(feed, sides)
         try:
             yield made
@@ -303,12 +302,6 @@ async def until(
                 return
             raise TimeoutError(f"{what}: not within {timeout_s:g} s {tell()}")
         await asyncio.sleep(0.01)
-
-
-def set_clock(path: Path, now_ms: int) -> None:
-    """Tell a worker the time, in place: it has the file mapped."""
-    with path.open("r+b" if path.exists() else "wb") as out:
-        out.write(struct.pack("<q", now_ms))
 
 
 def coin_of(market_id: str) -> tuple[str, str]:

@@ -22,6 +22,7 @@ from estimator.domain import DAY_MS, HOUR_MS, MINUTE_MS, Candle, Float64Array, L
 STEP_MS: Final = 10_000
 STEPS: Final = MINUTE_MS // STEP_MS
 OI_EVERY_MS: Final = 5 * MINUTE_MS
+HELD_MS: Final = MINUTE_MS  # longer than a question at a close may be on its way where the clock is turned fast
 FUNDING_EVERY_MS: Final = 8 * HOUR_MS
 PRICES: Final = {"BTC": 60_000.0, "ETH": 3_000.0, "SOL": 150.0, "XRP": 0.6}
 PRINTS_PER_MINUTE: Final = 1.5
@@ -37,7 +38,7 @@ class FeedMarket:
     """One coin on one venue. Quantities in base coin.
 
     Where `held`, what is observed by asking changes only where it makes no difference when one asks: open interest
-    right after the close of each five minutes, ratio and funding never.
+    `HELD_MS` after the close of each five minutes, ratio and funding never.
     """
 
     venue: str
@@ -110,7 +111,8 @@ class FeedMarket:
 
     def open_interest(self, time_ms: int) -> float:
         """Return open interest at a time. [base coin]"""
-        return float(self.levels[0, self.index(-(-time_ms // OI_EVERY_MS) * OI_EVERY_MS if self.held else time_ms)])
+        held_ms = -(-(time_ms - HELD_MS) // OI_EVERY_MS) * OI_EVERY_MS
+        return float(self.levels[0, self.index(held_ms if self.held else time_ms)])
 
     def long_short_ratio(self, time_ms: int) -> float:
         """Return accounts long per account short."""
@@ -207,6 +209,7 @@ class Feed:
         self.coins = coins
         self.minutes = (now_ms - self.start_ms) // MINUTE_MS + int(days_ahead * 24 * 60)
         self.listeners: list[Listener] = []
+        self.clocks: list[Callable[[int], None]] = []  # set before anybody can ask what is so at the new time
         self._markets: dict[tuple[str, str], FeedMarket] = {}
         self._ordinals: dict[tuple[str, str], int] = {}
 
@@ -235,6 +238,8 @@ class Feed:
         end = self.now_ms + ms
         while self.now_ms < end:
             before, self.now_ms = self.now_ms, min((self.now_ms // STEP_MS + 1) * STEP_MS, end)
+            for set_clock in self.clocks:
+                set_clock(self.now_ms)
             for event in self._events(before, self.now_ms):
                 for listener in list(self.listeners):
                     await listener(event)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -108,6 +109,40 @@ def test_a_redis_that_was_gone_for_minutes_has_cost_nothing(tmp_path: Path) -> N
             assert {t for t in range(away_ms, back_ms) if t % STEP_MS == 0} <= set(times)
         assert_candles_are_the_venues(world, "bybit", until_ms=world.feed.now_ms // MINUTE_MS * MINUTE_MS)
         kept, told = prints_of(world, "bybit", away_ms, back_ms)
+        assert told
+        assert kept == told
+
+    tell(tmp_path, story)
+
+
+def test_a_redis_that_has_lost_what_it_took_last_is_told_again(tmp_path: Path) -> None:
+    async def story(world: World, server: Redis) -> None:
+        market = await market_of(world, Bybit)
+        async with world.worker(Bybit):
+            await world.ready()
+            await world.play(3)
+            await world.caught_up()
+            on_disk, saved = tmp_path / "redis" / "redis", tmp_path / "saved"
+            shutil.copytree(on_disk, saved)
+            then_ms = world.feed.now_ms
+            await world.play(11)
+            await world.caught_up()
+            lost_ms = world.feed.now_ms
+            server.kill()
+            shutil.rmtree(on_disk)
+            shutil.copytree(saved, on_disk)
+            server.start()
+
+            def missing() -> set[int]:
+                grid = world.cache.get_columns(market.id, 0, then_ms, FOR_EVER)
+                times = [] if grid is None else grid.time.astype("datetime64[ms]").astype(int).tolist()
+                return {t for t in range(then_ms + 1, world.feed.now_ms + 1) if t % STEP_MS == 0} - set(times)
+
+            await world.until(lambda: not missing())
+            await world.play(6)
+            await world.caught_up()
+            assert not missing()
+        kept, told = prints_of(world, "bybit", then_ms, lost_ms)
         assert told
         assert kept == told
 
