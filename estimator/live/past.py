@@ -28,6 +28,8 @@ async def fetch_past(
 ) -> Frames:
     """Fetch candles from `since_ms`, with `marks` if wanted, and what was known from `known_ms` on.
 
+    Of candles those that have closed by `until_ms`, and of the rest what was known then: at that very moment, too.
+
     Raises
     ------
     SourceError
@@ -35,9 +37,9 @@ async def fetch_past(
     """
     requests: dict[TableName, Awaitable[pl.DataFrame]] = {
         "candles": _candles(venue, market, since_ms, until_ms, now_ms, marks=marks),
-        "open_interest": _interest(venue, market, known_ms, until_ms, now_ms),
-        "long_short_ratio": venue.fetch_long_short_ratio(market, known_ms, until_ms),
-        "funding": venue.fetch_funding_rate(market, known_ms, until_ms),
+        "open_interest": _interest(venue, market, known_ms, until_ms + 1, now_ms),
+        "long_short_ratio": venue.fetch_long_short_ratio(market, known_ms, until_ms + 1),
+        "funding": venue.fetch_funding_rate(market, known_ms, until_ms + 1),
     }
     if venue.capabilities.past_liquidations_ms is not None:
         requests["liquidations"] = venue.fetch_liquidations(market, since_ms, until_ms)
