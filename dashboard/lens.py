@@ -1,7 +1,7 @@
-"""From density to colour: the two lenses, the scale and its handles.
+"""From density to colour: the lenses, the scale and its handles.
 
 Colour is relative to a high percentile of what is on screen, per side, with a gamma, so that far mass never drowns
-the levels near the price. The picture's legend says what full colour means in USD.
+the levels near the price. The picture's legend says what the colours at the handles mean in USD.
 """
 
 from __future__ import annotations

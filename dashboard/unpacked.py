@@ -42,6 +42,8 @@ class Unpacked(Response):
         unpacking, rest = zlib.decompressobj(_GZIP), self._packed
         while not unpacking.eof:
             piece, rest = unpacking.decompress(rest, PIECE), unpacking.unconsumed_tail
+            if not (piece or rest or unpacking.eof):
+                raise EOFError("a compressed answer ends too early")
             await send({"type": "http.response.body", "body": piece, "more_body": not unpacking.eof})
 
 

@@ -41,7 +41,6 @@ console = Console(stderr=True)
 HOPELESS = 2  # exit status: starting again would fail in the same way
 _MOST_ABSENT = 10  # files that are named
 _MARKET_ID = re.compile(r"[a-z0-9_]+:[A-Za-z0-9]+/[A-Za-z0-9]+:[A-Za-z0-9]+")
-_FAR_MS = 1 << 42
 
 
 def worker(
@@ -106,7 +105,8 @@ def backfill(
             fail(f"--symbols: got {symbols!r}, expected symbols such as BTC/USDT:USDT")
         with progress_bar() as report, closing(Archive(archive or BINANCE)) as files:
             history = History(history_root(settings))
-            signal.signal(signal.SIGINT, _leave_import)
+            # Without waiting for downloads: a day is in history whole or not at all.
+            signal.signal(signal.SIGINT, lambda *_: _leave("interrupted; the same command goes on where this one was"))
             done = import_archive(files, history, markets, since, until, report)
     except LiqheatError as error:
         fail(str(error))
@@ -141,13 +141,6 @@ def _tell_imported(done: Imported) -> None:
         raise typer.Exit(1)
 
 
-def _leave_import(_signal: int, _frame: FrameType | None) -> NoReturn:
-    """End without waiting for downloads: a day is in history whole or not at all."""
-    console.show_cursor()
-    say("liqheat: interrupted; the same command goes on where this one was")
-    os._exit(130)
-
-
 def score(
     data: Annotated[
         Path | None, typer.Option(help="Folder of recorded positions, prints and totals; without it only simulated.")
@@ -167,7 +160,7 @@ def score(
 
     if data is not None and not data.is_dir():
         fail(f"--data {data}: no such folder")
-    signal.signal(signal.SIGINT, _leave_scores)
+    signal.signal(signal.SIGINT, lambda *_: _leave("stopped"))  # nothing is written before the end
     try:
         with progress_bar() as report, ThreadPoolExecutor() as executor:
             cases = [case.part(part) for case in read_cases(data, report=lambda done, what: report(done * 0.3, what))]
@@ -184,10 +177,10 @@ def score(
         say(f"wrote {path}")
 
 
-def _leave_scores(_signal: int, _frame: FrameType | None) -> NoReturn:
-    """End without waiting for threads that compute: nothing is written before the end."""
+def _leave(words: str) -> NoReturn:
+    """End as Ctrl-C asks for, without waiting for threads that download or compute."""
     console.show_cursor()
-    say("stopped")
+    say(f"liqheat: {words}")
     os._exit(130)
 
 
@@ -233,7 +226,7 @@ def _reset(history: History, wanted: Sequence[str], default: Parameters) -> None
     from estimator.refit import reset
 
     tables: tuple[TableName, ...] = ("parameters", "candles", "liquidations")
-    known = {m: any(len(history.read(table, m, 0, _FAR_MS)) for table in tables) for m in wanted}
+    known = {m: any(history.last_time(table, m) is not None for table in tables) for m in wanted}
     for market_id, there in known.items():
         if there:
             reset(history, market_id, default)

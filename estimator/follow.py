@@ -207,12 +207,10 @@ class _Desk:
 
     async def _check_cache(self) -> None:
         """See whether Redis holds what it should, and what people look at; renew what is quiet now and then."""
-        restarted, holds, watched, self._unsure = await asyncio.to_thread(self._ask_cache)
+        holds, restarted, watched, self._unsure = await asyncio.to_thread(self._ask_cache)
         self._gone = False
-        if not holds:
-            self._begin_again()
-        elif restarted:
-            self._go_over()
+        if restarted or not holds:
+            self._begin_again("started again" if holds else "emptied", shown=holds)
         elif self._behind:
             again, self._behind = list(self._behind.values()), {}
             self._load_again(again)
@@ -232,31 +230,25 @@ class _Desk:
 
     def _ask_cache(self) -> tuple[bool, bool, frozenset[str], frozenset[str]]:
         cache = self._cache
-        watched, unsure = cache.attention.watched(), cache.band_attention.watched()
-        return cache.was_restarted(), cache.has_sign(self._sign), watched, unsure
+        holds, watched, unsure = cache.has_sign(self._sign), cache.attention.watched(), cache.band_attention.watched()
+        return holds, cache.was_restarted(), watched, unsure  # it says so once: nothing may fail after it
 
-    def _go_over(self) -> None:
-        """Publish everything anew over what is there: Redis was started again, and may lack what it took last."""
-        if not self._live:
-            raise CacheUnavailable("Redis was started again: the market is made anew by starting again")
-        _LOG.warning("Redis was started again: what it may have lost is told to it again")
-        if isinstance(self._source, GrowingSource):
-            self._source.forgotten()
-        self._behind.clear()
-        self._load_again([f.market for f in self._followers.values()])
+    def _begin_again(self, what: str, *, shown: bool) -> None:
+        """Publish everything anew: Redis was emptied, is another one, or lost what it took last as it ended.
 
-    def _begin_again(self) -> None:
-        """Publish everything anew: Redis was emptied, or is another one."""
+        What is `shown` still stays until each market is there anew.
+        """
         if not self._live:
-            raise CacheUnavailable("Redis was emptied: the market is made anew by starting again")
-        _LOG.warning("Redis was emptied: every market is published anew")
+            raise CacheUnavailable(f"Redis was {what}: the market is made anew by starting again")
+        _LOG.warning("Redis was %s: every market is published anew", what)
         self._emptied += 1
         if isinstance(self._source, GrowingSource):
             self._source.forgotten()
         markets = [f.market for f in self._followers.values()]
         self._behind.clear()
-        self._shares = dict.fromkeys(self._ranks, 0.0)
-        self.announce([m for m in markets if m.id not in self._waiting])
+        if not shown:
+            self._shares = dict.fromkeys(self._ranks, 0.0)
+            self.announce([m for m in markets if m.id not in self._waiting])
         self._load_again(markets)
 
     def _load_again(self, markets: Sequence[Market]) -> None:

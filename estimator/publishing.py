@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import pairwise
 from typing import Final
 
@@ -95,9 +96,10 @@ class Publisher:
     def step(self, grid: LiquidationGrid, row: Mapping[str, float | None], last_ms: int, close_ms: int) -> None:
         """Show a step that has closed on every level whose interval ended since the one before, at `last_ms`."""
         self._today.add(close_ms - self.step_ms, row)
+        put = partial(self._cache.put_columns, self._market_id)
         for level, spec in enumerate(LEVELS):
             if close_ms % spec.interval_ms == 0:
-                self._put_columns(level, grid.coarsen(spec.price_factor), self._put_now)
+                self._put_columns(level, grid.coarsen(spec.price_factor), put)
             interval_ms = max(spec.interval_ms, self.step_ms)
             start_ms, end_ms = (t // interval_ms * interval_ms for t in (last_ms, close_ms))
             if end_ms > start_ms:  # all that ended meanwhile: their own last step may be missing
@@ -131,9 +133,6 @@ class Publisher:
         """Take over what was saved at a time, with what was in force then."""
         book.adopt(self.schedule.at(time_ms))
         book.restore(state)
-
-    def _put_now(self, level: int, grid: LiquidationGrid) -> None:
-        self._cache.put_columns(self._market_id, level, grid)
 
     def _put_columns(self, level: int, grid: LiquidationGrid, put: Callable[[int, LiquidationGrid], None]) -> None:
         """Publish columns, and keep those that history does not have."""

@@ -426,8 +426,8 @@
 
   /* What is told first, as a stream opens, the chart shows already. */
   function isNews(market, readings) {
-    const shown = readings.venues.find((v) => market.market.startsWith(`${v.exchange}:`));
-    return !shown || market.as_of_ms > shown.as_of_ms;
+    const shown = readings.venues.find((v) => v.market === market.market);
+    return shown ? market.as_of_ms > shown.as_of_ms : !liqheat.view.venues.length; // one that joins, or one left out
   }
 
   let following = null;

@@ -5,6 +5,7 @@
   const { el, format: f } = liqheat;
   const TICK_MS = 2000;
   const RETRY_MS = 3000;
+  const PATIENCE_MS = 20000; // for an answer: a connection may have gone without a word
   const panels = [];
 
   /* Money in short form, exact on hover. */
@@ -127,7 +128,8 @@
     else if (other) state(panel, "asking");
     try {
       // What is typed into a panel is not left in the browser's store.
-      const response = await fetch(key, { signal: flight.signal, cache: panel.spec.secret ? "no-store" : "no-cache" });
+      const signal = AbortSignal.any([flight.signal, AbortSignal.timeout(PATIENCE_MS)]);
+      const response = await fetch(key, { signal, cache: panel.spec.secret ? "no-store" : "no-cache" });
       const etag = response.headers.get("ETag");
       if (response.ok && etag && etag === panel.etag && panel.answer) return settled(panel, flight, "shown");
       const answer = await response.json();

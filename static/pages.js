@@ -5,6 +5,7 @@
   const root = document.documentElement;
   const { el } = liqheat;
   const RETRY_MS = 2000;
+  const PATIENCE_MS = 20000; // for an answer: a connection may have gone without a word
 
   const $ = (id) => document.getElementById(id);
 
@@ -54,7 +55,7 @@
 
   /* ---- fetching ---- */
   async function ask(address) {
-    const response = await fetch(address, { cache: "no-cache" });
+    const response = await fetch(address, { cache: "no-cache", signal: AbortSignal.timeout(PATIENCE_MS) });
     const answer = await response.json();
     if (!response.ok) throw Object.assign(new Error(answer.error || response.statusText), { status: response.status, answer });
     return answer;

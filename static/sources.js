@@ -8,6 +8,7 @@
 
   const ASK_MS = 10000;
   const SWITCHING_MS = 1000;
+  const PATIENCE_MS = 20000; // for an answer: a connection may have gone without a word
   const STALE_MS = 120000; // as on the server
   const DEAF_MS = 60000; // a stream that was lost and has been silent for so long is no hiccup
   const MOST = 4; // lines of one kind in a venue's details
@@ -20,7 +21,7 @@
 
   let state = null; // the latest answer of /api/v1/source
   let ahead = 0; // of the server's clock against ours
-  let pushed = {}; // the newest time of each market, from the push
+  const pushed = {}; // what was last pushed of each market
   let failed = "";
   const now = () => Date.now() + ahead;
   const venuesOf = () => (state && state.venues) || {};
@@ -135,7 +136,7 @@
   function tick() {
     for (const element of document.querySelectorAll(".venue[data-market]")) {
       const { market, venue, asOf, behind, origin } = element.dataset;
-      const [kind, words] = conditionOf(venue, Math.max(Number(asOf), pushed[market] || 0), Number(behind), origin);
+      const [kind, words] = conditionOf(venue, Math.max(Number(asOf), pushed[market] ? pushed[market].as_of_ms : 0), Number(behind), origin);
       element.dataset.state = kind;
       const age = element.querySelector(".age");
       if (age && age.textContent !== words) age.textContent = words;
@@ -145,8 +146,9 @@
 
   /* The push says when a market was last heard of. */
   liqheat.heard = (markets) => {
-    for (const m of markets) pushed[m.market] = m.as_of_ms;
+    for (const m of markets) pushed[m.market] = m;
   };
+  liqheat.pushed = (market) => pushed[market];
 
   document.addEventListener("keydown", (event) => {
     const open = document.activeElement && document.activeElement.closest(".venue");
@@ -186,7 +188,7 @@
   async function ask() {
     clearTimeout(timer);
     try {
-      const response = document.hidden ? null : await fetch("/api/v1/source", { cache: "no-store" });
+      const response = document.hidden ? null : await fetch("/api/v1/source", { cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS) });
       if (response && response.ok) {
         const said = Date.parse(response.headers.get("Date"));
         ahead = Math.abs(said - Date.now()) > 2000 ? said - Date.now() : 0;

@@ -39,7 +39,7 @@
 
   function banner(readings) {
     if (!liqheat.frozen) return readings.banner ? h("Span", { className: readings.origin }, readings.banner) : null;
-    const when = `${f.day(readings.as_of_ms)} ${new Date(readings.as_of_ms).getUTCFullYear()}, ${f.clock(readings.as_of_ms)} UTC`;
+    const when = `${f.day(readings.as_of_ms)} ${f.year(readings.as_of_ms)}, ${f.clock(readings.as_of_ms)} UTC`;
     return h("Span", { className: `snapshot ${readings.origin}` }, `SNAPSHOT as of ${when}: it does not move. ${readings.banner} `,
       h("A", { href: `/?${liqheat.frozen.view}`, target: embedded() ? "_blank" : undefined }, "This view now"));
   }
@@ -169,14 +169,12 @@
 
   /* ---- price tag: from the last push of the lead venue where that is newer than the chart's readings ---- */
   let before = null;
-  const told = {}; // by market, for most pushes are of other venues, or of none
   liqheat.priceTag = function (markets, readings) {
     if (!readings) return callbacks.no_update;
     const lead = readings.venues[0];
-    for (const market of markets) told[market.market] = market;
-    const pushed = told[lead.market];
-    const newer = pushed && pushed.as_of_ms >= lead.as_of_ms;
     liqheat.heard(markets);
+    const pushed = liqheat.pushed(lead.market); // most pushes are of other venues, or of none
+    const newer = pushed && pushed.as_of_ms >= lead.as_of_ms;
     const price = newer ? pushed.mark_price : readings.mark_price;
     if (document.getElementById("as-of-time")) callbacks.set_props("as-of-time", { children: f.clock(newestOf(readings), true) });
     const way = before && before.symbol === readings.symbol && price !== before.price ? (price > before.price ? "up" : "down") : before && before.way;
@@ -187,7 +185,7 @@
   };
 
   function newestOf(readings) {
-    const pushed = told[readings.venues[0].market];
+    const pushed = liqheat.pushed(readings.venues[0].market);
     return Math.max(readings.as_of_ms, pushed ? pushed.as_of_ms : 0);
   }
 

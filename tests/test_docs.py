@@ -102,6 +102,7 @@ def test_commands_to_copy_run_without_an_activated_environment() -> None:
 def test_the_page_on_accuracy_names_what_scoring_reads() -> None:
     readers = (ROOT / "estimator" / "scoring" / "sets.py").read_text()
     read = re.findall(r'(?:_daily\(folder, coin|read_table\(folder, [\w"]+, [\w"]+), "(\w+)"|"(\w+_1[dh])"', readers)
+    assert read
     assert [kind for kinds in read for kind in kinds if kind not in DOCUMENTS["docs/accuracy.md"]] == []
 
 

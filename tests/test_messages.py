@@ -20,8 +20,7 @@ from estimator.archive import plan
 from estimator.cli import HOPELESS
 from estimator.errors import InputError, ParameterError
 from estimator.files import estimate_files, read_market
-from estimator.live import choice
-from estimator.settings import NAMES_TOLD, VENUES, unknown_names
+from estimator.settings import NAMES_TOLD, unknown_names
 from tests.estimator.test_archive import BTC
 from tests.test_commands import COMMAND, environment, free_port
 
@@ -121,6 +120,7 @@ def test_what_would_fail_again_in_the_same_way_ends_a_run_for_good(
     assert "LIQHEAT_ALERTS_FILE /none" in problem("run", status=HOPELESS)
     assert "REDIS_URL" in problem("web", status=HOPELESS)
     monkeypatch.setenv("REDIS_URL", "foo")
+    assert problem("web", status=HOPELESS).startswith("REDIS_URL: 'foo' is not valid: ")
 
 
 # estimate
@@ -206,10 +206,6 @@ def test_an_address_or_a_venue_that_cannot_be_ends_a_run_first(
     assert problem("run", status=HOPELESS).startswith(f"{name}: {value!r} is not valid: {said}")
 
 
-def test_the_venues_that_may_be_set_are_those_that_can_be_followed() -> None:
-    assert VENUES == choice.VENUES
-
-
 @pytest.mark.parametrize("host", ["no such host", "a..b", "192.0.2.1"])  # an address of nobody
 def test_a_host_that_cannot_be_listened_on_is_told_as_such(host: str) -> None:
     assert problem("run", "--host", host, "--port", free_port()).endswith("choose another with --host")
@@ -246,4 +242,4 @@ def test_ctrl_c_ends_scores_within_a_moment(folder: Path) -> None:
         scoring.send_signal(signal.SIGINT)
         _, said = scoring.communicate(timeout=5)
     assert scoring.returncode == 130
-    assert said.splitlines()[-1] == "stopped"
+    assert said.splitlines()[-1] == "liqheat: stopped"

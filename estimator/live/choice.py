@@ -5,13 +5,11 @@ from __future__ import annotations
 import importlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Final
 
 from estimator.domain import Market
 from estimator.errors import SettingsError
 from estimator.exchanges.venue import Exchange, MarketListing
-
-VENUES: Final = ("binance", "bybit", "okx", "gate", "bitget", "hyperliquid")
+from estimator.settings import VENUES
 
 
 class Wanted:

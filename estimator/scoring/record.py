@@ -42,13 +42,24 @@ class Sums(NamedTuple):
     versions: pl.DataFrame
 
 
-def summarise(rows: pl.DataFrame, touches: pl.DataFrame) -> dict[Scope, Summary]:
-    """Put the rows of a record together.
+def add_up(rows: pl.DataFrame, touches: pl.DataFrame) -> Sums:
+    """Sum rows of whole UTC days by market and day.
 
     Parameters
     ----------
     rows, touches : DataFrame
         Of the tables ``track_record`` and ``track_touches``, of any number of markets.
+    """
+    return Sums(_days(rows), _sides(rows), _reached(touches), _versions(rows))
+
+
+def summarise_sums(parts: Iterable[Sums]) -> dict[Scope, Summary]:
+    """Put the rows of a record together, summed.
+
+    Parameters
+    ----------
+    parts : iterable of Sums
+        In any order, but no day may be in two of them.
 
     Returns
     -------
@@ -56,16 +67,6 @@ def summarise(rows: pl.DataFrame, touches: pl.DataFrame) -> dict[Scope, Summary]
         By venue and coin, and by ``"all"`` for either: ``{"horizons": {"1": ..., "4": ...}}``, JSON-ready; every
         interval is ``[value, low, high]``, null where there is none.
     """
-    return summarise_sums([add_up(rows, touches)])
-
-
-def add_up(rows: pl.DataFrame, touches: pl.DataFrame) -> Sums:
-    """Sum rows of whole UTC days, as `summarise` takes them, by market and day."""
-    return Sums(_days(rows), _sides(rows), _reached(touches), _versions(rows))
-
-
-def summarise_sums(parts: Iterable[Sums]) -> dict[Scope, Summary]:
-    """Put sums together as `summarise` does rows; no day may be in two of them."""
     days, sides, reached, versions = (pl.concat(frames) for frames in zip(*parts, strict=True))
     sums = Sums(
         days.sort(*_MARKET, "model"), sides.sort(*_MARKET, "model"), reached.sort(_MARKET), _merged(versions)
@@ -120,7 +121,7 @@ def _days(rows: pl.DataFrame) -> pl.DataFrame:
             for i in range(_GROUPS)
         ),
     ]
-    return _keyed(rows).group_by(*_MARKET, "model").agg(sums).sort(*_MARKET, "model")
+    return _keyed(rows).group_by(*_MARKET, "model").agg(sums)
 
 
 def _sides(rows: pl.DataFrame) -> pl.DataFrame:
@@ -134,10 +135,8 @@ def _sides(rows: pl.DataFrame) -> pl.DataFrame:
     ratio = {n: (pl.col(f"{n}_usd") / pl.col(f"{n}_usd_short")).log(2) for n in ("predicted", "observed")}
     right = ((ratio["predicted"] > 0) == (ratio["observed"] > 0)).cast(pl.Float64)
     error = (ratio["predicted"] - ratio["observed"]).abs()
-    return (
-        pairs.group_by(*_MARKET, "model")
-        .agg(pl.len().alias("pairs"), right.sum().alias("right"), error.sum().alias("error"))
-        .sort(*_MARKET, "model")
+    return pairs.group_by(*_MARKET, "model").agg(
+        pl.len().alias("pairs"), right.sum().alias("right"), error.sum().alias("error")
     )
 
 
@@ -155,7 +154,6 @@ def _reached(touches: pl.DataFrame) -> pl.DataFrame:
             (pl.col("touched") & clear).sum().cast(pl.Float64).alias("clear_touched"),
             (pl.col("mirror_touched") & clear).sum().cast(pl.Float64).alias("clear_mirror"),
         )
-        .sort(_MARKET)
     )
 
 

@@ -104,6 +104,18 @@ def test_unpacked_is_what_was_packed(size: int, values: int) -> None:
     assert told.headers["content-length"] == str(size)
 
 
+def test_what_is_packed_by_half_ends_as_an_error_and_not_never() -> None:
+    packed = gzip.compress(np.random.default_rng(1).bytes(3 * PIECE), 1)
+    site = httpx.ASGITransport(unpacked(packed[: 2 * PIECE] + packed[-4:], "text/csv", {}))
+
+    async def ask() -> None:
+        async with asyncio.timeout(10), httpx.AsyncClient(transport=site, base_url="http://a") as one:
+            await one.get("/")
+
+    with pytest.raises(EOFError):
+        asyncio.run(ask())
+
+
 def test_a_get_with_a_body_is_refused_unread(client: httpx.Client) -> None:
     for path in ("/", "/_dash-layout", "/api/v1/markets"):
         answer = client.request("GET", path, json={"a": 1})

@@ -21,7 +21,7 @@ from urllib.error import URLError
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, FloatRect, Page, ViewportSize, expect, sync_playwright
 
 from tests.dashboard.sample import sample_server
 
@@ -99,6 +99,21 @@ def rest(page: Page) -> None:
           return performance.now() - window.busy > 600;
         }"""
     )
+
+
+def soon(page: Page, true: Callable[[], bool]) -> bool:
+    """Whether something holds before long; the browser's events are heard meanwhile."""
+    end = time.monotonic() + PATIENCE_MS / 1000
+    while not true() and time.monotonic() < end:
+        page.wait_for_timeout(100)
+    return bool(true())
+
+
+def main_box(page: Page) -> FloatRect:
+    """Where the chart is, without the rows below it."""
+    box = page.locator("#chart .nsewdrag[data-subplot='xy']").bounding_box()
+    assert box is not None
+    return box
 
 
 @contextmanager

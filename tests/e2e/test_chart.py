@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Browser, FloatRect, Page, expect
+from playwright.sync_api import Browser, Page, expect
 
-from tests.e2e.conftest import PATIENCE_MS, Site, Visit
+from tests.e2e.conftest import Site, Visit, main_box, soon
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
-
-
-def _soon(page: Page, true: Callable[[], bool]) -> bool:
-    """Whether something holds before long; the browser's events are heard meanwhile."""
-    end = time.monotonic() + PATIENCE_MS / 1000
-    while not true() and time.monotonic() < end:
-        page.wait_for_timeout(100)
-    return bool(true())
 
 
 def _ranges(page: Page) -> list[float]:
@@ -40,15 +30,9 @@ _SPANS = """() => {
 }"""
 
 
-def _main(page: Page) -> FloatRect:
-    box = page.locator("#chart .nsewdrag[data-subplot='xy']").bounding_box()
-    assert box is not None
-    return box
-
-
 def test_the_reading_of_a_still_mouse_follows_the_chart(visit: Visit) -> None:
     page = visit.open()
-    box = _main(page)
+    box = main_box(page)
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     card = page.locator(".cross .card")
     expect(card).to_contain_text(re.compile("15 Jan|14 Jan"))
@@ -66,7 +50,7 @@ def test_the_reading_of_a_still_mouse_follows_the_chart(visit: Visit) -> None:
 
 def test_a_side_that_is_not_shown_is_not_told_as_none(visit: Visit) -> None:
     page = visit.open("symbol=BTC&side=long")
-    box = _main(page)
+    box = main_box(page)
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 5)
     expect(page.locator(".cross .card")).to_contain_text("Shortsnot shown")
 
@@ -100,10 +84,10 @@ def test_of_prints_on_one_another_the_largest_is_read(visit: Visit) -> None:
 def test_a_zoom_outlives_changes_of_what_is_shown_but_not_of_the_range(visit: Visit) -> None:
     page = visit.open()
     whole = _ranges(page)
-    box = _main(page)
+    box = main_box(page)
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.mouse.wheel(0, -600)
-    assert _soon(page, lambda: page.evaluate(_SPANS) < 0.97)
+    assert soon(page, lambda: page.evaluate(_SPANS) < 0.97)
     zoomed = _ranges(page)
     for key, query in (
         ("n", "lens=density"),
@@ -115,7 +99,7 @@ def test_a_zoom_outlives_changes_of_what_is_shown_but_not_of_the_range(visit: Vi
         assert _ranges(page) == zoomed
     page.keyboard.press("1")
     page.wait_for_selector('.plot[data-shown*="range=12h"]')
-    assert _soon(page, lambda: page.evaluate(_SPANS) > 0.99)
+    assert soon(page, lambda: page.evaluate(_SPANS) > 0.99)
     assert _ranges(page) != whole
 
 
@@ -125,17 +109,17 @@ def test_nothing_is_shown_beyond_what_is_loaded(visit: Visit) -> None:
     for _ in range(3):
         page.keyboard.press("-")
     page.keyboard.press("+")
-    assert _soon(page, lambda: _ranges(page)[3] - _ranges(page)[2] < 0.9 * (whole[3] - whole[2]))
+    assert soon(page, lambda: _ranges(page)[3] - _ranges(page)[2] < 0.9 * (whole[3] - whole[2]))
     page.keyboard.press("-")
     page.keyboard.press("-")
-    assert _soon(page, lambda: _ranges(page) == pytest.approx(whole))
-    box = _main(page)
+    assert soon(page, lambda: _ranges(page) == pytest.approx(whole))
+    box = main_box(page)
     page.mouse.move(box["x"] + 500, box["y"] + 100)
     page.mouse.down()
     page.mouse.move(box["x"] + 100, box["y"] + 60, steps=4)
-    assert _soon(page, lambda: _ranges(page)[1] > whole[1])
+    assert soon(page, lambda: _ranges(page)[1] > whole[1])
     page.mouse.up()
-    assert _soon(page, lambda: _ranges(page) == pytest.approx(whole))
+    assert soon(page, lambda: _ranges(page) == pytest.approx(whole))
 
 
 _PLACE_WITH_AN_EMPTY_TIER = """() => {
@@ -163,7 +147,7 @@ def test_in_a_small_frame_the_reading_lies_beside_the_pointer(browser: Browser, 
     context = browser.new_context(viewport={"width": 320, "height": 450})
     visit = Visit(context.new_page(), site)
     page = visit.open("symbol=BTC", "/embed")
-    box = _main(page)
+    box = main_box(page)
     for part in (0.2, 0.8):
         y = box["y"] + part * box["height"]
         page.mouse.move(box["x"] + 200, y)

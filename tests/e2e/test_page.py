@@ -19,18 +19,10 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, Viewport
 from estimator.cache import Cache
 from estimator.redis_server import BundledServer
 from tests.dashboard.sample import fill_cache, sample_status
-from tests.e2e.conftest import DESKTOP, PATIENCE_MS, PHONE, PICTURES, Site, Visit, another_site, rest, serving
+from tests.e2e.conftest import DESKTOP, PHONE, PICTURES, Site, Visit, another_site, main_box, rest, serving, soon
 from tests.waiting import within
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
-
-
-def _soon(page: Page, true: Callable[[], bool]) -> bool:
-    """Whether something holds before long; the browser's events are heard meanwhile."""
-    end = time.monotonic() + PATIENCE_MS / 1000
-    while not true() and time.monotonic() < end:
-        page.wait_for_timeout(100)
-    return bool(true())
 
 
 def _search(page: Page) -> str:
@@ -282,7 +274,7 @@ def test_a_range_under_the_pointer_is_fetched_before_the_click_and_once(visit: V
 
     label.hover()
     page.wait_for_timeout(200)
-    assert _soon(page, lambda: asked() == 1)
+    assert soon(page, lambda: asked() == 1)
     label.click()
     visit.painted("symbol=BTC&range=7d")
     assert asked() == 1
@@ -379,18 +371,17 @@ def test_a_small_frame_drops_rows_and_keeps_the_chart(browser: Browser, site: Si
     visit = Visit(context.new_page(), site)
     page = visit.open("symbol=BTC", "/embed")
     page.wait_for_timeout(400)
-    assert _soon(page, lambda: page.evaluate("document.documentElement.scrollHeight <= innerHeight"))
+    assert soon(page, lambda: page.evaluate("document.documentElement.scrollHeight <= innerHeight"))
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    box = page.locator("#chart .nsewdrag[data-subplot='xy']").bounding_box()
+    box = main_box(page)
     footer = page.locator(".footer").bounding_box()
-    assert box is not None
     assert footer is not None
     assert box["height"] >= 130
     assert footer["y"] + footer["height"] <= 450
     rows = page.locator("#chart .nsewdrag").count() - 1
     page.set_viewport_size({"width": 320, "height": 260})
-    assert _soon(page, lambda: page.locator("#chart .nsewdrag").count() - 1 < rows)
-    assert _soon(page, lambda: page.evaluate("document.documentElement.scrollHeight <= innerHeight"))
+    assert soon(page, lambda: page.locator("#chart .nsewdrag").count() - 1 < rows)
+    assert soon(page, lambda: page.evaluate("document.documentElement.scrollHeight <= innerHeight"))
     PICTURES.mkdir(exist_ok=True)
     page.screenshot(path=PICTURES / "embed-320.png")
     assert visit.errors == []
@@ -404,7 +395,7 @@ def test_the_page_itself_refuses_to_be_framed_by_another_site(
     said: list[str] = []
     page.on("console", lambda m: said.append(m.text))
     page.goto(f"{elsewhere}/?{site.url}/?symbol=ETH")
-    assert _soon(page, lambda: any("frame-ancestors" in text for text in said))
+    assert soon(page, lambda: any("frame-ancestors" in text for text in said))
     assert page.frame_locator("iframe").locator(".plot").count() == 0
 
 
@@ -484,7 +475,7 @@ def test_a_zoom_outlives_the_updates_and_a_double_click_ends_it(context: Browser
     middle = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.mouse.move(*middle)
     page.mouse.wheel(0, -600)
-    assert _soon(page, lambda: _prices(page)[1] - _prices(page)[0] < 0.95 * (whole[1] - whole[0]))
+    assert soon(page, lambda: _prices(page)[1] - _prices(page)[0] < 0.95 * (whole[1] - whole[0]))
     page.wait_for_timeout(500)
     zoomed, etag = _prices(page), page.locator(".plot").get_attribute("data-etag")
     page.wait_for_function("e => document.querySelector('.plot').dataset.etag !== e", arg=etag, timeout=15_000)
@@ -492,7 +483,7 @@ def test_a_zoom_outlives_the_updates_and_a_double_click_ends_it(context: Browser
     assert _prices(page) == pytest.approx(zoomed)
     assert _prices(page, "map") == pytest.approx(zoomed)
     page.mouse.dblclick(*middle)
-    assert _soon(page, lambda: _prices(page)[1] - _prices(page)[0] > 1.02 * (zoomed[1] - zoomed[0]))
+    assert soon(page, lambda: _prices(page)[1] - _prices(page)[0] > 1.02 * (zoomed[1] - zoomed[0]))
     assert visit.errors == []
 
 

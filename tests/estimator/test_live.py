@@ -121,6 +121,11 @@ class World:
             await self.feed.advance(10_000)
             await asyncio.sleep(step_s)
 
+    async def play_until(self, true: Callable[[], bool], timeout_s: float = 60.0) -> None:
+        async with asyncio.timeout(timeout_s):
+            while not true():
+                await self.play(1)
+
     def candles(self, market_id: str) -> pl.DataFrame:
         return self.history.read("candles", market_id, 0, FOR_EVER)
 
@@ -276,9 +281,7 @@ def test_a_venue_that_is_down_joins_later_and_stops_nobody(servers: tuple[str, s
             assert [s.exchange for s in world.cache.get_statuses()] == ["binance"]
             down.times = 0
             await world.until(lambda: any("bybit" in session.host for session in world.server.sessions))
-            async with asyncio.timeout(60):
-                while {s.exchange for s in world.cache.get_statuses()} != {"binance", "bybit"}:
-                    await world.play(1)
+            await world.play_until(lambda: {s.exchange for s in world.cache.get_statuses()} == {"binance", "bybit"})
             await world.ready(2)
             await world.play(5)
             await world.caught_up()
@@ -316,9 +319,7 @@ def test_contracts_that_a_venue_does_not_list_at_first_join_later(servers: tuple
             await world.ready()
             assert [s.id for s in world.cache.get_statuses()] == ["binance:BTC/USD:BTC"]
             down.times = 0
-            async with asyncio.timeout(60):
-                while len(world.cache.get_statuses()) < 2:
-                    await world.play(1)
+            await world.play_until(lambda: len(world.cache.get_statuses()) >= 2)
             await world.ready(2)
             await world.play(5)
             await world.caught_up()
@@ -332,9 +333,7 @@ def test_a_venue_without_past_open_interest_starts_where_it_was_first_known(
 ) -> None:
     async def story(world: World) -> None:
         async with world.worker(Hyperliquid):
-            async with asyncio.timeout(60):
-                while not any(s.loaded for s in world.cache.get_statuses()):
-                    await world.play(1)
+            await world.play_until(lambda: any(s.loaded for s in world.cache.get_statuses()))
             (status,) = world.cache.get_statuses()
             assert NOW <= status.first_ms <= world.feed.now_ms
 
@@ -364,8 +363,7 @@ def test_positions_that_a_venue_publishes_are_summed_up_and_no_account_is_named(
         async with world.worker(Hyperliquid):
             await world.until(lambda: "trades" in str([s.subscriptions for s in world.server.sessions]))
             await world.play(2)  # every account trades
-            while 0.0 not in held():
-                await world.play(1)
+            await world.play_until(lambda: 0.0 in held())
             await world.until(seen)  # and one has closed
             found = world.cache.positions.get([market_id])[market_id]
             now = world.feed.now_ms

@@ -14,10 +14,10 @@ import pytest
 from estimator.exchanges.hyperliquid import Hyperliquid
 from estimator.exchanges.venue import PublishesPositions
 from estimator.live import Pace, make_venues
-from estimator.live.choice import VENUES
 from estimator.live.holders import Holders, Watching
 from estimator.live.watchlist import STALE_MS
 from estimator.model.holdings import Observed
+from estimator.settings import VENUES
 from tests.venues.harness import Work, at_work
 from tests.venues.wire_hyperliquid import WIRE, Holder, holders
 

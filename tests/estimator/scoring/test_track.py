@@ -32,12 +32,12 @@ from estimator.evaluation import metrics
 from estimator.evaluation.events import CAP_USD, Prints
 from estimator.exchanges.base import Connection
 from estimator.history import with_market
-from estimator.live.choice import VENUES
 from estimator.model.grid import BIN_WIDTH, LiquidationGrid
 from estimator.observed import Heard
 from estimator.scoring.evidence import Evidence, triggers
-from estimator.scoring.record import ALL, ENOUGH_DAYS, add_up, summarise, summarise_sums
+from estimator.scoring.record import ALL, ENOUGH_DAYS, add_up, summarise_sums
 from estimator.scoring.track import BASELINES, LATE_MS, PUBLISHED, hours_of, judge
+from estimator.settings import VENUES
 from tests.estimator.scoring.seen import DAYS, END_MS, T0, closes, evidence, prints
 
 CLOSE_MS = T0 + 4 * DAY_MS + 7 * HOUR_MS
@@ -227,7 +227,7 @@ def test_the_record_is_the_mean_over_every_print_with_days_as_blocks(
     scored: tuple[pl.DataFrame, pl.DataFrame], horizon_h: int
 ) -> None:
     bits, weight, day = direct_bits(evidence(), horizon_h)
-    one = summarise(*scored)[ALL, ALL]["horizons"][str(horizon_h)]
+    one = summarise_sums([add_up(*scored)])[ALL, ALL]["horizons"][str(horizon_h)]
     assert one["n"]["prints"] == len(bits)
     assert one["n"]["usd"] == pytest.approx(weight.sum())
     assert one["n"]["days"] == len(np.unique(day)) < ENOUGH_DAYS
@@ -248,11 +248,11 @@ def test_groups_by_density_hold_all_that_was_observed(scored: tuple[pl.DataFrame
 
 def test_a_record_of_two_markets_is_told_for_each_and_for_both(scored: tuple[pl.DataFrame, pl.DataFrame]) -> None:
     other = [f.with_columns(exchange=pl.lit("okx"), symbol=pl.lit("ETH/USDT:USDT")) for f in scored]
-    both = summarise(*(pl.concat(pair) for pair in zip(scored, other, strict=True)))
+    both = summarise_sums([add_up(*(pl.concat(pair) for pair in zip(scored, other, strict=True)))])
     assert set(both) == {(v, c) for v in ("binance", "okx", ALL) for c in ("BTC", "ETH", ALL)} - {
         ("binance", "ETH"), ("okx", "BTC"),
     }  # fmt: skip
-    alone = summarise(*scored)[ALL, ALL]
+    alone = summarise_sums([add_up(*scored)])[ALL, ALL]
     assert both["binance", "BTC"] == both["okx", "ETH"] == alone
     assert both[ALL, ALL]["horizons"]["1"]["n"]["prints"] == 2 * alone["horizons"]["1"]["n"]["prints"]
     assert both[ALL, ALL]["horizons"]["1"]["models"][PUBLISHED]["bits"] == pytest.approx(
@@ -265,11 +265,11 @@ def test_days_summed_apart_make_the_same_record(scored: tuple[pl.DataFrame, pl.D
     days = record["time"].dt.date().unique().to_list()
     assert len(days) > 1
     of_days = [add_up(record.filter(pl.col("time").dt.date() == day), touches.clear()) for day in days]
-    assert summarise_sums([add_up(record.clear(), touches), *of_days]) == summarise(record, touches)
+    assert summarise_sums([add_up(record.clear(), touches), *of_days]) == summarise_sums([add_up(record, touches)])
 
 
 def test_a_record_of_nothing_is_a_record(scored: tuple[pl.DataFrame, pl.DataFrame]) -> None:
-    one = summarise(*(frame.clear() for frame in scored))[ALL, ALL]["horizons"]["4"]
+    one = summarise_sums([add_up(*(frame.clear() for frame in scored))])[ALL, ALL]["horizons"]["4"]
     assert one["n"]["prints"] == one["clusters"]["n"] == 0
     assert one["clusters"]["touched"] == [None, None, None]
     assert one["models"] == one["gain"] == {}
