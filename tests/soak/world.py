@@ -205,8 +205,9 @@ class Side:
                     break
                 self._read += len(line)
                 for table, market_id, columns in json.loads(line):
-                    if table == "open_interest":
-                        self._known[table, market_id] = columns["time"][-1], columns[table][-1]
+                    if table == "open_interest":  # one that is told again to a Redis started again is not news
+                        told = columns["time"][-1], columns[table][-1]
+                        self._known[table, market_id] = max(told, self._known.get((table, market_id), told))
 
 
 @dataclass
