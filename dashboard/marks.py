@@ -10,7 +10,7 @@ import numpy as np
 from dashboard.colours import Ink
 from dashboard.frame import ChartFrame
 from estimator.domain import HOUR_MS
-from estimator.units import utc_text
+from estimator.units import utc_text, venue_name
 
 _DAYS_FROM_H: Final = 48.0  # longer stretches are told in days
 MAX_MARKS: Final = 24  # on screen; a picture with more is all gaps anyway
@@ -70,7 +70,7 @@ def provisional_mark(frame: ChartFrame, ink: Ink) -> Marks:
 def _who(run: MissingRun) -> str:
     hours = (run.end_ms - run.start_ms) / HOUR_MS
     long = f"{hours:.1f} h" if hours < _DAYS_FROM_H else f"{hours / 24:.0f} d"
-    return f"{'all venues' if run.everywhere else ', '.join(run.venues)} ({long})"
+    return f"{'all venues' if run.everywhere else ', '.join(map(venue_name, run.venues))} ({long})"
 
 
 def _band(start_ms: int, end_ms: int, colour: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from dashboard.view import ALL_TIERS, Lens
 from estimator.cache import MarketStatus
 from estimator.domain import Gap, Origin
 from estimator.model.members import MEMBER_NAMES
+from estimator.units import venue_name
 
 DENSITY_SPAN: Final = 1e-4  # of the densest cell; what is below reads as nothing
 _CODES: Final = 255
@@ -60,7 +61,7 @@ def banner(frame: ChartFrame) -> str:
     """Say what nobody may miss: that data is made up or old, why, and what is not in the sums yet."""
     parts = [source_words(frame.statuses[0])]
     if frame.loading:
-        parts.append(f"Still being loaded and not in the sums: {', '.join(frame.loading)}.")
+        parts.append(f"Still being loaded and not in the sums: {', '.join(map(venue_name, frame.loading))}.")
     behind = [s for s in frame.statuses if s.progress < 1]
     if behind:
         parts.append("Older history is being fetched: levels are provisional.")

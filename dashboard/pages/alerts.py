@@ -28,7 +28,7 @@ _EXAMPLE: Final[dict[str, Any]] = {
         {
             "id": "1795297555012-0", "told_ms": 1795297555000, "time_ms": 1795297554120, "rule": "print",
             "kind": "print", "severity": "warning", "market": "binance:BTC/USDT:USDT",
-            "title": "BTC: long of $3.20M liquidated on binance",
+            "title": "BTC: long of $3.20M liquidated on Binance",
             "text": "A long of $3.20M was liquidated at 63,950 (binance:BTC/USDT:USDT).", "origin": "live",
             "quiet": False,
             "deliveries": [{"target": "discord", "outcome": "sent", "attempt": 1, "time_ms": 1795297556000}],

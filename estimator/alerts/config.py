@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from estimator.errors import SettingsError
-from estimator.units import short_usd, span_text
+from estimator.units import short_usd, span_text, venue_name
 
 Severity = Literal["info", "warning", "critical"]
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -97,7 +97,7 @@ class _Rule(_Table):
     def where(self) -> str:
         """Markets and venues in words."""
         markets = f" of {', '.join(self.markets)}" if self.markets != ("*",) else ""
-        return markets + (f" on {', '.join(self.venues)}" if self.venues else "")
+        return markets + (f" on {', '.join(map(venue_name, self.venues))}" if self.venues else "")
 
 
 class ClusterRule(_Rule):

@@ -13,7 +13,7 @@ from estimator.model.clusters import Cluster
 from estimator.model.rules import SignalRules
 from estimator.model.signals import Reading, Signals
 from estimator.model.wording import explain
-from estimator.units import price_text, short_usd, span_text
+from estimator.units import price_text, short_usd, span_text, venue_name
 
 _SHARES: Final = (0.0, 0.02, 0.05)  # of open interest in a cluster, by rising severity
 _TIMES: Final = (1.0, 3.0, 10.0)  # a print's size over the least one
@@ -182,8 +182,9 @@ def find_stale_alerts(rule: StaleRule, venues: Iterable[VenueSeen]) -> list[Aler
             continue
         severity: Severity = "critical" if silent_s >= _LONG_SILENCE * rule.seconds else "warning"
         why = f" It is not followed: {venue.problem}." if venue.problem else ""
-        text = f"Nothing has come from {venue.name} for {span_text(silent_s)}: what is shown of it is that old.{why}"
-        title = f"{venue.name}: silent for {span_text(silent_s)}"
+        name = venue_name(venue.name)
+        text = f"Nothing has come from {name} for {span_text(silent_s)}: what is shown of it is that old.{why}"
+        title = f"{name}: silent for {span_text(silent_s)}"
         found.append(_make(rule, severity, venue.name, Origin.LIVE, venue.now_ms, title, text))
     return _severe(rule, found)
 
@@ -219,7 +220,7 @@ def _print_alert(rule: PrintRule, seen: PrintSeen) -> Alert:
     print_ = seen.liquidation
     severity = SEVERITIES[max(n for n, times in enumerate(_TIMES) if print_.notional_usd >= times * rule.min_usd)]
     size, market = short_usd(print_.notional_usd), seen.market
-    title = f"{market.coin}: {print_.side} of {size} liquidated on {market.venue}"
+    title = f"{market.coin}: {print_.side} of {size} liquidated on {venue_name(market.venue)}"
     text = f"A {print_.side} of {size} was liquidated at {price_text(print_.price)} ({market.id})."
     alert = _make(rule, severity, market.id, seen.origin, print_.time_ms, title, text)
     return replace(alert, event=f"{print_.time_ms} {print_.side} {print_.price!r} {print_.quantity_base!r}")

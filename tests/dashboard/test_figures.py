@@ -110,7 +110,7 @@ def test_of_one_side_alone_nothing_of_the_other_is_drawn(frame: ChartFrame, side
 
 def test_gaps_are_shaded_and_named(frame: ChartFrame) -> None:
     layout = _chart(frame)["layout"]
-    assert any("okx" in a["text"] and "no data" in a["text"] for a in layout["annotations"])
+    assert any("OKX" in a["text"] and "no data" in a["text"] for a in layout["annotations"])
     assert any(s["type"] == "rect" for s in layout["shapes"])
 
 

@@ -39,7 +39,7 @@ def test_the_change_of_a_day_is_the_one_of_the_table_of_markets(client: httpx.Cl
 
 def test_the_banner_names_venues_that_are_not_in_the_sums(frame: ChartFrame) -> None:
     told = banner(replace(frame, loading=("okx",)))
-    assert "Still being loaded and not in the sums: okx." in told
+    assert "Still being loaded and not in the sums: OKX." in told
 
 
 def test_a_side_with_nothing_on_screen_has_no_scale(frame: ChartFrame) -> None:

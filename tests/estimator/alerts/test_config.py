@@ -53,7 +53,7 @@ def test_a_file_says_all_there_is_to_say(tmp_path: Path) -> None:
     assert (near.title, near.markets, near.distance_percent, near.cool_down_ms) == ("cluster", ("BTC",), 2.0, 7_200_000)
     assert (big.title, big.venues, big.min_usd, big.min_severity) == ("big", ("okx",), 2e6, "critical")
     assert near.when() == "the price of BTC is within 2 % of a cluster of at least 1 % of open interest"
-    assert big.when() == "a liquidation on okx is at least $2.00M"
+    assert big.when() == "a liquidation on OKX is at least $2.00M"
     assert (config.digest.over, config.quiet[0].zone) == (1, ZoneInfo("Europe/Berlin"))
 
 

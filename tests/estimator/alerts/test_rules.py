@@ -155,7 +155,7 @@ def print_of(usd: float, *, market: MarketSeen = BTC, time_ms: int = NOW_MS) -> 
 def test_large_prints_are_told_with_the_side_that_was_liquidated() -> None:
     rule = PrintRule(kind="print", min_usd=1e6)
     first, second, third = find_print_alerts(rule, [print_of(1e6), print_of(9e5), print_of(1.2e7), print_of(3e6)])
-    assert first.title == "BTC: long of $12.0M liquidated on binance"
+    assert first.title == "BTC: long of $12.0M liquidated on Binance"
     assert first.text == "A long of $12.0M was liquidated at 100,000 (binance:BTC/USDT:USDT)."
     assert [a.severity for a in (first, second, third)] == ["critical", "warning", "info"]
     assert len({a.event for a in (first, second, third)}) == 3
@@ -198,7 +198,7 @@ def test_a_silent_venue_is_told_and_why_where_that_is_known() -> None:
         VenueSeen("bybit", NOW_MS - 900_000, NOW_MS, "it does not serve this region"),
     ]
     okx, bybit = find_stale_alerts(rule, venues)
-    assert (okx.market, okx.title, okx.severity) == ("okx", "okx: silent for 3 min", "warning")
+    assert (okx.market, okx.title, okx.severity) == ("okx", "OKX: silent for 3 min", "warning")
     assert (bybit.market, bybit.severity) == ("bybit", "critical")
     assert bybit.text.endswith("It is not followed: it does not serve this region.")
 

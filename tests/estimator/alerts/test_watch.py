@@ -139,7 +139,7 @@ def test_a_large_print_is_told_once_and_not_by_the_next_worker(cache: Cache) -> 
     assert looking.look(AS_OF_MS) == []
     put_print(cache, 1.5e9)
     (alert,) = looking.look(AS_OF_MS)
-    assert alert.title == "[SIMULATED] BTC: long of $1.50B liquidated on okx"
+    assert alert.title == "[SIMULATED] BTC: long of $1.50B liquidated on OKX"
     assert looking.look(AS_OF_MS) == []
     hour_later = AS_OF_MS + 60 * MINUTE_MS  # the cool-down is over, the print is known
     assert watcher(cache, BIG).look(hour_later) == []
