@@ -236,7 +236,7 @@ class _Desk:
     def _begin_again(self, what: str, *, shown: bool) -> None:
         """Publish everything anew: Redis was emptied, is another one, or lost what it took last as it ended.
 
-        What is `shown` still stays until each market is there anew.
+        What is `shown` still stays until it is each market's turn.
         """
         if not self._live:
             raise CacheUnavailable(f"Redis was {what}: the market is made anew by starting again")
